@@ -1,0 +1,1 @@
+"""Recipes, importable as `snclr_jax.configs`."""

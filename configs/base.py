@@ -1,0 +1,281 @@
+"""The base config: every field, its meaning and its default.
+
+A recipe starts from `get_config()`, overrides few fields and ends with
+`variant(config, name)`. On the command line a variant follows a colon:
+
+    snclr train --config=configs/digits.py:authors --config.loss.temperature=0.1
+
+Epochs count passes over the training set. A field that may be None is a placeholder.
+"""
+
+from __future__ import annotations
+
+from ml_collections import ConfigDict
+from ml_collections.config_dict import placeholder
+
+VARIANTS = ("", "debug", "paper", "authors")
+
+
+def get_config() -> ConfigDict:
+    """Returns the base config."""
+    config = ConfigDict()
+    # Weights, augmentation and the order of the data all follow from the seed.
+    config.seed = 0
+    # Images per step, over all devices.
+    config.batch_size = 256
+    config.epochs = 100
+
+    config.data = _data()
+    config.augment = ConfigDict()
+    # Height and width of a view, in pixels.
+    config.augment.size = 32
+    config.augment.view1 = view()
+    config.augment.view2 = view(solarize=0.2)
+    config.model = _model()
+    config.queue = _queue()
+    config.attention = _attention()
+    config.loss = _loss()
+    config.optim = _optim()
+
+    config.ema = ConfigDict()
+    # Momentum of the target network at the first step; it rises to 1 as a cosine.
+    config.ema.momentum = 0.99
+
+    config.log = ConfigDict()
+    # Metrics are averaged over this many steps, then written.
+    config.log.every_steps = 50
+
+    config.checkpoint = ConfigDict()
+    config.checkpoint.every_steps = 1000
+    # How many of the newest checkpoints stay.
+    config.checkpoint.keep = 2
+
+    config.evaluate = ConfigDict()
+    # Epochs between online kNN evaluations; 0 evaluates at the end only.
+    config.evaluate.every_epochs = 10
+    # "online" or "target": whose encoder is evaluated.
+    config.evaluate.network = "target"
+    # Neighbors of the weighted kNN classifier, and its temperature.
+    config.evaluate.k = 20
+    config.evaluate.temperature = 0.07
+    # The online kNN classifies by at most this many training images.
+    config.evaluate.train_images = 50_000
+    config.evaluate.batch_size = 500
+    return config
+
+
+def _data() -> ConfigDict:
+    data = ConfigDict()
+    # "digits" (embedded), "folder" or "tfds".
+    data.name = "digits"
+    # Folder of images, or the TFDS data directory ("" is TFDS's own default).
+    data.path = ""
+    # TFDS only: data set name, and its splits.
+    data.tfds_name = ""
+    data.train_split = "train"
+    data.test_split = "test"
+    # Images are decoded to this height and width: shorter side resized, then cropped.
+    data.image_size = 32
+    # Training images held back to choose recipes on, in place of the test split.
+    data.holdback = 0
+    # Grain worker processes that decode images; 0 decodes in threads.
+    data.num_workers = 0
+    # Keep the decoded set on the device: True, False, or None to do so where it is
+    # small (see snclr_jax/train.py).
+    data.resident = placeholder(bool)
+    # Digits only: pictures drawn from each handwritten digit.
+    data.pictures_per_digit = 8
+    # Channel statistics in [0, 1], subtracted and divided after augmentation. These
+    # are ImageNet's.
+    data.mean = (0.485, 0.456, 0.406)
+    data.std = (0.229, 0.224, 0.225)
+    return data
+
+
+def view(**overrides) -> ConfigDict:
+    """Returns the augmentation of one view: MoCo v3's without blur (small images)."""
+    settings = ConfigDict()
+    # Share of the image's area, and aspect ratio, that a random crop takes.
+    settings.crop_scale = (0.08, 1.0)
+    settings.crop_ratio = (3 / 4, 4 / 3)
+    # Probabilities of each operation.
+    settings.flip = 0.5
+    settings.jitter = 0.8
+    settings.grayscale = 0.2
+    settings.blur = 0.0
+    settings.solarize = 0.0
+    # Color jitter strengths (MoCo v3, appendix A).
+    settings.brightness = 0.4
+    settings.contrast = 0.4
+    settings.saturation = 0.2
+    settings.hue = 0.1
+    # Standard deviation of the blur, in pixels.
+    settings.blur_sigma = (0.1, 2.0)
+    settings.update(overrides)
+    return settings
+
+
+def _model() -> ConfigDict:
+    model = ConfigDict()
+    # resnet18, resnet34, resnet50, vit_ti, vit_s, vit_b or patchnet.
+    model.name = "resnet18"
+    # ResNets: "imagenet" (7x7 stride 2 and max-pool) or "cifar" (3x3 stride 1).
+    model.stem = "cifar"
+    # Channels of the first stage (ResNet) or of every layer (ViT, patchnet); None is
+    # the published number.
+    model.width = placeholder(int)
+    # Layers (ViT, patchnet); None is the published number.
+    model.depth = placeholder(int)
+    # ViT and patchnet: pixels per patch side.
+    model.patch_size = 16
+    # ViT: "mocov3" (12 attention heads) or "timm" (3, 6, 12 for Ti, S, B).
+    model.vit_heads = "mocov3"
+    # ViT: keep the random patch embedding (MoCo v3, section 4.3).
+    model.freeze_patch_embed = True
+    # Hidden widths of projector and predictor, and the embedding dimension d.
+    model.projector_hidden = (4096,)
+    model.predictor_hidden = (4096,)
+    model.embedding_dim = 256
+    # BatchNorm without affine after the last layer (ViT: True for both).
+    model.projector_last_bn = True
+    model.predictor_last_bn = False
+    # Compute type: "float32" or "bfloat16". Parameters, statistics and loss: float32.
+    model.dtype = "float32"
+    return model
+
+
+def _queue() -> ConfigDict:
+    queue = ConfigDict()
+    # Rows q over all devices; a multiple of the number of devices. Keep it below the
+    # size of the training set, or rows of every image's own past are all it holds.
+    queue.size = 4096
+    # K, neighbors per image; 0 is InfoNCE.
+    queue.k = 5
+    queue.dtype = "float32"
+    # 1: one global queue. n: n separate rings, as the authors' one per device.
+    queue.banks = 1
+    # An earlier view of the same image is never its neighbor.
+    queue.exclude_same_image = True
+    # "second": targets of the second view are pushed; "both": of both views.
+    queue.push = "second"
+    return queue
+
+
+def _attention() -> ConfigDict:
+    attention = ConfigDict()
+    # "cosine" (no parameters) or "linear" (f1 and f2 are learned matrices).
+    attention.kind = "cosine"
+    attention.temperature = 1.0
+    # Softmax weights are divided by gamma.
+    attention.gamma = 1.0
+    # Softmax weights at or below this become 0; the authors' option is 1 / K.
+    attention.threshold = placeholder(float)
+    # True: positiveness sends no gradient into the projection.
+    attention.stop_gradient = False
+    return attention
+
+
+def _loss() -> ConfigDict:
+    loss = ConfigDict()
+    # "paper" (log of the weighted sum) or "soft_cross_entropy" (the authors' code).
+    loss.form = "paper"
+    loss.temperature = 0.2
+    # Loss = scale x mean of both directions.
+    loss.scale = 1.0
+    # Leave an image's own candidates out of its denominator.
+    loss.decoupled = False
+    # Multiplies the positiveness of all neighbors, after a linear warm-up.
+    loss.neighbor_weight = 1.0
+    loss.neighbor_warmup_epochs = 0.0
+    return loss
+
+
+def _optim() -> ConfigDict:
+    optim = ConfigDict()
+    # "lars", "adamw" or "sgd".
+    optim.name = "sgd"
+    # Peak for a batch of 256; multiplied by batch_size / 256.
+    optim.learning_rate = 0.06
+    optim.warmup_epochs = 5.0
+    optim.weight_decay = 5e-4
+    # Decay norms and biases too, as the authors' AdamW does.
+    optim.decay_all = False
+    # SGD and LARS.
+    optim.momentum = 0.9
+    # LARS: eta, and whether its ratio is clipped at the learning rate.
+    optim.trust_coefficient = 0.001
+    optim.trust_clip = False
+    # AdamW.
+    optim.beta1 = 0.9
+    optim.beta2 = 0.999
+    return optim
+
+
+def variant(config: ConfigDict, name: str) -> ConfigDict:
+    """Returns `config` changed by a variant: "", "debug", "paper" or "authors".
+
+    Raises:
+      ValueError: for an unknown name.
+    """
+    match name:
+        case "":
+            return config
+        case "debug":
+            return _debug(config)
+        case "paper" | "authors":
+            return apply_preset(config, preset=name)
+    raise ValueError(f"config variant {name!r} is unknown; use one of {VARIANTS[1:]}")
+
+
+def apply_preset(config: ConfigDict, *, preset: str) -> ConfigDict:
+    """Sets every choice where the paper and the authors' code disagree.
+
+    Data, network, batch, K and the sizes of the queue stay as they are.
+
+    Args:
+      config: any recipe; changed in place.
+      preset: "paper" or "authors".
+
+    Raises:
+      ValueError: for an unknown preset.
+    """
+    if preset not in ("paper", "authors"):
+        raise ValueError(f"preset {preset!r} is unknown; use 'paper' or 'authors'")
+    authors = preset == "authors"
+    config.loss.form = "soft_cross_entropy" if authors else "paper"
+    # The authors add both directions, each times 2 tau.
+    config.loss.scale = 4 * config.loss.temperature if authors else 1.0
+    config.loss.decoupled = False
+    config.loss.neighbor_weight = 1.0
+    config.loss.neighbor_warmup_epochs = 0.0
+    config.attention.kind = "cosine" if authors else "linear"
+    config.attention.temperature = 1.0
+    config.attention.gamma = 1.0
+    config.attention.threshold = None
+    config.attention.stop_gradient = False
+    # The authors keep one queue per device: set queue.banks to their number of devices.
+    config.queue.banks = 1
+    config.queue.exclude_same_image = not authors
+    config.queue.push = "second"
+    config.optim.decay_all = authors and config.optim.name == "adamw"
+    return config
+
+
+def _debug(config: ConfigDict) -> ConfigDict:
+    """Shrinks any recipe to a minute on a CPU; says nothing about its quality."""
+    config.batch_size = 16
+    config.epochs = 1
+    config.data.num_workers = 0
+    config.data.pictures_per_digit = 1
+    config.queue.size = 64
+    config.queue.k = min(config.queue.k, 4)
+    config.model.width = 16 if config.model.name.startswith("resnet") else 24
+    if not config.model.name.startswith("resnet"):
+        config.model.depth = 1
+    config.model.projector_hidden = (32,)
+    config.model.predictor_hidden = (32,)
+    config.model.embedding_dim = 16
+    config.optim.warmup_epochs = 0.0
+    config.log.every_steps = 10
+    config.evaluate.every_epochs = 1
+    return config

@@ -1,0 +1,49 @@
+"""Packaging of snclr_jax: `pip install -e ".[dev]"`."""
+
+import re
+from pathlib import Path
+
+from setuptools import find_packages, setup
+
+HERE = Path(__file__).parent
+VERSION = re.search(
+    r'__version__ = "(.+)"', (HERE / "snclr_jax" / "__init__.py").read_text()
+).group(1)
+
+setup(
+    name="snclr_jax",
+    version=VERSION,
+    description="Soft-neighbor contrastive pretraining of visual encoders in JAX",
+    long_description=(HERE / "README.md").read_text(),
+    long_description_content_type="text/markdown",
+    license="Apache-2.0",
+    python_requires=">=3.11",
+    # The recipes live beside the package and are importable as snclr_jax.configs.
+    packages=[*find_packages(include=["snclr_jax*"]), "snclr_jax.configs"],
+    package_dir={"snclr_jax.configs": "configs"},
+    entry_points={"console_scripts": ["snclr = snclr_jax.main:run"]},
+    install_requires=[
+        "absl-py>=2.1",
+        "array-record>=0.8",
+        "dm-pix>=0.4.5",
+        "flax>=0.12.8,<0.13",
+        "grain>=0.2.18,<0.3",
+        # tensorflow-datasets 4.9.10 imports it without requiring it.
+        "importlib-resources>=6",
+        "jax>=0.10,<0.12",
+        "ml-collections>=1.0",
+        "numpy>=2.0",
+        "optax>=0.2.8,<0.3",
+        "orbax-checkpoint>=0.12.8,<0.13",
+        "pillow>=11",
+        "scikit-learn>=1.6",
+        "tensorboardX>=2.6.5",
+        "tensorflow-datasets>=4.9.10",
+        "tqdm>=4.67",
+    ],
+    extras_require={
+        "cuda": ["jax[cuda12]"],
+        "tpu": ["jax[tpu]"],
+        "dev": ["pytest>=8", "ruff>=0.14", "scipy>=1.14"],
+    },
+)

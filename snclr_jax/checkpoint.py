@@ -1,0 +1,157 @@
+"""Checkpoints: everything that the step reads, and the position in the data.
+
+Orbax writes them in the background and renames them into place when whole, so a run
+killed at any moment leaves the previous checkpoint intact.
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import grain
+import jax
+import orbax.checkpoint as ocp
+
+from snclr_jax.train_state import TrainState
+
+CONFIG_FILE = "config.json"
+# Sections that may change between a run and its continuation: they do not enter the
+# training step.
+FREE_SECTIONS = ("log", "checkpoint", "evaluate")
+
+
+class Checkpoints:
+    """The checkpoints of one workdir.
+
+    Args:
+      workdir: the run's folder; checkpoints lie in `workdir/checkpoints/<step>`.
+      keep: how many of the newest stay.
+    """
+
+    def __init__(self, workdir: str | Path, *, keep: int = 1) -> None:
+        self._folder = Path(workdir).absolute() / "checkpoints"
+        self._manager = ocp.CheckpointManager(
+            self._folder,
+            options=ocp.CheckpointManagerOptions(
+                max_to_keep=keep, create=True, enable_async_checkpointing=True
+            ),
+        )
+
+    @property
+    def latest_step(self) -> int | None:
+        """The newest whole checkpoint's step, or None."""
+        return self._manager.latest_step()
+
+    def save(
+        self, state: TrainState, batches: grain.DatasetIterator, clock: dict[str, float]
+    ) -> None:
+        """Starts saving `state`; returns once its arrays are copied off the device.
+
+        Args:
+          state: the state after a whole step.
+          batches: the training batches, at the batch that comes next.
+          clock: seconds and images spent on training so far.
+        """
+        step = int(state.step)
+        if step == self.latest_step:
+            return
+        self._manager.save(
+            step,
+            args=ocp.args.Composite(
+                state=ocp.args.StandardSave(state),
+                data=grain.checkpoint.CheckpointSave(batches),
+                clock=ocp.args.JsonSave(clock),
+            ),
+        )
+
+    def restore(
+        self, state: TrainState, batches: grain.DatasetIterator
+    ) -> tuple[TrainState, dict[str, float]]:
+        """Returns the newest checkpoint's state and clock, and sets `batches` to it.
+
+        Args:
+          state: a state of the same shapes, types and shardings, to restore into.
+          batches: moved to the checkpoint's position in the data.
+
+        Raises:
+          ValueError: where the checkpoint does not fit the config's state.
+        """
+        restored = self._restore(
+            state=ocp.args.StandardRestore(_abstract(state)),
+            data=grain.checkpoint.CheckpointRestore(batches),
+            clock=ocp.args.JsonRestore(),
+        )
+        return restored.state, restored.clock
+
+    def restore_state(self, state: TrainState) -> TrainState:
+        """Returns the newest checkpoint's state alone, for evaluation."""
+        return self._restore(state=ocp.args.StandardRestore(_abstract(state))).state
+
+    def _restore(self, **items: Any) -> ocp.args.Composite:
+        step = self.latest_step
+        if step is None:
+            raise ValueError(
+                f"no checkpoint in {self._folder}; train first, or name another workdir"
+            )
+        try:
+            return self._manager.restore(step, args=ocp.args.Composite(**items))
+        except (ValueError, KeyError, TypeError, OSError) as error:
+            raise ValueError(
+                f"checkpoint {self._folder / str(step)} cannot be read into this "
+                "config's network and queue. If it is damaged, remove that folder: the "
+                f"run continues from the checkpoint before it. Orbax says: {error}"
+            ) from error
+
+    def wait(self) -> None:
+        """Returns when what was saved is on disk."""
+        self._manager.wait_until_finished()
+
+    def close(self) -> None:
+        """Waits for a running save, then lets go of the folder."""
+        self._manager.close()
+
+
+def claim_workdir(config, workdir: str | Path) -> None:
+    """Writes the config into the workdir, or checks it against the one there.
+
+    Raises:
+      ValueError: where the workdir holds a run of another config.
+    """
+    path = Path(workdir) / CONFIG_FILE
+    ours = json.loads(config.to_json())
+    if path.exists():
+        theirs = json.loads(path.read_text())
+        differing = [
+            f"config.{field} is {ours_value!r}, the run has {theirs_value!r}"
+            for field, ours_value, theirs_value in _differences(ours, theirs)
+            if field.split(".")[0] not in FREE_SECTIONS
+        ]
+        if differing:
+            raise ValueError(
+                f"{workdir} holds a run of another config: {'; '.join(differing)}. Use "
+                "the same config to continue it, or another --workdir"
+            )
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_suffix(".tmp")
+    temporary.write_text(json.dumps(ours, indent=2))
+    temporary.replace(path)
+
+
+def _differences(ours: Any, theirs: Any, prefix: str = "") -> list[tuple]:
+    if not (isinstance(ours, dict) and isinstance(theirs, dict)):
+        return [] if ours == theirs else [(prefix, ours, theirs)]
+    fields = sorted(set(ours) | set(theirs))
+    start = f"{prefix}." if prefix else ""
+    return [
+        difference
+        for field in fields
+        for difference in _differences(
+            ours.get(field), theirs.get(field), f"{start}{field}"
+        )
+    ]
+
+
+def _abstract(state: TrainState) -> TrainState:
+    return jax.tree.map(ocp.utils.to_shape_dtype_struct, state)

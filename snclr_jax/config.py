@@ -1,0 +1,164 @@
+"""The whole config is checked once, before anything is compiled or written."""
+
+from __future__ import annotations
+
+from snclr_jax.losses import FORMS
+
+_CHOICES = {
+    "data.name": ("digits", "folder", "tfds"),
+    "model.dtype": ("float32", "bfloat16", "float64"),
+    "queue.dtype": ("float32", "bfloat16", "float64"),
+    "queue.push": ("second", "both"),
+    "attention.kind": ("cosine", "linear"),
+    "loss.form": FORMS,
+    "optim.name": ("lars", "adamw", "sgd"),
+    "evaluate.network": ("online", "target"),
+}
+_AT_LEAST_ONE = (
+    "batch_size",
+    "epochs",
+    "data.image_size",
+    "data.pictures_per_digit",
+    "augment.size",
+    "model.patch_size",
+    "model.embedding_dim",
+    "queue.banks",
+    "log.every_steps",
+    "checkpoint.every_steps",
+    "checkpoint.keep",
+    "evaluate.k",
+    "evaluate.train_images",
+    "evaluate.batch_size",
+)
+_POSITIVE = (
+    "attention.temperature",
+    "attention.gamma",
+    "loss.temperature",
+    "loss.scale",
+    "optim.learning_rate",
+    "evaluate.temperature",
+)
+_NOT_NEGATIVE = (
+    "seed",
+    "data.holdback",
+    "data.num_workers",
+    "queue.size",
+    "queue.k",
+    "loss.neighbor_weight",
+    "loss.neighbor_warmup_epochs",
+    "optim.warmup_epochs",
+    "optim.weight_decay",
+    "optim.trust_coefficient",
+    "evaluate.every_epochs",
+)
+_SHARES = ("ema.momentum", "optim.momentum", "optim.beta1", "optim.beta2")
+_VIEW_SHARES = ("flip", "jitter", "grayscale", "blur", "solarize")
+_VIEW_STRENGTHS = ("brightness", "contrast", "saturation", "hue")
+
+
+def check_config(config, *, devices: int) -> None:
+    """Raises ValueError naming the field, its value and the fix.
+
+    Args:
+      config: the run's config.
+      devices: number of devices of the mesh.
+    """
+    _check_values(config)
+    for name in ("view1", "view2"):
+        _check_view(f"augment.{name}", config.augment[name])
+    _check_queue(config, devices)
+    if config.batch_size % devices:
+        raise ValueError(
+            f"batch_size {config.batch_size} is not a multiple of the {devices} "
+            f"devices; use {_next_multiple(config.batch_size, devices)}"
+        )
+    if config.batch_size < 2:
+        raise ValueError("batch_size 1 has no negatives; use at least 2")
+    if config.augment.size > config.data.image_size:
+        raise ValueError(
+            f"augment.size {config.augment.size} is larger than data.image_size "
+            f"{config.data.image_size}; decode at least at the size of a view"
+        )
+
+
+def check_against_data(config, images: int) -> None:
+    """Raises ValueError where the config does not fit a training set of `images`."""
+    if config.batch_size > images:
+        raise ValueError(
+            f"batch_size {config.batch_size} is larger than the training set of "
+            f"{images} images; use at most {images}"
+        )
+
+
+def get(config, field: str):
+    """Returns the value at a dotted path."""
+    for name in field.split("."):
+        config = config[name]
+    return config
+
+
+def _check_values(config) -> None:
+    for field, choices in _CHOICES.items():
+        if get(config, field) not in choices:
+            raise ValueError(
+                f"{field} {get(config, field)!r} is unknown; use one of {choices}"
+            )
+    rules = (
+        (_AT_LEAST_ONE, lambda value: value >= 1, "at least 1"),
+        (_POSITIVE, lambda value: value > 0, "greater than 0"),
+        (_NOT_NEGATIVE, lambda value: value >= 0, "0 or more"),
+        (_SHARES, lambda value: 0 <= value <= 1, "between 0 and 1"),
+    )
+    for fields, holds, rule in rules:
+        for field in fields:
+            if not holds(get(config, field)):
+                raise ValueError(f"{field} {get(config, field)} must be {rule}")
+
+
+def _check_view(name: str, view) -> None:
+    for field in _VIEW_SHARES:
+        if not 0 <= view[field] <= 1:
+            raise ValueError(f"{name}.{field} {view[field]} must be between 0 and 1")
+    for field in _VIEW_STRENGTHS:
+        if view[field] < 0:
+            raise ValueError(f"{name}.{field} {view[field]} must be 0 or more")
+    if view.hue > 0.5:
+        raise ValueError(f"{name}.hue {view.hue} must be at most 0.5, half a turn")
+    for field, largest in (
+        ("crop_scale", 1.0),
+        ("crop_ratio", float("inf")),
+        ("blur_sigma", float("inf")),
+    ):
+        low, high = view[field]
+        if not 0 < low <= high <= largest:
+            raise ValueError(
+                f"{name}.{field} {(low, high)} must be an increasing pair above 0"
+                + (f" and at most {largest:g}" if largest == 1.0 else "")
+            )
+
+
+def _check_queue(config, devices: int) -> None:
+    queue = config.queue
+    if queue.k == 0:
+        return
+    unit = devices * queue.banks
+    if queue.size % devices or queue.size % queue.banks:
+        raise ValueError(
+            f"queue.size {queue.size} is not a multiple of {devices} devices and "
+            f"{queue.banks} queue.banks; use {_next_multiple(queue.size, unit)}"
+        )
+    if config.batch_size % queue.banks:
+        raise ValueError(
+            f"batch_size {config.batch_size} is not a multiple of queue.banks "
+            f"{queue.banks}; use {_next_multiple(config.batch_size, queue.banks)}"
+        )
+    if queue.size // queue.banks < queue.k:
+        raise ValueError(
+            f"queue.size {queue.size} in {queue.banks} queue.banks never holds "
+            f"queue.k={queue.k} neighbors for an image; use a larger queue or a "
+            "smaller k"
+        )
+
+
+def _next_multiple(value: int, of: int) -> int:
+    return -(-value // of) * of

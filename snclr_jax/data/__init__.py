@@ -1,0 +1,66 @@
+"""Image sets: the embedded digits, image folders and TFDS, behind one interface."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+from ml_collections import ConfigDict
+
+from snclr_jax.data.split import Split, hold_back
+
+__all__ = ["Data", "Split", "hold_back", "open_data"]
+
+
+class Data(NamedTuple):
+    """An image set: what is trained on, what is scored, and the classes' names."""
+
+    train: Split
+    test: Split | None
+    class_names: tuple[str, ...] | None
+
+
+def open_data(config: ConfigDict) -> Data:
+    """Opens the image set that `config.data` names, without decoding any image.
+
+    Args:
+      config: `config.data`. `name` is "digits" (embedded), "folder" (`path` is the
+        root) or "tfds" (`tfds_name`, `train_split`, `test_split`; `path` is TFDS's
+        data_dir, "" for its default); `image_size` is the side s in pixels of every
+        decoded image; `holdback` > 0 replaces the test split by that many training
+        images, to choose recipes on; `pictures_per_digit` is read for digits alone.
+
+    Returns:
+      The splits; `test` is None where the set has none.
+
+    Raises:
+      ValueError: for an unknown name, or a set that cannot be read.
+    """
+    # A source is imported when it is asked for: TFDS alone takes seconds.
+    if config.name == "digits":
+        from snclr_jax.data.digits import open_digits
+
+        data = Data(*open_digits(config.image_size, config.pictures_per_digit))
+    elif config.name == "folder":
+        from snclr_jax.data.folder import open_folder
+
+        data = Data(*open_folder(config.path, config.image_size))
+    elif config.name == "tfds":
+        from snclr_jax.data.tfds_source import open_tfds
+
+        data = Data(
+            *open_tfds(
+                config.tfds_name,
+                config.path,
+                config.image_size,
+                train_split=config.train_split,
+                test_split=config.test_split,
+            )
+        )
+    else:
+        raise ValueError(
+            f'data.name is {config.name!r}; use "digits", "folder" or "tfds"'
+        )
+    if config.holdback:
+        train, test = hold_back(data.train, config.holdback)
+        data = data._replace(train=train, test=test)
+    return data

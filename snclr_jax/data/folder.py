@@ -1,0 +1,126 @@
+"""Image folders: `train/<class>/*` and `test/<class>/*`, or unlabelled images."""
+
+from __future__ import annotations
+
+import functools
+import os
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+
+from snclr_jax.data.decode import decode_image
+from snclr_jax.data.split import Split
+
+SUFFIXES = (".jpeg", ".jpg", ".png", ".webp")
+
+
+def open_folder(
+    path: str, image_size: int
+) -> tuple[Split, Split | None, tuple[str, ...] | None]:
+    """Opens an image folder; images are decoded when they are asked for.
+
+    With a `train` folder, the folder below it is an image's class, and `test`, or `val`
+    where there is no `test`, is the test split. Without one, and where `train` has no
+    class folders, every image found is an unlabelled training image. Images are in the
+    order of their paths, however deep they lie; hidden files are passed over.
+
+    Args:
+      path: root of the folder.
+      image_size: side s of the decoded images, in pixels.
+
+    Returns:
+      The training split, the test split and the classes' names in the order of their
+      labels; the last two are None for unlabelled images.
+
+    Raises:
+      ValueError: for a folder that is missing or without images, and for class folders
+        that are missing here and there or differ between training and test.
+    """
+    root = Path(path).expanduser()
+    if not path or not root.is_dir():
+        raise ValueError(
+            f"data.path is {path!r}, which is not a folder; give the folder that holds "
+            "train/<class>/ or the images"
+        )
+    if not (root / "train").is_dir():
+        return _split(root, _find_images(root), None, image_size), None, None
+    files = _find_images(root / "train")
+    classes = _class_names(root / "train", files)
+    train = _split(root / "train", files, classes, image_size)
+    test_root = next((root / n for n in ("test", "val") if (root / n).is_dir()), None)
+    if classes is None or test_root is None:
+        return train, None, classes
+    files = _find_images(test_root)
+    _check_classes(root / "train", classes, test_root, _class_names(test_root, files))
+    return train, _split(test_root, files, classes, image_size), classes
+
+
+def _find_images(root: Path) -> list[str]:
+    """Paths below `root`, relative to it, with "/" between folders, sorted."""
+    found = []
+    # Links are followed: subsets are often made of links to the folders of a large set.
+    for folder, _, files in os.walk(root, followlinks=True):
+        below = Path(folder).relative_to(root)
+        found += [
+            (below / file).as_posix()
+            for file in files
+            if file.lower().endswith(SUFFIXES) and not file.startswith(".")
+        ]
+    if not found:
+        raise ValueError(
+            f"data.path: no images under {root}; looked for files that end in "
+            f"{', '.join(SUFFIXES)}"
+        )
+    return sorted(found)
+
+
+def _class_names(root: Path, files: Sequence[str]) -> tuple[str, ...] | None:
+    loose = [file for file in files if "/" not in file]
+    if len(loose) == len(files):
+        return None
+    if loose:
+        raise ValueError(
+            f"data.path: {root} holds class folders and, beside them, {len(loose)} "
+            f"images ({loose[0]}, ...); move them into a class folder, or remove them"
+        )
+    return tuple(sorted({file.split("/", 1)[0] for file in files}))
+
+
+def _check_classes(
+    train_root: Path,
+    train: tuple[str, ...],
+    test_root: Path,
+    test: tuple[str, ...] | None,
+) -> None:
+    if test is None:
+        raise ValueError(
+            f"data.path: {test_root} has no class folders, {train_root} has "
+            f"{len(train)}; sort the test images into classes, or rename the folder"
+        )
+    if train != test:
+        only_train = sorted(set(train) - set(test))
+        only_test = sorted(set(test) - set(train))
+        raise ValueError(
+            f"data.path: the classes of {train_root} and {test_root} differ: "
+            f"{len(only_train)} only in the first {only_train[:5]}, {len(only_test)} "
+            f"only in the second {only_test[:5]}; a class needs images in both"
+        )
+
+
+def _split(
+    root: Path, files: list[str], classes: tuple[str, ...] | None, side: int
+) -> Split:
+    labels = None
+    if classes is not None:
+        number = {name: label for label, name in enumerate(classes)}
+        labels = np.array([number[f.split("/", 1)[0]] for f in files], np.int32)
+    load = functools.partial(_load, str(root), files, side)
+    return Split(load, size=len(files), labels=labels)
+
+
+def _load(
+    root: str, files: Sequence[str], side: int, indices: np.ndarray
+) -> np.ndarray:
+    paths = [os.path.join(root, files[index]) for index in indices]
+    return np.stack([decode_image(path, side, name=path) for path in paths])

@@ -1,0 +1,140 @@
+"""Image sets that TensorFlow Datasets has prepared, read without TensorFlow."""
+
+from __future__ import annotations
+
+import functools
+import io
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import tensorflow_datasets as tfds
+from etils import epath
+
+from snclr_jax.data.decode import decode_image
+from snclr_jax.data.split import Split
+
+_LABELS_AT_ONCE = 4096  # records per read; one by one is four times slower
+
+
+def open_tfds(
+    name: str, data_dir: str, image_size: int, *, train_split: str, test_split: str
+) -> tuple[Split, Split | None, tuple[str, ...] | None]:
+    """Opens a prepared TFDS set with an "image" feature; never uses the network.
+
+    Labels, where there is a "label" of classes, are read when first asked for: a record
+    cannot be read without its encoded image, so that costs one pass over the files
+    (no image is decoded).
+
+    Args:
+      name: as TFDS spells it, "name", "name/config", each with ":version" if wanted;
+        the newest prepared version otherwise.
+      data_dir: folder that TFDS prepared the set in; "" for TFDS's default.
+      image_size: side s of the decoded images, in pixels.
+      train_split: TFDS split, slices such as "train[:90%]" included.
+      test_split: the same; "" for none.
+
+    Returns:
+      The training split, the test split and the classes' names.
+
+    Raises:
+      ValueError: where the set is not prepared, not as array_record, has no image, or
+        lacks a split.
+    """
+    builder = tfds.builder_from_directory(_prepared_folder(name, data_dir))
+    features = dict(builder.info.features)
+    if not isinstance(features.get("image"), tfds.features.Image):
+        raise ValueError(
+            f'data.tfds_name {name!r} has no feature "image" that is an image; its '
+            f"features are {sorted(features)}"
+        )
+    label = features.get("label")
+    label = label if isinstance(label, tfds.features.ClassLabel) else None
+    train = _open_split(builder, "train_split", train_split, image_size, label)
+    test = None
+    if test_split:
+        test = _open_split(builder, "test_split", test_split, image_size, label)
+    return train, test, tuple(label.names) if label and label.names else None
+
+
+def _prepared_folder(name: str, data_dir: str) -> epath.Path:
+    """The folder of the newest prepared version, found without asking TFDS.
+
+    For a set that is not there, TFDS would go to the network, and retry for minutes.
+    """
+    root = epath.Path(data_dir or tfds.core.constants.DATA_DIR).expanduser()
+    base, _, version = name.partition(":")
+    levels = (
+        [version or "*"] if "/" in base else [version or "*", f"*/{version or '*'}"]
+    )
+    found = [
+        info.parent
+        for level in levels
+        for info in (root / base).glob(f"{level}/dataset_info.json")
+        if tfds.core.Version.is_valid(info.parent.name)  # not one half prepared
+    ]
+    configs = sorted({folder.parent.name for folder in found})
+    if not found:
+        raise ValueError(
+            f"data.tfds_name {name!r} is not prepared under data.path {str(root)!r}; "
+            "correct data.path, or prepare the set once, with a network and TensorFlow:"
+            f" tfds build {name} --data_dir={root} --file_format=array_record"
+        )
+    if len(configs) > 1:
+        raise ValueError(
+            f"data.tfds_name {name!r} is prepared in several configs under {root}: "
+            f"{configs}; name one, such as {base}/{configs[0]}"
+        )
+    return max(found, key=lambda folder: tfds.core.Version(folder.name))
+
+
+def _open_split(builder: Any, field: str, split: str, side: int, label: Any) -> Split:
+    decoders = {"image": tfds.decode.SkipDecoding()}
+    try:
+        source = builder.as_data_source(split=split, decoders=decoders)
+    except NotImplementedError as error:
+        raise ValueError(
+            f"data.tfds_name: {builder.data_dir} is prepared as "
+            f"{builder.info.file_format.value}, which has no random access; prepare "
+            "it in another data.path with: tfds build --file_format=array_record"
+        ) from error
+    except (KeyError, ValueError) as error:
+        raise ValueError(
+            f"data.{field} {split!r} is not a split of {builder.info.full_name}; it "
+            f"has {sorted(builder.info.splits)}, and slices of these"
+        ) from error
+    name = f"{builder.data_dir}, split {split}"
+    return Split(
+        functools.partial(_load, source, name, side),
+        size=len(source),
+        labels=functools.partial(_read_labels, source, name) if label else None,
+    )
+
+
+def _load(source: Any, name: str, side: int, indices: np.ndarray) -> np.ndarray:
+    records = _read_records(source, name, indices.tolist())
+    return np.stack(
+        [
+            decode_image(io.BytesIO(r["image"]), side, name=f"{name}, image {index}")
+            for index, r in zip(indices, records, strict=True)
+        ]
+    )
+
+
+def _read_labels(source: Any, name: str) -> np.ndarray:
+    labels = np.empty(len(source), np.int32)
+    for start in range(0, len(source), _LABELS_AT_ONCE):
+        rows = range(start, min(start + _LABELS_AT_ONCE, len(source)))
+        records = _read_records(source, name, rows)
+        labels[rows.start : rows.stop] = [record["label"] for record in records]
+    return labels
+
+
+def _read_records(source: Any, name: str, indices: Sequence[int]) -> list[Any]:
+    try:
+        return source.__getitems__(indices)
+    except RuntimeError as error:
+        raise ValueError(
+            f"{name} cannot be read ({error}); its files are damaged or incomplete: "
+            "delete the folder and prepare the set again"
+        ) from error

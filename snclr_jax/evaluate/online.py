@@ -1,0 +1,82 @@
+"""kNN accuracy of a network during training, and of its two baselines."""
+
+from __future__ import annotations
+
+import numpy as np
+from jax.sharding import Mesh
+
+from snclr_jax.data import Data, Split
+from snclr_jax.evaluate.features import (
+    extract_features,
+    make_encode,
+    make_raw_pixels,
+)
+from snclr_jax.evaluate.knn import knn_accuracy
+from snclr_jax.models import Model
+from snclr_jax.train_state import TrainState
+
+
+class OnlineKnn:
+    """Weighted kNN from training images to test images, in percent.
+
+    Args:
+      model: the networks.
+      config: reads `evaluate`, `augment.size` and the channel statistics.
+      mesh: the devices.
+      data: the image set; without labels or a test split nothing is `possible`.
+    """
+
+    def __init__(self, model: Model, config, mesh: Mesh, data: Data) -> None:
+        self._config, self._mesh = config, mesh
+        self.possible = data.test is not None and data.train.labelled
+        if not self.possible:
+            return
+        self._encode = make_encode(model, config, mesh)
+        self._train = _at_most(data.train, config.evaluate.train_images)
+        self._test = data.test
+
+    def of_raw_pixels(self) -> float:
+        """Returns the accuracy of comparing pixels."""
+        encode = make_raw_pixels(self._config, self._mesh)
+        return self._accuracy(encode, None, None)
+
+    def of_state(self, state: TrainState) -> float:
+        """Returns the accuracy of the network that `evaluate.network` names."""
+        params, batch_stats = encoder_of(state, self._config.evaluate.network)
+        return self._accuracy(self._encode, params, batch_stats)
+
+    def _accuracy(self, encode, params, batch_stats) -> float:
+        settings = self._config.evaluate
+        train, test = (
+            extract_features(
+                encode,
+                params,
+                batch_stats,
+                split,
+                batch_size=settings.batch_size,
+                mesh=self._mesh,
+            )
+            for split in (self._train, self._test)
+        )
+        return knn_accuracy(
+            train,
+            self._train.labels,
+            test,
+            self._test.labels,
+            k=settings.k,
+            temperature=settings.temperature,
+        )
+
+
+def encoder_of(state: TrainState, network: str) -> tuple[dict, dict]:
+    """Returns the parameters and BN statistics of the "online" or "target" network."""
+    if network == "target":
+        return state.target_params, state.target_batch_stats
+    return state.params, state.batch_stats
+
+
+def _at_most(split: Split, count: int) -> Split:
+    """Returns the split, or `count` images of it at equal distances."""
+    if split.size <= count:
+        return split
+    return split.subset(np.linspace(0, split.size - 1, count).round().astype(int))

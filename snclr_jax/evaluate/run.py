@@ -1,0 +1,104 @@
+"""`snclr evaluate`: scores the newest checkpoint of a run."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import jax
+import ml_collections
+
+from snclr_jax.checkpoint import CONFIG_FILE, Checkpoints
+from snclr_jax.data import open_data
+from snclr_jax.evaluate.features import extract_features, make_encode
+from snclr_jax.evaluate.knn import knn_accuracy
+from snclr_jax.evaluate.linear import linear_probe
+from snclr_jax.evaluate.online import encoder_of
+from snclr_jax.models import build_model
+from snclr_jax.optim import learning_rate, make_optimizer
+from snclr_jax.partition import make_mesh
+from snclr_jax.train_state import init_train_state
+
+EVALUATION_FILE = "evaluation.json"
+
+
+def evaluate(workdir: str) -> dict[str, float]:
+    """Returns kNN and linear-probe accuracy, in percent, of a run's encoder.
+
+    Features come from the network that `evaluate.network` names, images are cropped at
+    the center. Prints the result and writes `evaluation.json` with its settings.
+
+    Args:
+      workdir: folder of a run.
+
+    Raises:
+      ValueError: where the workdir has no run or no checkpoint, or its data has no
+        labels or no test split.
+    """
+    config = read_config(workdir)
+    data = open_data(config.data)
+    if data.test is None or not data.train.labelled:
+        raise ValueError(
+            f"the data of {workdir} has no labelled test split to evaluate on; for a "
+            "folder, add test/<class>/* beside train/<class>/*, or hold training "
+            "images back with config.data.holdback"
+        )
+    mesh = make_mesh()
+    model = build_model(config.model, attention=config.attention.kind)
+    optimizer = make_optimizer(
+        config, learning_rate(config, data.train.size // config.batch_size)
+    )
+    checkpoints = Checkpoints(workdir)
+    state = checkpoints.restore_state(init_train_state(model, optimizer, config, mesh))
+    params, batch_stats = encoder_of(state, config.evaluate.network)
+    encode = make_encode(model, config, mesh)
+    train, test = (
+        extract_features(
+            encode,
+            params,
+            batch_stats,
+            split,
+            batch_size=config.evaluate.batch_size,
+            mesh=mesh,
+        )
+        for split in (data.train, data.test)
+    )
+    labels = data.train.labels, data.test.labels
+    settings = config.evaluate
+    accuracy = knn_accuracy(
+        train,
+        labels[0],
+        test,
+        labels[1],
+        k=settings.k,
+        temperature=settings.temperature,
+    )
+    linear = linear_probe(train, labels[0], test, labels[1])
+    result = {
+        "step": int(state.step),
+        "network": settings.network,
+        "knn": accuracy,
+        "knn_k": settings.k,
+        "knn_temperature": settings.temperature,
+        "linear": linear.accuracy,
+        "linear_l2": linear.l2,
+    }
+    if jax.process_index() == 0:
+        path = Path(workdir) / EVALUATION_FILE
+        path.write_text(json.dumps(result, indent=2) + "\n")
+        print(
+            f"step {result['step']}, {settings.network} encoder\n"
+            f"kNN (k {settings.k}): {accuracy:.2f}%\n"
+            f"linear probe: {linear.accuracy:.2f}%"
+        )
+    return result
+
+
+def read_config(workdir: str) -> ml_collections.ConfigDict:
+    """Returns the config that a run was started with."""
+    path = Path(workdir) / CONFIG_FILE
+    if not path.exists():
+        raise ValueError(
+            f"{workdir} holds no run: {path} does not exist; check --workdir"
+        )
+    return ml_collections.ConfigDict(json.loads(path.read_text()))

@@ -1,0 +1,151 @@
+"""Reporting: console, a JSON-lines file and TensorBoard, from one call."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import jax
+import numpy as np
+from tensorboardX import SummaryWriter
+from tqdm import tqdm
+
+METRICS_FILE = "metrics.jsonl"
+
+
+class NonFiniteError(RuntimeError):
+    """The loss or its gradient is no longer a number."""
+
+
+class MetricWriter:
+    """Writes scalars of a step to `workdir/metrics.jsonl` and TensorBoard.
+
+    Only process 0 writes. A continued run first drops the lines that the killed run
+    wrote after its last checkpoint, so every step stands there once.
+
+    Args:
+      workdir: the run's folder.
+      first_step: the step that the run starts or continues from.
+    """
+
+    def __init__(self, workdir: str | Path, *, first_step: int) -> None:
+        self._writes = jax.process_index() == 0
+        if not self._writes:
+            return
+        path = Path(workdir) / METRICS_FILE
+        kept = [each for each in read_metrics(workdir) if each["step"] <= first_step]
+        self._file = path.open("w", buffering=1)
+        for line in kept:
+            self._write_line(line)
+        self._board = SummaryWriter(
+            str(Path(workdir) / "tensorboard"), purge_step=first_step + 1
+        )
+
+    def write(self, step: int, scalars: dict[str, float]) -> None:
+        """Writes one step's scalars."""
+        if not self._writes:
+            return
+        self._write_line({"step": step, **scalars})
+        for name, value in scalars.items():
+            self._board.add_scalar(name, value, step)
+
+    def _write_line(self, line: dict[str, float]) -> None:
+        self._file.write(json.dumps(line) + "\n")
+
+    def close(self) -> None:
+        """Flushes both files."""
+        if self._writes:
+            self._file.close()
+            self._board.close()
+
+
+def read_metrics(workdir: str | Path) -> list[dict[str, float]]:
+    """Returns the lines of `workdir/metrics.jsonl`; a half-written last one is left out."""
+    path = Path(workdir) / METRICS_FILE
+    if not path.exists():
+        return []
+    lines = path.read_text().split("\n")
+    return [json.loads(line) for line in lines[:-1]]
+
+
+class PendingMetrics:
+    """Metrics still on the device, fetched one interval late and all at once.
+
+    The loop never waits for the step it has just started: what it fetches belongs to
+    the interval before.
+    """
+
+    def __init__(self) -> None:
+        self._steps: list[tuple[int, dict[str, jax.Array]]] = []
+
+    def add(self, step: int, metrics: dict[str, jax.Array]) -> None:
+        """Keeps the metrics of the step that ends with `step` updates made."""
+        self._steps.append((step, metrics))
+
+    def take(self) -> tuple[int, int, dict[str, float]] | None:
+        """Returns the last step, and the number and the means of steps since last time.
+
+        Raises:
+          NonFiniteError: naming the first step whose loss or gradient is not finite.
+        """
+        if not self._steps:
+            return None
+        steps, self._steps = self._steps, []
+        fetched = jax.device_get([metrics for _, metrics in steps])
+        for (step, _), metrics in zip(steps, fetched, strict=True):
+            if not np.isfinite(metrics["loss"] + metrics["gradient_norm"]):
+                raise NonFiniteError(
+                    f"step {step}: the loss is {metrics['loss']} and the gradient norm "
+                    f"{metrics['gradient_norm']}. Try a lower optim.learning_rate, a "
+                    "longer optim.warmup_epochs, a higher loss.temperature or "
+                    "model.dtype='float32'"
+                )
+        means = {
+            name: float(np.mean([metrics[name] for metrics in fetched]))
+            for name in fetched[0]
+        }
+        return steps[-1][0], len(steps), means
+
+
+class Progress:
+    """A progress bar on a terminal, plain lines elsewhere."""
+
+    def __init__(self, total_steps: int, first_step: int) -> None:
+        self._bar = tqdm(
+            total=total_steps,
+            initial=first_step,
+            unit="step",
+            dynamic_ncols=True,
+            disable=None if jax.process_index() == 0 else True,
+        )
+
+    def advance(self) -> None:
+        """One more step is under way."""
+        self._bar.update()
+
+    def show(self, step: int, scalars: dict[str, float]) -> None:
+        """Shows an interval's metrics beside the bar, or as a line."""
+        shown = " ".join(
+            f"{label} {scalars[name]:{form}}"
+            for label, name, form in (
+                ("loss", "loss", ".3f"),
+                ("purity", "neighbor_purity", ".2f"),
+                ("std", "feature_std", ".2f"),
+                ("lr", "learning_rate", ".2g"),
+                ("images/s", "images_per_second", ".0f"),
+            )
+            if name in scalars
+        )
+        if self._bar.disable:
+            self.say(f"step {step}/{self._bar.total} {shown}")
+        else:
+            self._bar.set_postfix_str(shown)
+
+    def say(self, text: str) -> None:
+        """Prints a line above the bar."""
+        if jax.process_index() == 0:
+            tqdm.write(text)
+
+    def close(self) -> None:
+        """Leaves the bar as it stands."""
+        self._bar.close()

@@ -1,0 +1,246 @@
+"""Networks as pure functions: the only floor that knows Flax Linen.
+
+`build_model` turns a checked ``config.model`` into a `Model`, whose methods take and
+return plain trees of arrays. One Linen module serves the online and the target network:
+the same functions applied to two sets of variables.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from typing import Any, NamedTuple
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+from snclr_jax.models import patchnet, resnet, vit
+from snclr_jax.models.heads import LinearAttention, MLPHead
+
+Variables = dict[str, Any]  # a tree of arrays, parameters or batch statistics
+
+NAMES = (*resnet.STRUCTURE, *vit.WIDTH, "patchnet")
+_DTYPES = ("float32", "bfloat16", "float64")
+
+
+class Outputs(NamedTuple):
+    """What the online network returns; float32, not normalized."""
+
+    feature: jax.Array  # b f
+    projection: jax.Array  # b d
+    prediction: jax.Array  # b d
+
+
+class _Network(nn.Module):
+    encoder: nn.Module
+    projector: nn.Module
+    predictor: nn.Module
+    attention: nn.Module | None
+
+    def online(self, images: jax.Array) -> Outputs:
+        feature = self.encoder(images, train=True)
+        projection = self.projector(feature, train=True)
+        return Outputs(feature, projection, self.predictor(projection, train=True))
+
+    def target(self, images: jax.Array) -> jax.Array:
+        return self.projector(self.encoder(images, train=True), train=True)
+
+    def encode(self, images: jax.Array) -> jax.Array:
+        return self.encoder(images, train=False)
+
+    def attend(self, y: jax.Array) -> jax.Array:
+        return y if self.attention is None else self.attention(y)
+
+    def everything(self, images: jax.Array) -> jax.Array:
+        return self.attend(self.online(images).projection)
+
+
+@dataclasses.dataclass(frozen=True)
+class Model:
+    """Encoder, projector, predictor and attention as pure functions.
+
+    Parameters are a dictionary with the keys "encoder", "projector", "predictor" and,
+    for linear attention, "attention"; batch statistics use the same keys and leave
+    out the parts that have none. Every array in both is float32.
+
+    Attributes:
+      network: the Linen module; nothing outside this package touches it.
+      feature_dim: f, of the encoder's output.
+      embedding_dim: d, of projections and predictions.
+      dtype: of the computation.
+    """
+
+    network: nn.Module
+    feature_dim: int
+    embedding_dim: int
+    dtype: jnp.dtype
+
+    def init(
+        self, key: jax.Array, image_shape: tuple[int, int, int]
+    ) -> tuple[Variables, Variables]:
+        """Returns fresh parameters and batch statistics for (h, w, c) images."""
+        images = jnp.zeros((1, *image_shape), jnp.float32)
+        variables = self.network.init(key, images, method="everything")
+        # Only float64 differs from the float32 in which Linen creates them.
+        dtype = jnp.promote_types(self.dtype, jnp.float32)
+        variables = jax.tree.map(lambda leaf: leaf.astype(dtype), variables)
+        return variables["params"], variables.get("batch_stats", {})
+
+    def online(
+        self, params: Variables, batch_stats: Variables, images: jax.Array
+    ) -> tuple[Outputs, Variables]:
+        """Applies encoder, projector and predictor, on the batch's own statistics.
+
+        The predictor sees the projection before any normalization to unit length.
+
+        Args:
+          params, batch_stats: the online network's.
+          images: (b, h, w, c), float32, channels already normalized.
+
+        Returns:
+          The outputs, and the batch statistics moved by this batch.
+        """
+        return self._train("online", params, batch_stats, images)
+
+    def target(
+        self, params: Variables, batch_stats: Variables, images: jax.Array
+    ) -> tuple[jax.Array, Variables]:
+        """Applies encoder and projector, on the batch's own statistics.
+
+        Args:
+          params, batch_stats: the target network's; see `target_subset`.
+          images: (b, h, w, c), float32, channels already normalized.
+
+        Returns:
+          The projection (b, d), and the batch statistics moved by this batch.
+        """
+        return self._train("target", params, batch_stats, images)
+
+    def attend(self, params: Variables, y: jax.Array) -> jax.Array:
+        """Returns the query whose inner product with a queue row is the attention.
+
+        Args:
+          params: the online network's.
+          y: (b, d), unit rows.
+
+        Returns:
+          (b, d): y itself for cosine attention, W2^T W1 y for linear attention.
+        """
+        return self.network.apply({"params": params}, y, method="attend")
+
+    def encode(
+        self, params: Variables, batch_stats: Variables, images: jax.Array
+    ) -> jax.Array:
+        """Returns features (b, f) for evaluation, on the running statistics."""
+        variables = {"params": params, "batch_stats": batch_stats}
+        return self.network.apply(variables, images, method="encode")
+
+    def _train(
+        self, method: str, params: Variables, batch_stats: Variables, images: jax.Array
+    ) -> tuple[Any, Variables]:
+        outputs, updates = self.network.apply(
+            {"params": params, "batch_stats": batch_stats},
+            images,
+            method=method,
+            mutable=["batch_stats"],
+        )
+        return outputs, updates.get("batch_stats", {})
+
+
+def target_subset(tree: Variables) -> Variables:
+    """Returns the parts that the target network has: encoder and projector.
+
+    Args:
+      tree: parameters or batch statistics of the online network.
+    """
+    return {name: tree[name] for name in ("encoder", "projector") if name in tree}
+
+
+def build_model(config: Any, *, attention: str) -> Model:
+    """Builds the network that a config describes.
+
+    Args:
+      config: ``config.model``.
+      attention: ``config.attention.kind``, "cosine" or "linear".
+
+    Returns:
+      The model; nothing is allocated before `Model.init`.
+
+    Raises:
+      ValueError: if a field has an unknown name or a size that does not fit.
+    """
+    _check_choice("model.name", config.name, NAMES)
+    _check_choice("model.dtype", config.dtype, _DTYPES)
+    _check_choice("attention.kind", attention, ("cosine", "linear"))
+    if config.dtype == "float64" and not jax.config.jax_enable_x64:
+        raise ValueError("model.dtype 'float64' needs JAX_ENABLE_X64=1")
+    dtype = jnp.dtype(config.dtype)
+    encoder, feature_dim = _build_encoder(config, dtype)
+    network = _Network(
+        encoder=encoder,
+        projector=MLPHead(
+            hidden=tuple(config.projector_hidden),
+            features=config.embedding_dim,
+            last_bn=config.projector_last_bn,
+            dtype=dtype,
+        ),
+        predictor=MLPHead(
+            hidden=tuple(config.predictor_hidden),
+            features=config.embedding_dim,
+            last_bn=config.predictor_last_bn,
+            dtype=dtype,
+        ),
+        attention=LinearAttention() if attention == "linear" else None,
+    )
+    return Model(network, feature_dim, config.embedding_dim, dtype)
+
+
+def _build_encoder(config: Any, dtype: jnp.dtype) -> tuple[nn.Module, int]:
+    """Returns the encoder and its feature dimension."""
+    if config.name in resnet.STRUCTURE:
+        return _build_resnet(config, dtype)
+    if config.name in vit.WIDTH:
+        return _build_vit(config, dtype)
+    width = config.width or patchnet.WIDTH
+    depth = config.depth or patchnet.DEPTH
+    return patchnet.PatchNet(width, depth, config.patch_size, dtype), 2 * width
+
+
+def _build_resnet(config: Any, dtype: jnp.dtype) -> tuple[nn.Module, int]:
+    _check_choice("model.stem", config.stem, resnet.STEMS)
+    if config.depth is not None:
+        raise ValueError(
+            f"model.depth {config.depth} means nothing to {config.name}; leave it None"
+        )
+    stage_sizes, bottleneck = resnet.STRUCTURE[config.name]
+    width = config.width or resnet.WIDTH
+    encoder = resnet.ResNet(stage_sizes, bottleneck, width, config.stem, dtype)
+    return encoder, width * 8 * (resnet.EXPANSION if bottleneck else 1)
+
+
+def _build_vit(config: Any, dtype: jnp.dtype) -> tuple[nn.Module, int]:
+    _check_choice("model.vit_heads", config.vit_heads, tuple(vit.HEADS))
+    width = config.width or vit.WIDTH[config.name]
+    heads = vit.HEADS[config.vit_heads][config.name]
+    step = math.lcm(4, heads)
+    if width % step:
+        raise ValueError(
+            f"model.width {width} does not fit {heads} attention heads "
+            f"(model.vit_heads {config.vit_heads!r}) and positions in 4 parts; "
+            f"use a multiple of {step}, such as {-(-width // step) * step}"
+        )
+    encoder = vit.VisionTransformer(
+        width=width,
+        depth=config.depth or vit.DEPTH,
+        heads=heads,
+        patch_size=config.patch_size,
+        freeze_patch_embed=config.freeze_patch_embed,
+        dtype=dtype,
+    )
+    return encoder, width
+
+
+def _check_choice(field: str, value: Any, choices: tuple[str, ...]) -> None:
+    if value not in choices:
+        raise ValueError(f"{field} {value!r} is unknown; use one of {choices}")

@@ -1,0 +1,88 @@
+"""Projector, predictor and the linear attention of soft neighbors."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+from snclr_jax.models.layers import batch_norm
+
+# PyTorch's default for a linear layer, uniform within 1/sqrt(fan_in), which MoCo v3's
+# heads keep.
+_uniform_fan_in = nn.initializers.variance_scaling(1 / 3, "fan_in", "uniform")
+
+
+class MLPHead(nn.Module):
+    """The projector or predictor of MoCo v3 (Chen et al., 2021, section 5).
+
+    Hidden layers are linear without bias, batch normalization, ReLU; the last layer is
+    linear without bias.
+
+    Attributes:
+      hidden: features of each hidden layer; empty for one linear layer.
+      features: output features.
+      last_bn: end with a batch normalization without scale and bias.
+      dtype: of the hidden layers.
+    """
+
+    hidden: tuple[int, ...]
+    features: int
+    last_bn: bool
+    dtype: Any
+
+    @nn.compact
+    def __call__(self, x: jax.Array, *, train: bool) -> jax.Array:
+        """Maps (b, f) to (b, features), float32."""
+        x = x.astype(self.dtype)
+        for i, features in enumerate(self.hidden):
+            x = nn.Dense(
+                features,
+                use_bias=False,
+                kernel_init=_uniform_fan_in,
+                dtype=self.dtype,
+                name=f"dense_{i}",
+            )(x)
+            x = batch_norm(train=train, dtype=self.dtype, name=f"bn_{i}")(x)
+            x = nn.relu(x)
+
+        # Similarities of outputs rounded to bfloat16 reorder neighbors, and this layer
+        # is a small part of the work.
+        output_dtype = jnp.promote_types(self.dtype, jnp.float32)
+        last = len(self.hidden)
+        x = nn.Dense(
+            self.features,
+            use_bias=False,
+            kernel_init=_uniform_fan_in,
+            dtype=output_dtype,
+            name=f"dense_{last}",
+        )(x)
+        if self.last_bn:
+            x = batch_norm(
+                train=train, dtype=output_dtype, affine=False, name=f"bn_{last}"
+            )(x)
+        return x
+
+
+class LinearAttention(nn.Module):
+    """The projections f1 and f2 of the positiveness, folded into the query.
+
+        f1(y) . f2(c) = (W1 y) . (W2 c) = (W2^T W1 y) . c
+
+    so queue rows c never move. Neither has a bias (that of f2 would cancel in the
+    softmax over neighbors, that of f1 is left out with it); both start as the
+    identity, where the attention is the plain inner product. SNCLR, section 3.2; the
+    start and the missing biases are choices of this project.
+    """
+
+    @nn.compact
+    def __call__(self, y: jax.Array) -> jax.Array:
+        """Maps anchors y (b, d) to W2^T W1 y, (b, d)."""
+        dim = y.shape[-1]
+        identity = lambda key: jnp.eye(dim, dtype=y.dtype)  # noqa: E731
+        w1 = self.param("w1", identity)
+        w2 = self.param("w2", identity)
+        highest = jax.lax.Precision.HIGHEST
+        return jnp.dot(jnp.dot(y, w1.T, precision=highest), w2, precision=highest)

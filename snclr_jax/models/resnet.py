@@ -1,0 +1,109 @@
+"""ResNet-18, -34 and -50 (He et al., 2016), in torchvision's v1.5 form."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+from snclr_jax.models.layers import batch_norm, he_conv
+
+# He et al. (2016), Table 1: blocks per stage, and whether a block is a bottleneck.
+STRUCTURE = {
+    "resnet18": ((2, 2, 2, 2), False),
+    "resnet34": ((3, 4, 6, 3), False),
+    "resnet50": ((3, 4, 6, 3), True),
+}
+WIDTH = 64  # He et al. (2016), Table 1: channels of the stem
+EXPANSION = 4  # output channels of a bottleneck over its inner channels, same table
+STEMS = ("imagenet", "cifar")
+
+
+class ResidualBlock(nn.Module):
+    """Two 3x3 convolutions, or a 1x1, 3x3, 1x1 bottleneck, around a shortcut.
+
+        y = ReLU(F(x) + shortcut(x))
+
+    The 3x3 of a bottleneck carries the stride (v1.5; He et al. put it on the first
+    1x1). The scale of the last normalization starts at one, torchvision's default;
+    MoCo v3's code starts it at zero (`zero_init_residual`).
+
+    Attributes:
+      features: inner channels; a bottleneck returns `EXPANSION` times as many.
+      stride: of the block, 1 or 2.
+      bottleneck: the three-layer form.
+      dtype: of the computation.
+    """
+
+    features: int
+    stride: int
+    bottleneck: bool
+    dtype: Any
+
+    @nn.compact
+    def __call__(self, x: jax.Array, *, train: bool) -> jax.Array:
+        # (features, kernel, stride) of each convolution
+        if self.bottleneck:
+            layers = [
+                (self.features, 1, 1),
+                (self.features, 3, self.stride),
+                (self.features * EXPANSION, 1, 1),
+            ]
+        else:
+            layers = [(self.features, 3, self.stride), (self.features, 3, 1)]
+
+        y = x
+        for i, (features, kernel, stride) in enumerate(layers, start=1):
+            y = he_conv(features, kernel, stride, self.dtype, f"conv{i}")(y)
+            y = batch_norm(train=train, dtype=self.dtype, name=f"bn{i}")(y)
+            if i < len(layers):
+                y = nn.relu(y)
+
+        if x.shape != y.shape:
+            x = he_conv(y.shape[-1], 1, self.stride, self.dtype, "downsample_conv")(x)
+            x = batch_norm(train=train, dtype=self.dtype, name="downsample_bn")(x)
+        return nn.relu(x + y)
+
+
+class ResNet(nn.Module):
+    """A ResNet without its classifier.
+
+    Attributes:
+      stage_sizes: blocks per stage; each stage doubles the channels, and each but the
+        first halves the resolution.
+      bottleneck: use the three-layer block.
+      width: channels of the stem.
+      stem: "imagenet" is a 7x7 convolution of stride 2 and a 3x3 max-pool of stride 2;
+        "cifar" is a 3x3 convolution of stride 1, for 32-pixel images (Chen et al.
+        2020, "A Simple Framework for Contrastive Learning", appendix B.9).
+      dtype: of the computation.
+    """
+
+    stage_sizes: tuple[int, ...]
+    bottleneck: bool
+    width: int
+    stem: str
+    dtype: Any
+
+    @nn.compact
+    def __call__(self, images: jax.Array, *, train: bool) -> jax.Array:
+        """Maps images (b, h, w, c) to the mean of the last stage, (b, f)."""
+        x = images.astype(self.dtype)
+        kernel, stride = (7, 2) if self.stem == "imagenet" else (3, 1)
+        x = he_conv(self.width, kernel, stride, self.dtype, "conv1")(x)
+        x = nn.relu(batch_norm(train=train, dtype=self.dtype, name="bn1")(x))
+        if self.stem == "imagenet":
+            x = nn.max_pool(x, (3, 3), (2, 2), padding=((1, 1), (1, 1)))
+
+        for stage, blocks in enumerate(self.stage_sizes):
+            for block in range(blocks):
+                x = ResidualBlock(
+                    features=self.width * 2**stage,
+                    stride=2 if stage > 0 and block == 0 else 1,
+                    bottleneck=self.bottleneck,
+                    dtype=self.dtype,
+                    name=f"layer{stage + 1}_{block}",
+                )(x, train=train)
+        return jnp.mean(x, axis=(1, 2), dtype=jnp.promote_types(x.dtype, jnp.float32))

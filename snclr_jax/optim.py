@@ -1,0 +1,133 @@
+"""Optimizers through optax, with the exclusions usual in self-supervised training.
+
+Biases, norms and every other vector get neither weight decay nor LARS's trust scaling
+(BYOL, section 3.2; MoCo v3, appendix A). The frozen patch embedding of a ViT is not
+updated at all: its gradient is zero, but weight decay would still shrink it.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import optax
+
+NAMES = ("lars", "adamw", "sgd")
+
+
+def learning_rate(config, steps_per_epoch: int) -> optax.Schedule:
+    """Returns the schedule: linear warm-up, then a cosine to 0.
+
+    The peak is `optim.learning_rate` x batch / 256 (the linear scaling rule).
+
+    Args:
+      config: the run's config; reads `optim`, `batch_size` and `epochs`.
+      steps_per_epoch: steps that one epoch takes.
+    """
+    total = config.epochs * steps_per_epoch
+    warmup = min(round(config.optim.warmup_epochs * steps_per_epoch), total)
+    peak = config.optim.learning_rate * config.batch_size / 256
+    return optax.warmup_cosine_decay_schedule(
+        init_value=0.0, peak_value=peak, warmup_steps=warmup, decay_steps=total
+    )
+
+
+def make_optimizer(config, schedule: optax.Schedule) -> optax.GradientTransformation:
+    """Returns the optimizer that `config.optim` names.
+
+    Args:
+      config: the run's config; reads `optim` and `model.freeze_patch_embed`.
+      schedule: the learning rate by step.
+
+    Raises:
+      ValueError: for an unknown `optim.name`.
+    """
+    settings = config.optim
+    decayed = None if settings.decay_all else _matrices
+    match settings.name:
+        case "adamw":
+            transform = optax.adamw(
+                schedule,
+                b1=settings.beta1,
+                b2=settings.beta2,
+                weight_decay=settings.weight_decay,
+                mask=decayed,
+            )
+        case "sgd":
+            transform = optax.chain(
+                optax.add_decayed_weights(settings.weight_decay, mask=decayed),
+                optax.sgd(schedule, momentum=settings.momentum),
+            )
+        case "lars":
+            transform = _lars(settings, schedule, decayed)
+        case name:
+            raise ValueError(f"optim.name {name!r} is unknown; use one of {NAMES}")
+    if not config.model.freeze_patch_embed:
+        return transform
+    return optax.multi_transform(
+        {"trained": transform, "frozen": optax.set_to_zero()}, _frozen_or_trained
+    )
+
+
+def _lars(
+    settings, schedule: optax.Schedule, decayed
+) -> optax.GradientTransformationExtraArgs:
+    if not settings.trust_clip:
+        return optax.lars(
+            schedule,
+            weight_decay=settings.weight_decay,
+            weight_decay_mask=decayed or True,
+            trust_coefficient=settings.trust_coefficient,
+            trust_ratio_mask=_matrices,
+            momentum=settings.momentum,
+        )
+    return optax.chain(
+        optax.add_decayed_weights(settings.weight_decay, mask=decayed),
+        optax.masked(
+            _clipped_trust_ratio(settings.trust_coefficient, schedule), _matrices
+        ),
+        optax.sgd(schedule, momentum=settings.momentum),
+    )
+
+
+def _clipped_trust_ratio(
+    coefficient: float, schedule: optax.Schedule
+) -> optax.GradientTransformation:
+    """LARS that never exceeds the learning rate: scales by min(eta |p| / (|g| lr), 1).
+
+    With the plain ratio eta |p| / |g| a layer whose gradient vanishes takes huge steps;
+    the CIFAR recipes of solo-learn clip it ("LARC").
+    """
+
+    def update(updates, state, params):
+        rate = jnp.maximum(schedule(state.count), jnp.finfo(jnp.float32).tiny)
+
+        def scale(update, param):
+            norm = jnp.linalg.norm(update.ravel())
+            trust = coefficient * jnp.linalg.norm(param.ravel())
+            safe = jnp.where(norm > 0, norm, 1.0)
+            ratio = jnp.where((trust > 0) & (norm > 0), trust / safe / rate, 1.0)
+            return update * jnp.minimum(ratio, 1.0)
+
+        count = optax.safe_increment(state.count)
+        return jax.tree.map(scale, updates, params), optax.ScaleByScheduleState(count)
+
+    def init(params):
+        del params
+        return optax.ScaleByScheduleState(count=jnp.zeros((), jnp.int32))
+
+    return optax.GradientTransformation(init, update)
+
+
+def _matrices(params: Any) -> Any:
+    """True for kernels; false for biases, norms, class tokens and other vectors."""
+    return jax.tree.map(lambda leaf: sum(n > 1 for n in leaf.shape) > 1, params)
+
+
+def _frozen_or_trained(params: Any) -> Any:
+    def label(path, _):
+        frozen = any(getattr(key, "key", None) == "patch_embed" for key in path)
+        return "frozen" if frozen else "trained"
+
+    return jax.tree_util.tree_map_with_path(label, params)

@@ -1,0 +1,53 @@
+"""The device mesh, and where each part of the state and batch lives on it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import jax
+import numpy as np
+from jax.sharding import AxisType, Mesh, NamedSharding
+from jax.sharding import PartitionSpec as P
+
+from snclr_jax.fused_loss import AXIS, QUEUE_SPEC
+
+
+def make_mesh(devices: Sequence[jax.Device] | None = None) -> Mesh:
+    """Returns a mesh with the one axis "data" over `devices` (all of them by default)."""
+    devices = jax.devices() if devices is None else devices
+    # make_mesh defaults to explicit axes, which the model's code is not written for.
+    return jax.make_mesh(
+        (len(devices),), (AXIS,), axis_types=(AxisType.Auto,), devices=devices
+    )
+
+
+def replicated(mesh: Mesh) -> NamedSharding:
+    """Every device holds the whole array."""
+    return NamedSharding(mesh, P())
+
+
+def over_batch(mesh: Mesh) -> NamedSharding:
+    """The leading axis is split over the devices."""
+    return NamedSharding(mesh, P(AXIS))
+
+
+def state_shardings(state: Any, mesh: Mesh) -> Any:
+    """Returns the shardings of a `TrainState`: queue rows split, the rest replicated."""
+    shardings = jax.tree.map(lambda _: replicated(mesh), state)
+    queue = jax.tree.map(
+        lambda spec: NamedSharding(mesh, spec),
+        QUEUE_SPEC,
+        is_leaf=lambda leaf: isinstance(leaf, P),
+    )
+    return shardings.replace(queue=queue)
+
+
+def place_batch(rows: np.ndarray, mesh: Mesh) -> jax.Array:
+    """Returns the global array of which this process holds `rows`."""
+    return jax.make_array_from_process_local_data(over_batch(mesh), rows)
+
+
+def place_everywhere(array: np.ndarray, mesh: Mesh) -> jax.Array:
+    """Returns `array` on every device; each process passes the same values."""
+    return jax.make_array_from_process_local_data(replicated(mesh), array)

@@ -1,0 +1,326 @@
+"""The training loop: data in, compiled step, metrics and checkpoints out."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import json
+import signal
+import threading
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import jax
+import ml_collections
+from jax.sharding import Mesh
+
+from snclr_jax.checkpoint import Checkpoints, claim_workdir
+from snclr_jax.config import check_against_data, check_config
+from snclr_jax.data import Data, Split, open_data
+from snclr_jax.data.pipeline import TrainBatches, train_batches
+from snclr_jax.evaluate.online import OnlineKnn
+from snclr_jax.metrics import MetricWriter, PendingMetrics, Progress, read_metrics
+from snclr_jax.models import build_model
+from snclr_jax.optim import learning_rate, make_optimizer
+from snclr_jax.partition import make_mesh, place_batch, place_everywhere
+from snclr_jax.train_state import TrainState, init_train_state
+from snclr_jax.train_step import Batch, make_train_step
+
+SUMMARY_FILE = "summary.json"
+LABELS = {
+    "knn_raw_pixels": "kNN on raw pixels",
+    "knn_untrained": "kNN on the untrained encoder",
+    "knn_trained": "kNN on the trained encoder",
+}
+# A decoded set up to this size is kept whole on every device.
+RESIDENT_BYTES = 2 * 2**30
+
+
+class Interrupted(SystemExit):
+    """The run was asked to stop, has saved its state and can be continued."""
+
+
+def train(config: ml_collections.ConfigDict, workdir: str) -> TrainState:
+    """Pretrains an encoder as the config says, or continues the run in the workdir.
+
+    The same call continues a run that was killed at any moment, and ends with the same
+    bits as one that never was. Writes `config.json`, `metrics.jsonl`, `tensorboard/`,
+    `checkpoints/` and `summary.json`.
+
+    Args:
+      config: a recipe, see `configs/base.py`.
+      workdir: folder of the run.
+
+    Returns:
+      The final state.
+
+    Raises:
+      ValueError: where a field, an image or a checkpoint cannot be used; names it.
+      NonFiniteError: where the loss is no longer a number; the last good checkpoint
+        is intact.
+      Interrupted: after SIGINT or SIGTERM, when the state is saved.
+    """
+    mesh = make_mesh()
+    check_config(config, devices=mesh.size)
+    data = open_data(config.data)
+    check_against_data(config, data.train.size)
+    claim_workdir(config, workdir)
+    steps_per_epoch = data.train.size // config.batch_size
+
+    model = build_model(config.model, attention=config.attention.kind)
+    optimizer = make_optimizer(config, learning_rate(config, steps_per_epoch))
+    step = make_train_step(
+        model, optimizer, config, mesh, steps_per_epoch=steps_per_epoch
+    )
+    state = init_train_state(model, optimizer, config, mesh)
+    feed = Feed(config, data.train, mesh)
+    knn = OnlineKnn(model, config, mesh, data)
+    checkpoints = Checkpoints(workdir, keep=config.checkpoint.keep)
+    with contextlib.closing(checkpoints), contextlib.closing(feed.batches):
+        baseline = _baseline(knn, state, workdir)
+        clock = Clock()
+        if checkpoints.latest_step is not None:
+            state, totals = checkpoints.restore(state, feed.batches)
+            clock = Clock(**totals)
+        loop = Loop(
+            config,
+            workdir,
+            feed=feed,
+            knn=knn,
+            checkpoints=checkpoints,
+            clock=clock,
+            steps_per_epoch=steps_per_epoch,
+            first_step=int(state.step),
+        )
+        loop.begin(baseline)
+        state = loop.run(step, state)
+    _summarize(workdir, baseline, clock)
+    return state
+
+
+class Feed:
+    """The batches of this process, and what of the data stays on the device."""
+
+    def __init__(self, config, split: Split, mesh: Mesh) -> None:
+        resident = config.data.resident
+        if resident is None:
+            resident = split.size * config.data.image_size**2 * 3 <= RESIDENT_BYTES
+        self.batches: TrainBatches = train_batches(
+            split,
+            batch_size=config.batch_size,
+            seed=config.seed,
+            num_workers=config.data.num_workers,
+            resident=resident,
+            process_index=jax.process_index(),
+            process_count=jax.process_count(),
+        )
+        self._mesh = mesh
+        # Labels feed one metric; reading them from a large TFDS set would take longer.
+        known = split.labelled and (resident or config.data.name != "tfds")
+        self._constant = Batch(
+            image_id=None,
+            resident=place_everywhere(split.images(), mesh) if resident else None,
+            labels=place_everywhere(split.labels, mesh) if known else None,
+        )
+
+    def next(self) -> Batch:
+        """Returns the next global batch."""
+        rows = next(self.batches)
+        images = rows.get("image")
+        return self._constant.replace(
+            image_id=place_batch(rows["index"], self._mesh),
+            images=None if images is None else place_batch(images, self._mesh),
+        )
+
+
+@dataclasses.dataclass
+class Clock:
+    """Time of training alone: without compilation, evaluation and saving."""
+
+    train_seconds: float = 0.0
+    images: int = 0
+    _started: float = 0.0
+
+    def start(self) -> None:
+        """Time counts from here."""
+        self._started = time.perf_counter()
+
+    def lap(self, images: int) -> float:
+        """Counts the time since the last lap; returns its images per second."""
+        now = time.perf_counter()
+        seconds, self._started = now - self._started, now
+        self.train_seconds += seconds
+        self.images += images
+        return images / seconds
+
+    def totals(self) -> dict[str, float]:
+        """What a checkpoint keeps of it."""
+        return {"train_seconds": self.train_seconds, "images": self.images}
+
+
+class Loop:
+    """The loop over steps; one method for each thing that happens on the way."""
+
+    def __init__(
+        self,
+        config,
+        workdir: str,
+        *,
+        feed: Feed,
+        knn: OnlineKnn,
+        checkpoints: Checkpoints,
+        clock: Clock,
+        steps_per_epoch: int,
+        first_step: int,
+    ) -> None:
+        self.config, self.workdir, self.feed, self.knn = config, workdir, feed, knn
+        self.checkpoints, self.clock = checkpoints, clock
+        self.first_step = first_step
+        self.total_steps = config.epochs * steps_per_epoch
+        self.evaluate_every = config.evaluate.every_epochs * steps_per_epoch
+        self.pending = PendingMetrics()
+        self.writer = MetricWriter(workdir, first_step=first_step)
+        self.progress = Progress(self.total_steps, first_step)
+
+    def run(self, step_function: Callable, state: TrainState) -> TrainState:
+        """Takes every step from `first_step` on, and saves the last state."""
+        with (
+            contextlib.closing(self.writer),
+            contextlib.closing(self.progress),
+            stop_requests() as stop,
+        ):
+            batch = self.feed.next() if self.first_step < self.total_steps else None
+            if batch is not None:
+                step_function = self._compile(step_function, state, batch)
+            self.clock.start()
+            for step in range(self.first_step + 1, self.total_steps + 1):
+                state, metrics = step_function(state, batch)
+                # Fetched only now that the next step is under way: no waiting.
+                if (step - 1) % self.config.log.every_steps == 0:
+                    self._report()
+                self.pending.add(step, metrics)
+                self.progress.advance()
+                self._pause(step, state, stop)
+                if step < self.total_steps:
+                    batch = self.feed.next()
+        return state
+
+    def begin(self, baseline: dict[str, float]) -> None:
+        """Says what is about to happen, and writes step 0."""
+        device = jax.devices()[0].device_kind
+        self.progress.say(
+            f"{self.workdir}: steps {self.first_step} to {self.total_steps} on "
+            f"{jax.device_count()} x {device}"
+        )
+        if self.first_step == 0 and baseline:
+            self.writer.write(0, baseline)
+            for name, accuracy in baseline.items():
+                self.progress.say(f"{LABELS[name]}: {accuracy:.2f}%")
+
+    def _compile(self, step_function, state: TrainState, batch: Batch) -> Callable:
+        started = time.perf_counter()
+        compiled = step_function.lower(state, batch).compile()
+        seconds = time.perf_counter() - started
+        self.progress.say(f"compiled the training step in {seconds:.0f} s")
+        return compiled
+
+    def _pause(self, step: int, state: TrainState, stop: list[int]) -> None:
+        """Evaluates, saves or stops where one of them is due after this step."""
+        last = step == self.total_steps
+        evaluates = last or (self.evaluate_every and step % self.evaluate_every == 0)
+        saves = last or stop or step % self.config.checkpoint.every_steps == 0
+        if not (evaluates or saves):
+            return
+        # Also the check that what is about to be saved is finite.
+        self._report()
+        if saves:
+            self.checkpoints.save(state, self.feed.batches, self.clock.totals())
+        if stop and not last:
+            self.checkpoints.wait()
+            self.progress.say(
+                f"stopped by {signal.Signals(stop[0]).name} and saved step {step} in "
+                f"{self.workdir}; the same command continues from there"
+            )
+            raise Interrupted(128 + stop[0])
+        if evaluates and self.knn.possible:
+            accuracy = self.knn.of_state(state)
+            self.writer.write(step, {"knn": accuracy})
+            self.progress.say(f"step {step}: kNN {accuracy:.2f}%")
+        self.clock.start()
+
+    def _report(self) -> None:
+        taken = self.pending.take()
+        if taken is None:
+            return
+        step, steps, means = taken
+        means["images_per_second"] = self.clock.lap(steps * self.config.batch_size)
+        self.writer.write(step, means)
+        self.progress.show(step, means)
+
+
+@contextlib.contextmanager
+def stop_requests() -> Iterator[list[int]]:
+    """Collects SIGINT and SIGTERM; a second one ends the process as usual."""
+    received: list[int] = []
+    if threading.current_thread() is not threading.main_thread():
+        yield received
+        return
+
+    def request(number, frame):
+        del frame
+        received.append(number)
+        for each, handler in previous.items():
+            signal.signal(each, handler)
+
+    previous = {
+        number: signal.signal(number, request)
+        for number in (signal.SIGINT, signal.SIGTERM)
+    }
+    try:
+        yield received
+    finally:
+        for number, handler in previous.items():
+            signal.signal(number, handler)
+
+
+def _baseline(knn: OnlineKnn, state: TrainState, workdir: str) -> dict[str, float]:
+    """Returns kNN on raw pixels and on the untrained encoder, measured once a run."""
+    for line in read_metrics(workdir):
+        if "knn_untrained" in line:
+            return {name: line[name] for name in ("knn_raw_pixels", "knn_untrained")}
+    if not knn.possible:
+        return {}
+    return {
+        "knn_raw_pixels": knn.of_raw_pixels(),
+        "knn_untrained": knn.of_state(state),
+    }
+
+
+def _summarize(
+    workdir: str, baseline: dict[str, float], clock: Clock
+) -> dict[str, float]:
+    """Writes and prints `summary.json`: accuracies in percent, and the time."""
+    scores = [line["knn"] for line in read_metrics(workdir) if "knn" in line]
+    summary = dict(baseline)
+    if scores:
+        summary["knn_trained"] = scores[-1]
+    summary["train_seconds"] = round(clock.train_seconds, 1)
+    summary["images_per_second"] = round(clock.images / max(clock.train_seconds, 1e-9))
+    if jax.process_index() == 0:
+        (Path(workdir) / SUMMARY_FILE).write_text(json.dumps(summary, indent=2) + "\n")
+        print(_sentence(summary))
+    return summary
+
+
+def _sentence(summary: dict[str, float]) -> str:
+    lines = [
+        f"{label}: {summary[name]:.2f}%"
+        for name, label in LABELS.items()
+        if name in summary
+    ]
+    lines.append(
+        f"trained for {summary['train_seconds']:.0f} s "
+        f"at {summary['images_per_second']} images/s"
+    )
+    return "\n".join(lines)

@@ -1,0 +1,66 @@
+"""Everything that a training step reads and writes, as one value."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import flax.struct
+import jax
+import jax.numpy as jnp
+import optax
+from jax import Array
+from jax.sharding import Mesh
+
+from snclr_jax.models import Model, target_subset
+from snclr_jax.neighbor_queue import NeighborQueue, init_queue
+from snclr_jax.partition import state_shardings
+
+
+class TrainState(flax.struct.PyTreeNode):
+    """The state of a run. Nothing random is stored: keys follow from (seed, step).
+
+    Attributes:
+      step: () int32, the number of updates made.
+      params: parameters of the online network: encoder, projector, predictor and, for
+        linear attention, W1 and W2.
+      batch_stats: running BatchNorm statistics of the online network.
+      target_params: exponential moving average of the encoder's and projector's params.
+      target_batch_stats: the target network's own running BatchNorm statistics.
+      opt_state: the optimizer's state.
+      queue: earlier target projections, rows spread over the devices.
+    """
+
+    step: Array
+    params: Any
+    batch_stats: Any
+    target_params: Any
+    target_batch_stats: Any
+    opt_state: Any
+    queue: NeighborQueue
+
+
+def init_train_state(
+    model: Model, optimizer: optax.GradientTransformation, config, mesh: Mesh
+) -> TrainState:
+    """Returns the state at step 0, born with the shardings of the mesh.
+
+    The target network starts as a copy of the online network.
+    """
+
+    def init() -> TrainState:
+        size = config.augment.size
+        params, batch_stats = model.init(jax.random.key(config.seed), (size, size, 3))
+        return TrainState(
+            step=jnp.zeros((), jnp.int32),
+            params=params,
+            batch_stats=batch_stats,
+            target_params=target_subset(params),
+            target_batch_stats=target_subset(batch_stats),
+            opt_state=optimizer.init(params),
+            queue=init_queue(
+                config.queue.size, model.embedding_dim, dtype=config.queue.dtype
+            ),
+        )
+
+    shardings = state_shardings(jax.eval_shape(init), mesh)
+    return jax.jit(init, out_shardings=shardings)()

@@ -1,0 +1,25 @@
+"""Tests run on 8 virtual CPU devices, whatever the machine has."""
+
+import os
+
+os.environ["JAX_PLATFORMS"] = "cpu"
+os.environ["XLA_FLAGS"] = (
+    os.environ.get("XLA_FLAGS", "") + " --xla_force_host_platform_device_count=8"
+)
+
+import jax  # noqa: E402
+import numpy as np  # noqa: E402
+import pytest  # noqa: E402
+
+from snclr_jax.partition import make_mesh  # noqa: E402
+
+
+@pytest.fixture(scope="session")
+def mesh_of():
+    """Returns a function from a number of devices to a mesh over the first ones."""
+    return lambda count: make_mesh(jax.devices()[:count])
+
+
+@pytest.fixture
+def rng():
+    return np.random.default_rng(0)

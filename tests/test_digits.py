@@ -1,0 +1,128 @@
+"""The embedded digits."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from sklearn.datasets import load_digits
+
+from snclr_jax.data.digits import LUMINANCE, draw_digits, open_digits
+
+
+@pytest.fixture(scope="module")
+def digits():
+    return open_digits(32, 8)
+
+
+def raw_pixel_knn(train, test, count: int, k: int = 20) -> float:
+    """Accuracy of the weighted kNN (cosine, temperature 0.07) on raw pixels."""
+
+    def unit(split):
+        pixels = split.images().reshape(split.size, -1).astype(np.float32)
+        return pixels / np.linalg.norm(pixels, axis=1, keepdims=True)
+
+    similarity = unit(test)[:count] @ unit(train).T
+    right = 0
+    for row, label in zip(similarity, test.labels, strict=False):
+        votes = np.zeros(10)
+        for neighbor in np.argsort(-row)[:k]:
+            votes[train.labels[neighbor]] += np.exp(row[neighbor] / 0.07)
+        right += votes.argmax() == label
+    return right / count
+
+
+def test_counts_and_types(digits):
+    train, test, names = digits
+    assert (train.size, test.size) == (1500 * 8, 297 * 4)
+    assert names == tuple("0123456789")
+    for split in (train, test):
+        assert split.images().shape == (split.size, 32, 32, 3)
+        assert split.images().dtype == np.uint8
+        assert split.labels.dtype == split.group.dtype == np.int32
+        assert len(split.labels) == len(split.group) == split.size
+
+
+def test_no_original_is_in_both_splits(digits):
+    train, test, _ = digits
+    originals = [set(split.group.tolist()) for split in (train, test)]
+    assert [len(o) for o in originals] == [1500, 297]
+    assert originals[0] | originals[1] == set(range(1797))
+
+
+def test_labels_are_those_of_the_originals(digits):
+    truth = load_digits().target
+    for split in digits[:2]:
+        assert np.array_equal(split.labels, truth[split.group])
+
+
+def test_splits_are_stratified(digits):
+    per_class = np.bincount(load_digits().target)
+    held = np.bincount(digits[1].labels) / 4
+    assert np.abs(held - per_class * 297 / 1797).max() < 1
+
+
+def test_pictures_are_deterministic_and_extend(digits):
+    train, test, _ = digits
+    fewer, same_test, _ = open_digits(32, 2)
+    assert np.array_equal(fewer.images(), train.images()[:3000])
+    assert np.array_equal(same_test.images(), test.images())
+
+
+def test_every_picture_of_an_original_differs(digits):
+    train = digits[0]
+    pictures = train.images()[train.group == train.group[0]].reshape(8, -1)
+    assert len(np.unique(pictures, axis=0)) == 8
+
+
+def test_raw_pixels_do_not_tell_the_class(digits):
+    train, test, _ = digits
+    assert 0.10 < raw_pixel_knn(train, test, 600) < 0.22
+
+
+def test_digit_is_wholly_inside_and_legible():
+    # A full box is the hardest case: every picture's border must be bare ground, up to
+    # the gradient, and its darkest or brightest part must stand out from the border.
+    masks = np.zeros((300, 8, 8), np.float32)
+    masks[:, 1:7, 1:7] = 1
+    pictures = draw_digits(masks, 32, np.random.RandomState(0)).astype(np.float32)
+    luminance = pictures @ LUMINANCE
+    border = np.ones((32, 32), bool)
+    border[1:-1, 1:-1] = False
+    for picture, light in zip(pictures, luminance, strict=True):
+        corners = light[[0, 0, -1, -1], [0, -1, 0, -1]]
+        # A linear gradient over a square takes its extremes at two of the corners.
+        assert light[border].min() >= corners.min() - 1.5
+        assert light[border].max() <= corners.max() + 1.5
+        edge = light[border].mean()
+        assert np.abs(light - edge).max() > 38  # of 255
+        assert picture.min() >= 0 and picture.max() <= 255
+
+
+def test_ink_is_darker_and_lighter_than_the_ground_in_turn():
+    masks = np.ones((400, 8, 8), np.float32)
+    light = draw_digits(masks, 32, np.random.RandomState(1)) @ LUMINANCE
+    lighter = (light[:, 14:18, 14:18].mean((1, 2)) > light[:, 0, 0]).mean()
+    assert 0.3 < lighter < 0.7
+
+
+def test_rotation_keeps_up_up():
+    # Ink in the upper rows alone stays above ink in the lower rows alone.
+    masks = np.zeros((2, 200, 8, 8), np.float32)
+    masks[0, :, 1:3, 2:6] = 1
+    masks[1, :, 5:7, 2:6] = 1
+    heights = []
+    for half in masks:
+        pictures = draw_digits(half, 32, np.random.RandomState(2)).astype(np.float32)
+        distance = np.abs(pictures - pictures[:, :1, :1]).sum(-1)
+        weight = np.where(distance > 0.7 * distance.max((1, 2), keepdims=True), 1, 0)
+        rows = np.arange(32)[None, :, None]
+        heights.append((weight * rows).sum((1, 2)) / weight.sum((1, 2)))
+    assert (heights[0] < heights[1]).mean() > 0.95
+
+
+@pytest.mark.parametrize(
+    ("size", "pictures", "field"), [(8, 1, "image_size"), (32, 0, "pictures_per_digit")]
+)
+def test_impossible_sizes_are_refused(size, pictures, field):
+    with pytest.raises(ValueError, match=rf"data\.{field}"):
+        open_digits(size, pictures)

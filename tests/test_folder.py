@@ -1,0 +1,201 @@
+"""Image folders, and decoding whatever lies in them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from snclr_jax.data.decode import decode_image
+from snclr_jax.data.folder import open_folder
+
+
+def save(path: Path, color=(10, 20, 30), size=(8, 8), **options) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.new("RGB", size, color).save(path, **options)
+    return path
+
+
+def decoded(path: Path, image: Image.Image, side: int = 8, **options) -> np.ndarray:
+    image.save(path, **options)
+    return decode_image(str(path), side, name=str(path))
+
+
+@pytest.fixture
+def labelled(tmp_path):
+    for split, count in (("train", 3), ("test", 2)):
+        for label, name in enumerate(("ant", "bee")):
+            for i in range(count):
+                color = (label * 100, i * 10, 0)
+                save(tmp_path / split / name / f"{i}.png", color)
+    return tmp_path
+
+
+def test_class_folders_become_labels(labelled):
+    train, test, names = open_folder(str(labelled), 8)
+    assert names == ("ant", "bee") and (train.size, test.size) == (6, 4)
+    for split in (train, test):
+        assert split.labels.dtype == np.int32 and split.group is None
+        images = split.images()
+        assert images.shape == (split.size, 8, 8, 3) and images.dtype == np.uint8
+        assert (images[:, 0, 0, 0] == split.labels * 100).all()
+    assert train.images()[:, 0, 0, 1].tolist() == [0, 10, 20] * 2
+
+
+def test_val_serves_as_test(labelled):
+    (labelled / "test").rename(labelled / "val")
+    assert open_folder(str(labelled), 8)[1].size == 4
+
+
+def test_train_alone_has_no_test_split(labelled):
+    (labelled / "test").rename(labelled / "other")
+    train, test, names = open_folder(str(labelled), 8)
+    assert train.size == 6 and test is None and names == ("ant", "bee")
+
+
+def test_flat_and_nested_images_are_unlabelled(tmp_path):
+    for number, name in enumerate(("b.jpg", "a/z.JPEG", "a/c.webp", "a/b/x.PNG")):
+        save(tmp_path / name, (60 * number,) * 3)
+    save(tmp_path / ".hidden.jpg")
+    (tmp_path / "notes.txt").write_text("not an image")
+    train, test, names = open_folder(str(tmp_path), 8)
+    assert train.labels is None and test is None and names is None
+    # Sorted by path: a/b/x.PNG, a/c.webp, a/z.JPEG, b.jpg.
+    levels = train.images()[:, 4, 4, 0].astype(int)
+    assert np.abs(levels - [180, 120, 60, 0]).max() <= 3
+
+
+def test_train_without_classes_is_unlabelled(tmp_path):
+    save(tmp_path / "train" / "0.png")
+    train, test, names = open_folder(str(tmp_path), 8)
+    assert train.size == 1 and train.labels is None and test is None and names is None
+
+
+@pytest.mark.parametrize("path", ["", "missing"])
+def test_missing_folder_is_named(tmp_path, monkeypatch, path):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(ValueError, match=rf"data\.path is '{path}', .* not a folder"):
+        open_folder(path, 8)
+
+
+def test_folder_without_images_lists_the_suffixes(tmp_path):
+    (tmp_path / "a.gif").write_bytes(b"")
+    with pytest.raises(ValueError, match=r"no images under .*\.jpeg, \.jpg, \.png"):
+        open_folder(str(tmp_path), 8)
+
+
+def test_differing_classes_are_named(labelled):
+    (labelled / "test" / "bee").rename(labelled / "test" / "cat")
+    with pytest.raises(ValueError, match=r"\['bee'\].*\['cat'\]"):
+        open_folder(str(labelled), 8)
+
+
+def test_loose_images_beside_classes_are_refused(labelled):
+    save(labelled / "train" / "loose.png")
+    with pytest.raises(ValueError, match=r"1 images \(loose\.png"):
+        open_folder(str(labelled), 8)
+
+
+def test_unsorted_test_images_are_refused(labelled):
+    (labelled / "test").rename(labelled / "other")
+    save(labelled / "test" / "0.png")
+    with pytest.raises(ValueError, match="test has no class folders"):
+        open_folder(str(labelled), 8)
+
+
+@pytest.mark.parametrize("content", [b"", b"no image", "half"])
+def test_unreadable_file_is_named(tmp_path, content):
+    path = save(tmp_path / "a.jpg", size=(64, 64))
+    whole = path.read_bytes()
+    path.write_bytes(whole[: len(whole) // 2] if content == "half" else content)
+    split = open_folder(str(tmp_path), 8)[0]
+    with pytest.raises(ValueError, match=r"a\.jpg cannot be decoded .*replace or"):
+        split.images()
+
+
+def test_central_square_is_resized_as_pillow_would(tmp_path):
+    pixels = np.random.RandomState(0).randint(0, 256, (32, 64, 3), np.uint8)
+    image = Image.fromarray(pixels)
+    got = decoded(tmp_path / "wide.png", image, 16).astype(int)
+    whole = np.asarray(image.resize((32, 16), Image.Resampling.BICUBIC), int)
+    assert np.abs(got - whole[:, 8:24]).max() <= 1
+    tall = decoded(tmp_path / "tall.png", image.rotate(90, expand=True), 16)
+    assert np.abs(np.rot90(got) - tall).max() <= 1
+
+
+def test_image_of_the_right_size_is_untouched(tmp_path):
+    pixels = np.random.RandomState(0).randint(0, 256, (8, 8, 3), np.uint8)
+    for name, options in (("a.png", {}), ("a.webp", {"lossless": True})):
+        got = decoded(tmp_path / name, Image.fromarray(pixels), **options)
+        assert np.array_equal(got, pixels)
+
+
+def test_large_jpeg_is_as_good_as_decoded_whole(tmp_path):
+    small = np.random.RandomState(0).randint(0, 256, (12, 12, 3), np.uint8)
+    image = Image.fromarray(small).resize((600, 600), Image.Resampling.BICUBIC)
+    got = decoded(tmp_path / "a.jpg", image, 32, quality=95).astype(int)
+    with Image.open(tmp_path / "a.jpg") as whole:
+        want = np.asarray(whole.resize((32, 32), Image.Resampling.BICUBIC), int)
+    assert np.abs(got - want).max() <= 6 and np.abs(got - want).mean() < 1
+
+
+def test_exif_rotation_is_applied(tmp_path):
+    # EXIF 2.3, tag 274: how the stored rows and columns came from the upright picture.
+    stored = {
+        1: lambda up: up,
+        2: lambda up: up[:, ::-1],
+        3: lambda up: up[::-1, ::-1],
+        4: lambda up: up[::-1],
+        5: lambda up: up.transpose(1, 0, 2),
+        6: lambda up: np.rot90(up),
+        7: lambda up: up[::-1, ::-1].transpose(1, 0, 2),
+        8: lambda up: np.rot90(up, -1),
+    }
+    upright = np.zeros((16, 16, 3), np.uint8)
+    upright[:8, :8], upright[:8, 8:], upright[8:, :8] = 250, 150, 80
+    for orientation, store in stored.items():
+        exif = Image.Exif()
+        exif[274] = orientation
+        image = Image.fromarray(np.ascontiguousarray(store(upright)))
+        got = decoded(tmp_path / "a.jpg", image, 16, exif=exif, quality=95)
+        assert np.abs(got.astype(int) - upright).max() < 12, orientation
+
+
+def test_grey_becomes_three_equal_channels(tmp_path):
+    levels = np.arange(64, dtype=np.uint8).reshape(8, 8) * 4
+    want = np.repeat(levels[..., None], 3, axis=2)
+    assert np.array_equal(decoded(tmp_path / "8.png", Image.fromarray(levels)), want)
+    deep = levels.astype(np.uint16) * 256 + 200
+    assert np.array_equal(decoded(tmp_path / "16.png", Image.fromarray(deep)), want)
+    jpeg = decoded(tmp_path / "8.jpg", Image.fromarray(levels), quality=95)
+    assert np.abs(jpeg.astype(int) - want).max() < 8
+    bits = Image.fromarray(levels > 128)
+    assert np.array_equal(
+        decoded(tmp_path / "1.png", bits)[..., 0], np.where(levels > 128, 255, 0)
+    )
+
+
+def test_transparency_is_laid_on_white(tmp_path):
+    clear = Image.new("RGBA", (8, 8), (255, 0, 0, 0))
+    half = Image.new("RGBA", (8, 8), (255, 0, 0, 128))
+    grey = Image.new("LA", (8, 8), (0, 64))
+    for name in ("a.png", "a.webp"):
+        options = {"lossless": True} if name.endswith("webp") else {}
+        assert (decoded(tmp_path / name, clear, **options) == 255).all()
+        assert (decoded(tmp_path / name, half, **options) == [255, 127, 127]).all()
+    assert (decoded(tmp_path / "la.png", grey) == 191).all()
+
+
+def test_palette_with_and_without_transparency(tmp_path):
+    image = Image.new("P", (8, 8), 1)
+    image.putpalette([0, 0, 0, 10, 200, 30])
+    assert (decoded(tmp_path / "p.png", image) == [10, 200, 30]).all()
+    assert (decoded(tmp_path / "t.png", image, transparency=1) == 255).all()
+
+
+def test_cmyk_jpeg_has_its_colors(tmp_path):
+    for ink, want in (((0, 0, 0, 0), (255,) * 3), ((0, 255, 255, 0), (255, 0, 0))):
+        got = decoded(tmp_path / "a.jpg", Image.new("CMYK", (8, 8), ink))
+        assert np.abs(got.astype(int) - want).max() < 6

@@ -1,0 +1,125 @@
+"""The fused search and loss against the plain functions, on 1, 4 and 8 devices."""
+
+from __future__ import annotations
+
+import jax
+import jax.numpy as jnp
+import ml_collections
+import numpy as np
+import oracle
+import pytest
+
+from snclr_jax import losses
+from snclr_jax.fused_loss import push_targets, search_and_loss
+from snclr_jax.neighbor_queue import find_neighbors, init_queue, push
+
+B, Q, D = 16, 32, 8
+
+
+def config_of(k=5, banks=1, form="paper", tau=0.2, decoupled=False, exclude=True):
+    return ml_collections.ConfigDict(
+        {
+            "queue": {"k": k, "banks": banks, "exclude_same_image": exclude},
+            "loss": {"form": form, "temperature": tau, "decoupled": decoupled},
+            "attention": {"temperature": 0.5, "gamma": 1.5, "threshold": 0.1},
+        }
+    )
+
+
+@pytest.fixture(scope="module")
+def inputs():
+    rng = np.random.default_rng(1)
+
+    def unit(*shape):
+        return jnp.asarray(oracle.unit(rng.normal(size=shape)), jnp.float32)
+
+    # Half filled, so that some devices own no eligible row; ids repeat, rows too.
+    keys = unit(20, D)
+    keys = keys.at[7].set(keys[3])
+    image_id = jnp.asarray(rng.integers(0, 24, 20), jnp.int32)
+    queue = push(init_queue(Q, D), keys, image_id=image_id, step=2)
+    return queue, unit(B, D), unit(B, D), unit(B, D), jnp.arange(B, dtype=jnp.int32)
+
+
+def plain(queue, z, y, t, image_id, config, neighbor_weight):
+    image_id = image_id if config.queue.exclude_same_image else None
+    neighbors = find_neighbors(
+        queue, t, config.queue.k, image_id=image_id, banks=config.queue.banks
+    )
+    weights = losses.positiveness(
+        y, neighbors.keys, valid=neighbors.valid, **config.attention
+    )
+    value = losses.soft_neighbor_loss(
+        z,
+        t,
+        neighbors.keys,
+        neighbor_weight * weights,
+        valid=neighbors.valid,
+        **config.loss,
+    )
+    return value, (weights, neighbors)
+
+
+CASES = {
+    "paper": config_of(),
+    "soft cross-entropy": config_of(form="soft_cross_entropy"),
+    "decoupled, same image allowed": config_of(decoupled=True, exclude=False),
+    "two banks": config_of(k=9, banks=2, form="soft_cross_entropy"),
+    "low temperature": config_of(tau=0.01),
+    "no neighbors": config_of(k=0),
+    "more than a device owns": config_of(k=12),
+}
+
+
+@pytest.mark.parametrize("devices, names", [(8, CASES), (1, ["two banks", "paper"])])
+def test_fused_is_the_plain_form_on_any_mesh(inputs, mesh_of, devices, names):
+    queue, z, y, t, image_id = inputs
+    mesh = mesh_of(devices)
+    for name in names:
+        config = CASES[name]
+
+        def fused(z, y, config=config):
+            loss, neighbors = search_and_loss(
+                queue, z, y, t, image_id, config=config, mesh=mesh, neighbor_weight=0.7
+            )
+            return loss.value, (loss.weights, neighbors)
+
+        def expected(z, y, config=config):
+            return plain(queue, z, y, t, image_id, config, 0.7)
+
+        (value, (weights, found)), gradients = jax.jit(
+            jax.value_and_grad(fused, (0, 1), has_aux=True)
+        )(z, y)
+        (value0, (weights0, found0)), gradients0 = jax.value_and_grad(
+            expected, (0, 1), has_aux=True
+        )(z, y)
+        np.testing.assert_allclose(value, value0, rtol=1e-5, err_msg=name)
+        np.testing.assert_allclose(weights, weights0, atol=1e-6, err_msg=name)
+        for ours, theirs in zip(gradients, gradients0, strict=True):
+            assert np.abs(ours - theirs).max() <= 1e-5 * np.abs(theirs).max(), name
+        np.testing.assert_array_equal(found.valid, found0.valid, err_msg=name)
+        np.testing.assert_array_equal(
+            np.where(found.valid, found.row, -1),
+            np.where(found0.valid, found0.row, -1),
+            err_msg=name,
+        )
+        for field in ("image_id", "pushed_at"):
+            np.testing.assert_array_equal(getattr(found, field), getattr(found0, field))
+
+
+@pytest.mark.parametrize("banks, batch", [(1, 24), (2, 24), (1, 40)])
+def test_sharded_push_is_the_plain_push(mesh_of, banks, batch):
+    rng = np.random.default_rng(2)
+    queue = sharded = init_queue(Q, D)
+    mesh = mesh_of(8)
+    push_sharded = jax.jit(
+        lambda queue, keys, image_id, step: push_targets(
+            queue, keys, image_id, step, banks=banks, mesh=mesh
+        )
+    )
+    for step in range(3):
+        keys = jnp.asarray(rng.normal(size=(batch, D)), jnp.float32)
+        image_id = jnp.arange(batch, dtype=jnp.int32) + 100 * step
+        queue = push(queue, keys, image_id=image_id, step=step, banks=banks)
+        sharded = push_sharded(sharded, keys, image_id, jnp.int32(step))
+        jax.tree.map(np.testing.assert_array_equal, sharded, queue)
