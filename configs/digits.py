@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from ml_collections import ConfigDict
-
 from snclr_jax.configs import base
 
 

@@ -5,9 +5,9 @@ With m_r = how often row r was chosen by anyone in the global batch,
 
     D_i = sum_j exp(z_i . t_j / tau) + sum_r m_r exp(z_i . c_r / tau)
 
-so a device needs the queries of all images (b x d) and the counts of its own rows, never
-the b x K x d neighbors of everyone: the sums over rows are reduced over devices, and the
-K logits of an image are read where its neighbors live.
+so a device needs the queries of all images (b x d) and the counts of its own rows,
+never the b x K x d neighbors of everyone: the sums over rows are reduced over devices,
+and the K logits of an image are read where its neighbors live.
 
 `losses.py` and `neighbor_queue.py` hold the same in plain form and are its oracle.
 """
@@ -36,9 +36,8 @@ from snclr_jax.neighbor_queue import (
 )
 
 AXIS = "data"
-QUEUE_SPEC = NeighborQueue(
-    keys=P(AXIS), image_id=P(AXIS), pushed_at=P(AXIS), cursor=P()
-)
+ROWS = P(AXIS)
+QUEUE_SPEC = NeighborQueue(keys=ROWS, image_id=ROWS, pushed_at=ROWS, cursor=P())
 # exp(s / tau - 1 / tau) >= exp(-2 / tau) stays a normal float32 number down to here.
 SMALLEST_CONSTANT_SHIFT_TEMPERATURE = 0.025
 
@@ -91,8 +90,8 @@ def search_and_loss(
     on_each_device = jax.shard_map(
         functools.partial(_search_and_loss_of_device, config=config),
         mesh=mesh,
-        in_specs=(QUEUE_SPEC, P(AXIS), P(AXIS), P(AXIS), P(AXIS), P()),
-        out_specs=(Loss(P(), P(AXIS)), Neighbors(None, *[P(AXIS)] * 5)),
+        in_specs=(QUEUE_SPEC, ROWS, ROWS, ROWS, ROWS, P()),
+        out_specs=(Loss(P(), ROWS), Neighbors(None, *[ROWS] * 5)),
     )
     weight = jnp.asarray(neighbor_weight, prediction.dtype)
     target = jax.lax.stop_gradient(target)
@@ -125,7 +124,7 @@ def push_targets(
     return jax.shard_map(
         push_to_owned,
         mesh=mesh,
-        in_specs=(QUEUE_SPEC, P(AXIS), P(AXIS), P()),
+        in_specs=(QUEUE_SPEC, ROWS, ROWS, P()),
         out_specs=QUEUE_SPEC,
     )(queue, target, image_id, step)
 

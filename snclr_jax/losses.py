@@ -30,7 +30,7 @@ def positiveness(
         w_ik = softmax_k( f1(y_i) . f2(c_ik) / temperature ) / gamma
 
     Linear attention is folded into the anchor: the caller passes W2^T W1 y_i, so the
-    neighbors enter unchanged. The positive itself always has w_i0 = 1 and is not listed.
+    neighbors enter unchanged. The positive itself has w_i0 = 1 and is not listed.
 
     Args:
       anchor: (b, d), the online projection y (cosine) or W2^T W1 y (linear attention).
@@ -82,7 +82,7 @@ def positiveness_of_logits(
         return logits
     if valid is None:
         valid = jnp.ones(logits.shape, bool)
-    # A row without neighbors would be a softmax over nothing: NaN in value and gradient.
+    # A row without neighbors would be a softmax over nothing: NaN, also in gradients.
     logits = jnp.where(valid, logits / temperature, -jnp.inf)
     top = jnp.max(logits, axis=-1, keepdims=True)
     top = jax.lax.stop_gradient(jnp.where(jnp.isfinite(top), top, 0.0))

@@ -100,9 +100,8 @@ def _parse(arguments: list[str]) -> list[str]:
 def _explain(arguments: list[str], error: Exception) -> str:
     if flags.FLAGS["config"].value is None:
         return str(error)
-    known = [
-        f"config.{field}" for field, _ in _fields(flags.FLAGS["config"].value.to_dict())
-    ]
+    config = flags.FLAGS["config"].value.to_dict()
+    known = [f"config.{field}" for field in _fields(config)]
     for argument in arguments:
         name = argument.lstrip("-").split("=")[0]
         if name.startswith("config.") and name not in known:
@@ -112,13 +111,11 @@ def _explain(arguments: list[str], error: Exception) -> str:
     return str(error)
 
 
-def _fields(config: dict, prefix: str = "") -> list[tuple[str, object]]:
+def _fields(config: dict, prefix: str = "") -> list[str]:
     found = []
     for name, value in config.items():
         path = f"{prefix}{name}"
-        found += (
-            _fields(value, f"{path}.") if isinstance(value, dict) else [(path, value)]
-        )
+        found += _fields(value, f"{path}.") if isinstance(value, dict) else [path]
     return found
 
 

@@ -60,7 +60,7 @@ class MetricWriter:
 
 
 def read_metrics(workdir: str | Path) -> list[dict[str, float]]:
-    """Returns the lines of `workdir/metrics.jsonl`; a half-written last one is left out."""
+    """Returns the whole lines of `workdir/metrics.jsonl`."""
     path = Path(workdir) / METRICS_FILE
     if not path.exists():
         return []

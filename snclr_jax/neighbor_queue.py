@@ -24,8 +24,8 @@ class NeighborQueue(flax.struct.PyTreeNode):
     """A first-in, first-out memory of target projections (the set C, section 3.1).
 
     With `banks` > 1 the ring is cut into that many contiguous rings of q / banks rows,
-    each filled by one contiguous share of the batch; they share the cursor, since all of
-    them advance by the same number of rows.
+    each filled by one contiguous share of the batch; they share the cursor, since all
+    of them advance by the same number of rows.
 
     Attributes:
       keys: (q, d) unit rows.
@@ -211,7 +211,8 @@ def push(
     """Writes the newest target projections over the oldest rows.
 
     Image i is number j of its bank g and goes to row g q/n + (cursor + j) mod q/n. The
-    ring wraps and no row is lost: after ceil(q / b) pushes every row is new. Where a bank's share of the batch exceeds its rows, the last ones stay.
+    ring wraps and no row is lost: after ceil(q / b) pushes every row is new. Where a
+    bank's share of the batch exceeds its rows, the last ones stay.
     To push both views, push one after the other with the same `step`.
 
     Args:

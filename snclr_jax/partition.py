@@ -14,7 +14,7 @@ from snclr_jax.fused_loss import AXIS, QUEUE_SPEC
 
 
 def make_mesh(devices: Sequence[jax.Device] | None = None) -> Mesh:
-    """Returns a mesh with the one axis "data" over `devices` (all of them by default)."""
+    """Returns a mesh with the one axis "data" over `devices` (default: all)."""
     devices = jax.devices() if devices is None else devices
     # make_mesh defaults to explicit axes, which the model's code is not written for.
     return jax.make_mesh(
@@ -33,7 +33,7 @@ def over_batch(mesh: Mesh) -> NamedSharding:
 
 
 def state_shardings(state: Any, mesh: Mesh) -> Any:
-    """Returns the shardings of a `TrainState`: queue rows split, the rest replicated."""
+    """Returns the shardings of a `TrainState`: queue rows split, the rest whole."""
     shardings = jax.tree.map(lambda _: replicated(mesh), state)
     queue = jax.tree.map(
         lambda spec: NamedSharding(mesh, spec),

@@ -17,7 +17,7 @@ from jax.sharding import Mesh
 
 from snclr_jax.checkpoint import Checkpoints, claim_workdir
 from snclr_jax.config import check_against_data, check_config
-from snclr_jax.data import Data, Split, open_data
+from snclr_jax.data import Split, open_data
 from snclr_jax.data.pipeline import TrainBatches, train_batches
 from snclr_jax.evaluate.online import OnlineKnn
 from snclr_jax.metrics import MetricWriter, PendingMetrics, Progress, read_metrics

@@ -119,7 +119,7 @@ def make_train_step(
             "loss": loss,
             **describe(first, second, batch, state.step),
             "feature_std": feature_std(y1),
-            "gradient_norm": optax.global_norm(gradients),
+            "gradient_norm": optax.tree.norm(gradients),
             "learning_rate": schedules.learning_rate(state.step),
             "ema_momentum": momentum,
             "neighbor_weight": neighbor_weight,

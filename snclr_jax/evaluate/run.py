@@ -63,17 +63,10 @@ def evaluate(workdir: str) -> dict[str, float]:
         )
         for split in (data.train, data.test)
     )
-    labels = data.train.labels, data.test.labels
+    features = train, data.train.labels, test, data.test.labels
     settings = config.evaluate
-    accuracy = knn_accuracy(
-        train,
-        labels[0],
-        test,
-        labels[1],
-        k=settings.k,
-        temperature=settings.temperature,
-    )
-    linear = linear_probe(train, labels[0], test, labels[1])
+    accuracy = knn_accuracy(*features, k=settings.k, temperature=settings.temperature)
+    linear = linear_probe(*features)
     result = {
         "step": int(state.step),
         "network": settings.network,

@@ -1,0 +1,86 @@
+"""The config is refused before anything is compiled, naming the field and the fix."""
+
+from __future__ import annotations
+
+import pytest
+from snclr_jax.configs import base, digits
+
+from snclr_jax.config import check_against_data, check_config
+
+
+@pytest.mark.parametrize(
+    "field, value, message",
+    [
+        ("queue.size", 1001, "queue.size 1001 is not a multiple of 8 devices.*1008"),
+        ("queue.k", 5000, "never holds queue.k=5000"),
+        ("queue.banks", 3, "queue.banks"),
+        ("queue.push", "first", "queue.push 'first'.*second"),
+        ("queue.size", 0, "never holds"),
+        ("batch_size", 100, "batch_size 100 is not a multiple of the 8 devices.*104"),
+        ("batch_size", 0, "batch_size 0 must be at least 1"),
+        ("epochs", 0, "epochs 0"),
+        ("loss.form", "papr", "loss.form 'papr'.*paper"),
+        ("loss.temperature", 0.0, "loss.temperature 0.0 must be greater than 0"),
+        ("loss.neighbor_weight", -1.0, "loss.neighbor_weight -1.0"),
+        ("attention.kind", "dot", "attention.kind 'dot'.*linear"),
+        ("attention.gamma", 0.0, "attention.gamma"),
+        ("ema.momentum", 1.5, "ema.momentum 1.5 must be between 0 and 1"),
+        ("optim.name", "adam", "optim.name 'adam'.*adamw"),
+        ("data.name", "cifar", "data.name 'cifar'.*tfds"),
+        ("augment.size", 64, "augment.size 64 is larger than data.image_size 32"),
+        ("augment.view1.flip", 2.0, "augment.view1.flip 2.0"),
+        ("augment.view2.hue", 0.7, "augment.view2.hue 0.7 must be at most 0.5"),
+        ("augment.view1.crop_scale", (0.5, 1.5), "augment.view1.crop_scale"),
+        ("augment.view1.crop_ratio", (2.0, 1.0), "increasing"),
+        ("evaluate.network", "ema", "evaluate.network 'ema'.*target"),
+    ],
+)
+def test_bad_field_is_named_with_its_fix(field, value, message):
+    config = base.get_config()
+    target = config
+    *sections, name = field.split(".")
+    for section in sections:
+        target = target[section]
+    target[name] = value
+    with pytest.raises(ValueError, match=message):
+        check_config(config, devices=8)
+
+
+def test_the_base_and_a_queueless_config_are_accepted():
+    config = base.get_config()
+    check_config(config, devices=8)
+    config.queue.k, config.queue.size = 0, 0
+    check_config(config, devices=8)
+
+
+def test_a_batch_larger_than_the_data_is_refused():
+    with pytest.raises(ValueError, match="batch_size 256.*100 images"):
+        check_against_data(base.get_config(), 100)
+
+
+def test_presets_hold_every_choice_of_the_table():
+    authors = base.apply_preset(digits.get_config(), preset="authors")
+    assert authors.loss.form == "soft_cross_entropy"
+    assert authors.loss.scale == pytest.approx(4 * authors.loss.temperature)
+    assert authors.attention.kind == "cosine"
+    assert not authors.queue.exclude_same_image
+    assert authors.optim.decay_all
+    paper = base.apply_preset(digits.get_config(), preset="paper")
+    assert (paper.loss.form, paper.loss.scale) == ("paper", 1.0)
+    assert paper.attention.kind == "linear"
+    assert paper.queue.exclude_same_image
+    for config in (authors, paper):
+        assert (config.attention.temperature, config.attention.gamma) == (1.0, 1.0)
+        assert config.attention.threshold is None
+        assert not config.attention.stop_gradient
+        assert (config.queue.banks, config.queue.push) == (1, "second")
+        check_config(config, devices=8)
+    with pytest.raises(ValueError, match="preset 'ours'"):
+        base.apply_preset(digits.get_config(), preset="ours")
+
+
+def test_variants_are_reached_through_the_recipe():
+    assert digits.get_config("authors").loss.form == "soft_cross_entropy"
+    assert digits.get_config("debug").epochs == 1
+    with pytest.raises(ValueError, match="variant 'fast'"):
+        digits.get_config("fast")

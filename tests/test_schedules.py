@@ -1,0 +1,22 @@
+"""Schedules at the steps where their value is known."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from snclr_jax.schedules import ema_momentum, linear_warmup
+
+
+def test_target_momentum_rises_from_base_to_one():
+    values = [float(ema_momentum(s, base=0.99, total_steps=100)) for s in range(120)]
+    assert values[0] == pytest.approx(0.99)
+    assert values[50] == pytest.approx(0.995)
+    np.testing.assert_allclose(values[100:], 1.0)
+    assert np.all(np.diff(values) >= -1e-7)
+
+
+def test_neighbor_weight_warms_up_linearly():
+    values = [float(linear_warmup(step, peak=0.8, warmup_steps=4)) for step in range(7)]
+    np.testing.assert_allclose(values, [0, 0.2, 0.4, 0.6, 0.8, 0.8, 0.8], rtol=1e-6)
+    assert linear_warmup(0, peak=0.8, warmup_steps=0) == np.float32(0.8)

@@ -1,0 +1,179 @@
+"""Whole runs: what they leave behind, and that a killed one ends with the same bits."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import jax
+import numpy as np
+import pytest
+import tiny
+from PIL import Image
+
+from snclr_jax.evaluate.run import evaluate
+from snclr_jax.metrics import NonFiniteError, read_metrics
+from snclr_jax.train import Feed, Interrupted, train
+
+HERE = Path(__file__).parent
+STEPS = 81  # of the run in train_and_dump.py: 1,300 digits in batches of 16
+
+
+def start(workdir: Path, output: Path) -> subprocess.Popen:
+    environment = os.environ | {
+        "JAX_PLATFORMS": "cpu",
+        "XLA_FLAGS": "",
+        "PYTHONPATH": str(HERE),
+    }
+    return subprocess.Popen(
+        [sys.executable, str(HERE / "train_and_dump.py"), str(workdir), str(output)],
+        env=environment,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
+
+
+def finish(process: subprocess.Popen) -> str:
+    output, _ = process.communicate(timeout=300)
+    assert process.returncode == 0, output
+    return output
+
+
+def wait_for_step(workdir: Path, step: int, process: subprocess.Popen) -> None:
+    while process.poll() is None:
+        lines = read_metrics(workdir)
+        if lines and lines[-1]["step"] >= step:
+            return
+        time.sleep(0.02)
+    raise AssertionError(f"ended before step {step}: {process.communicate()[0]}")
+
+
+def test_a_killed_run_ends_with_the_same_bits(tmp_path):
+    undisturbed = start(tmp_path / "a", tmp_path / "a.npz")
+    killed = start(tmp_path / "b", tmp_path / "b.npz")
+    for step in (25, 60):  # between two checkpoints; the second kill hits a resumed run
+        wait_for_step(tmp_path / "b", step, killed)
+        killed.send_signal(signal.SIGKILL)
+        killed.communicate()
+        assert killed.returncode == -signal.SIGKILL
+        killed = start(tmp_path / "b", tmp_path / "b.npz")
+    assert f"steps {STEPS}" not in finish(killed)
+    finish(undisturbed)
+    with np.load(tmp_path / "a.npz") as a, np.load(tmp_path / "b.npz") as b:
+        assert set(a.files) == set(b.files)
+        assert a[".step"] == STEPS
+        assert (a[".queue.pushed_at"] >= STEPS - 2).sum() == 32
+        for name in a.files:
+            np.testing.assert_array_equal(a[name], b[name], err_msg=name)
+    steps = [line["step"] for line in read_metrics(tmp_path / "b") if "loss" in line]
+    assert steps == sorted(set(steps)) and steps[-1] == STEPS
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory):
+    """A finished run on the embedded digits, with its config."""
+    workdir = tmp_path_factory.mktemp("digits")
+    config = tiny.config(data__holdback=200, evaluate__every_epochs=1)
+    return config, str(workdir), train(config, str(workdir))
+
+
+def test_a_run_leaves_its_summary(finished):
+    _, workdir, state = finished
+    summary = json.loads((Path(workdir) / "summary.json").read_text())
+    for name in ("knn_raw_pixels", "knn_untrained", "knn_trained"):
+        assert 2 < summary[name] < 60, name
+    assert summary["train_seconds"] > 0
+    assert summary["images_per_second"] > 0
+    lines = read_metrics(workdir)
+    assert lines[0]["step"] == 0 and "knn_untrained" in lines[0]
+    assert [line["step"] for line in lines if "knn" in line] == [int(state.step)]
+    assert {"loss", "learning_rate", "neighbor_purity"} <= lines[-2].keys()
+    assert any((Path(workdir) / "tensorboard").iterdir())
+
+
+def test_a_finished_run_is_not_trained_again(finished):
+    config, workdir, state = finished
+    before = read_metrics(workdir)
+    again = train(config, workdir)
+    jax.tree.map(np.testing.assert_array_equal, again, state)
+    assert read_metrics(workdir) == before
+
+
+def test_the_newest_checkpoint_is_evaluated(finished):
+    _, workdir, state = finished
+    result = evaluate(workdir)
+    summary = json.loads((Path(workdir) / "summary.json").read_text())
+    assert result["knn"] == pytest.approx(summary["knn_trained"])
+    assert 2 < result["linear"] <= 100
+    assert result["step"] == int(state.step)
+    assert json.loads((Path(workdir) / "evaluation.json").read_text()) == result
+
+
+def test_another_config_does_not_continue_a_run(finished):
+    config, workdir, _ = finished
+    other = tiny.config(data__holdback=200, queue__k=2)
+    with pytest.raises(ValueError, match="config.queue.k is 2, the run has 4"):
+        train(other, workdir)
+    # What does not enter the training step may change.
+    train(config.copy_and_resolve_references(), workdir)
+
+
+def test_a_request_to_stop_saves_and_says_how_to_continue(
+    tmp_path, monkeypatch, capsys
+):
+    config = tiny.config(data__holdback=200)
+    taken = []
+    next_batch = Feed.next
+
+    def next_and_interrupt(feed):
+        taken.append(None)
+        if len(taken) == 4:
+            os.kill(os.getpid(), signal.SIGTERM)
+        return next_batch(feed)
+
+    monkeypatch.setattr(Feed, "next", next_and_interrupt)
+    with pytest.raises(Interrupted) as stopped:
+        train(config, str(tmp_path))
+    assert stopped.value.code == 128 + signal.SIGTERM
+    assert "the same command continues" in capsys.readouterr().out
+    assert [each.name for each in (tmp_path / "checkpoints").iterdir()] == ["4"]
+    assert signal.getsignal(signal.SIGTERM) == signal.SIG_DFL
+
+
+def test_a_loss_that_is_no_number_stops_the_run(tmp_path):
+    config = tiny.config(
+        data__holdback=200,
+        optim__name="sgd",
+        optim__learning_rate=1e30,
+        checkpoint__every_steps=1,
+        checkpoint__keep=5,
+    )
+    with pytest.raises(NonFiniteError, match=r"step \d+: the loss is .*learning_rate"):
+        train(config, str(tmp_path))
+    saved = sorted(int(e.name) for e in (tmp_path / "checkpoints").iterdir())
+    assert saved and saved == list(range(1, len(saved) + 1))
+    with np.errstate(all="raise"):
+        evaluate(str(tmp_path))
+
+
+def test_a_flat_folder_trains_without_labels(tmp_path, rng):
+    photos = tmp_path / "photos"
+    photos.mkdir()
+    for number in range(40):
+        pixels = rng.integers(0, 256, (40, 50, 3), dtype=np.uint8)
+        Image.fromarray(pixels).save(photos / f"{number}.png")
+    config = tiny.config(
+        data__name="folder", data__path=str(photos), data__resident=False
+    )
+    state = train(config, str(tmp_path / "run"))
+    assert state.step == 40 // 16
+    summary = json.loads((tmp_path / "run" / "summary.json").read_text())
+    assert summary.keys() == {"train_seconds", "images_per_second"}
+    with pytest.raises(ValueError, match="no labelled test split"):
+        evaluate(str(tmp_path / "run"))

@@ -1,0 +1,233 @@
+"""One step: pure, traced once, the same on any number of devices."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+import tiny
+
+from snclr_jax.losses import info_nce
+from snclr_jax.models import Model, target_subset
+from snclr_jax.neighbor_queue import NeighborQueue
+from snclr_jax.partition import state_shardings
+from snclr_jax.train_state import TrainState
+from snclr_jax.train_step import (
+    attention_query,
+    feature_std,
+    project_and_predict,
+    push_views,
+    targets,
+    two_views,
+    unit,
+)
+
+
+@dataclasses.dataclass
+class Steps:
+    """Three steps of a run: the compiled step, every state and its metrics."""
+
+    step: Callable
+    model: Model
+    first_state: TrainState
+    first_params: dict
+    second_queue: NeighborQueue
+    state: TrainState
+    metrics: list[dict]
+
+
+def take_steps(config, mesh):
+    model, step, state = tiny.build(config, mesh)
+    first_state, first_params = state, jax.tree.map(np.array, state.params)
+    metrics = []
+    for number in range(3):
+        state, latest = step(state, tiny.batch(config, mesh, seed=number))
+        metrics.append(jax.device_get(latest))
+        if number == 0:
+            second_queue = jax.device_get(state.queue)
+    return Steps(step, model, first_state, first_params, second_queue, state, metrics)
+
+
+@pytest.fixture(scope="module")
+def on_eight(mesh_of):
+    return take_steps(tiny.config(), mesh_of(8))
+
+
+def test_the_step_is_compiled_once(on_eight):
+    assert on_eight.step._cache_size() == 1
+
+
+def test_shardings_survive_the_step(on_eight, mesh_of):
+    state = on_eight.state
+    expected = state_shardings(state, mesh_of(8))
+    for leaf, sharding in zip(
+        jax.tree.leaves(state), jax.tree.leaves(expected), strict=True
+    ):
+        assert leaf.sharding.is_equivalent_to(sharding, leaf.ndim)
+    assert state.queue.keys.addressable_shards[0].data.shape[0] == 32 // 8
+
+
+def test_the_old_state_is_donated(on_eight):
+    assert on_eight.first_state.queue.keys.is_deleted()
+    assert all(leaf.is_deleted() for leaf in jax.tree.leaves(on_eight.first_state))
+
+
+def test_one_and_eight_devices_agree(on_eight, mesh_of):
+    one = take_steps(tiny.config(), mesh_of(1))
+    many = on_eight
+    # Rounding differences grow from step to step; the first step is held to 1e-5.
+    for number, tolerance in enumerate((1e-5, 1e-4, 1e-3)):
+        assert many.metrics[number].keys() == one.metrics[number].keys()
+        for name, value in one.metrics[number].items():
+            np.testing.assert_allclose(
+                many.metrics[number][name],
+                value,
+                rtol=tolerance,
+                atol=1e-6,
+                err_msg=f"{name} in step {number}",
+            )
+    np.testing.assert_allclose(one.second_queue.keys, many.second_queue.keys, atol=1e-5)
+    np.testing.assert_array_equal(one.state.queue.image_id, many.state.queue.image_id)
+
+
+def test_metrics_are_there_and_plausible(on_eight):
+    metrics = {name: float(value) for name, value in on_eight.metrics[-1].items()}
+    assert metrics["neighbors_found"] == 1.0
+    assert 0 < metrics["positiveness_mean"] <= metrics["positiveness_max"] <= 1
+    assert 0 < metrics["positiveness_entropy"] <= np.log(4) + 1e-6
+    assert 0 <= metrics["neighbor_purity"] <= 1
+    assert 1 <= metrics["neighbor_age"] <= 2
+    assert 0 < metrics["feature_std"] <= 1.1
+    assert metrics["gradient_norm"] > 0
+    assert metrics["ema_momentum"] > 0.99
+
+
+def test_the_first_neighbors_come_from_the_first_push(on_eight):
+    first, second, _ = on_eight.metrics
+    assert first["neighbors_found"] == 0
+    assert (on_eight.second_queue.pushed_at >= 0).sum() == 16
+    assert second["neighbors_found"] == 1
+    assert second["neighbor_age"] == 1
+
+
+def test_the_target_is_the_average_of_the_online_network(mesh_of):
+    config = tiny.config(queue__k=0)
+    steps = take_steps(config, mesh_of(1))
+    assert steps.state.step == 3
+    moved = jax.tree.map(
+        lambda ours, start: float(np.abs(ours - start).max()),
+        steps.state.target_params,
+        target_subset(steps.first_params),
+    )
+    far = jax.tree.map(
+        lambda ours, start: float(np.abs(ours - start).max()),
+        target_subset(steps.state.params),
+        target_subset(steps.first_params),
+    )
+    # Three steps at momentum >= 0.99 go at most 3% of the way that was ever covered.
+    for ours, theirs in zip(jax.tree.leaves(moved), jax.tree.leaves(far), strict=True):
+        assert 0 < ours <= 0.03 * theirs * 1.5
+
+
+def test_step_without_neighbors_is_info_nce(mesh_of):
+    config = tiny.config(queue__k=0)
+    mesh = mesh_of(1)
+    model, step, state = tiny.build(config, mesh)
+    batch = tiny.batch(config, mesh)
+    tau = config.loss.temperature
+
+    @jax.jit
+    def expected(state, batch):
+        view1, view2 = two_views(batch, state.step, config=config, mesh=mesh)
+        target1, target2, _ = targets(model, state, view1, view2)
+        (_, z1), stats = project_and_predict(
+            model, state.params, state.batch_stats, view1
+        )
+        (_, z2), _ = project_and_predict(model, state.params, stats, view2)
+        both = info_nce(z1, target2, temperature=tau)
+        both += info_nce(z2, target1, temperature=tau)
+        return both / 2
+
+    value = expected(state, batch)
+    np.testing.assert_allclose(step(state, batch)[1]["loss"], value, rtol=1e-5)
+
+
+@pytest.mark.parametrize("which", ["second", "both"])
+def test_pushed_views_are_view_major(mesh_of, which):
+    config = tiny.config(queue__push=which)
+    mesh = mesh_of(2)
+    _, _, state = tiny.build(config, mesh)
+    batch = tiny.batch(config, mesh)
+    dim = config.model.embedding_dim
+    target1 = jnp.full((config.batch_size, dim), 1.0)
+    target2 = jnp.full((config.batch_size, dim), 2.0)
+    queue = push_views(state, target1, target2, batch, config=config, mesh=mesh)
+    pushed = queue.keys[queue.pushed_at >= 0, 0].tolist()
+    first = [1.0] * config.batch_size if which == "both" else []
+    assert pushed == first + [2.0] * config.batch_size
+
+
+def test_views_depend_on_seed_step_and_place_only(mesh_of):
+    config = tiny.config()
+
+    def views(mesh, step, resident=True):
+        batch = tiny.batch(config, mesh, resident=resident)
+        return np.stack(two_views(batch, jnp.int32(step), config=config, mesh=mesh))
+
+    whole = views(mesh_of(8), 3)
+    np.testing.assert_allclose(whole, views(mesh_of(1), 3), atol=1e-5)
+    np.testing.assert_allclose(whole, views(mesh_of(1), 3, resident=False), atol=1e-5)
+    assert np.abs(whole - views(mesh_of(1), 4)).max() > 0.1
+    assert np.abs(whole[0] - whole[1]).max() > 0.1
+
+
+def test_the_gradient_switch_cuts_the_anchor_but_not_the_matrices(mesh_of):
+    y = jnp.ones((2, 16)) / 4
+
+    def gradients(stop):
+        config = tiny.config(attention__kind="linear", attention__stop_gradient=stop)
+        model, _, state = tiny.build(config, mesh_of(1))
+
+        def total(params, y):
+            return jnp.sum(attention_query(model, params, y, config.attention) ** 2)
+
+        return jax.grad(total, (0, 1))(state.params, y)
+
+    for stop in (False, True):
+        params, into_y = gradients(stop)
+        assert all(jnp.abs(leaf).max() > 0 for leaf in params["attention"].values())
+        assert bool(jnp.abs(into_y).max() > 0) is not stop
+
+
+def test_every_other_choice_runs_and_stays_finite(mesh_of):
+    config = tiny.config(
+        loss__form="soft_cross_entropy",
+        attention__kind="linear",
+        queue__push="both",
+        queue__banks=2,
+        loss__decoupled=True,
+        attention__threshold=0.25,
+        loss__neighbor_warmup_epochs=1.0,
+        model__dtype="bfloat16",
+        queue__dtype="bfloat16",
+        queue__exclude_same_image=False,
+    )
+    steps = take_steps(config, mesh_of(2))
+    weights = [metrics["neighbor_weight"] for metrics in steps.metrics]
+    np.testing.assert_allclose(weights, [0, 0.1, 0.2], atol=1e-6)
+    assert all(np.isfinite(metrics["loss"]) for metrics in steps.metrics)
+    assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(steps.state.params))
+    assert steps.state.queue.keys.dtype == jnp.bfloat16
+    assert steps.state.params["encoder"]["stem"]["kernel"].dtype == jnp.float32
+
+
+def test_unit_rows_and_their_spread():
+    rows = unit(jnp.array([[3.0, 4.0], [0.0, 0.0]]))
+    np.testing.assert_allclose(rows, [[0.6, 0.8], [0, 0]], rtol=1e-6)
+    rng = np.random.default_rng(0)
+    assert feature_std(unit(rng.normal(size=(2000, 32)))) == pytest.approx(1, abs=0.02)
+    assert feature_std(jnp.ones((8, 4))) == 0

@@ -1,0 +1,52 @@
+"""A run small enough for tests: few digits, a network of a few thousand weights."""
+
+from __future__ import annotations
+
+import numpy as np
+from snclr_jax.configs import digits
+
+from snclr_jax.models import build_model
+from snclr_jax.optim import learning_rate, make_optimizer
+from snclr_jax.partition import place_batch, place_everywhere
+from snclr_jax.train_state import init_train_state
+from snclr_jax.train_step import Batch, make_train_step
+
+STEPS_PER_EPOCH = 10
+IMAGES = 48
+
+
+def config(**fields):
+    """Returns a digits config at debug size; `section__field=value` overrides."""
+    config = digits.get_config("debug")
+    config.queue.size = 32
+    for path, value in fields.items():
+        target = config
+        *sections, name = path.split("__")
+        for section in sections:
+            target = target[section]
+        target[name] = value
+    return config
+
+
+def build(config, mesh):
+    """Returns (model, step, state) of a config on a mesh."""
+    model = build_model(config.model, attention=config.attention.kind)
+    optimizer = make_optimizer(config, learning_rate(config, STEPS_PER_EPOCH))
+    step = make_train_step(
+        model, optimizer, config, mesh, steps_per_epoch=STEPS_PER_EPOCH
+    )
+    return model, step, init_train_state(model, optimizer, config, mesh)
+
+
+def batch(config, mesh, *, seed=0, resident=True):
+    """Returns a batch of random images with labels."""
+    rng = np.random.default_rng(seed)
+    size = config.data.image_size
+    images = rng.integers(0, 256, (IMAGES, size, size, 3), dtype=np.uint8)
+    image_id = rng.permutation(IMAGES)[: config.batch_size].astype(np.int32)
+    return Batch(
+        image_id=place_batch(image_id, mesh),
+        images=None if resident else place_batch(images[image_id], mesh),
+        resident=place_everywhere(images, mesh) if resident else None,
+        labels=place_everywhere(np.arange(IMAGES, dtype=np.int32) % 3, mesh),
+    )
