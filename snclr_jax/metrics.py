@@ -11,10 +11,11 @@ from tensorboardX import SummaryWriter
 from tqdm import tqdm
 
 METRICS_FILE = "metrics.jsonl"
+MUST_BE_FINITE = ("loss", "gradient_norm", "parameter_norm")
 
 
 class NonFiniteError(RuntimeError):
-    """The loss or its gradient is no longer a number."""
+    """The loss, its gradient or the weights are no longer numbers."""
 
 
 class MetricWriter:
@@ -86,19 +87,19 @@ class PendingMetrics:
         """Returns the last step, and the number and the means of steps since last time.
 
         Raises:
-          NonFiniteError: naming the first step whose loss or gradient is not finite.
+          NonFiniteError: naming the first step whose loss, gradient or weights are not.
         """
         if not self._steps:
             return None
         steps, self._steps = self._steps, []
         fetched = jax.device_get([metrics for _, metrics in steps])
         for (step, _), metrics in zip(steps, fetched, strict=True):
-            if not np.isfinite(metrics["loss"] + metrics["gradient_norm"]):
+            if not all(np.isfinite(metrics[name]) for name in MUST_BE_FINITE):
+                values = ", ".join(f"{name} {metrics[name]}" for name in MUST_BE_FINITE)
                 raise NonFiniteError(
-                    f"step {step}: the loss is {metrics['loss']} and the gradient norm "
-                    f"{metrics['gradient_norm']}. Try a lower optim.learning_rate, a "
-                    "longer optim.warmup_epochs, a higher loss.temperature or "
-                    "model.dtype='float32'"
+                    f"step {step} is not finite: {values}. Try a lower "
+                    "optim.learning_rate, a longer optim.warmup_epochs, a higher "
+                    "loss.temperature or model.dtype='float32'"
                 )
         means = {
             name: float(np.mean([metrics[name] for metrics in fetched]))

@@ -120,6 +120,7 @@ def make_train_step(
             **describe(first, second, batch, state.step),
             "feature_std": feature_std(y1),
             "gradient_norm": optax.tree.norm(gradients),
+            "parameter_norm": optax.tree.norm(params),
             "learning_rate": schedules.learning_rate(state.step),
             "ema_momentum": momentum,
             "neighbor_weight": neighbor_weight,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import signal
@@ -16,8 +17,10 @@ import pytest
 import tiny
 from PIL import Image
 
+from snclr_jax.checkpoint import Checkpoints
 from snclr_jax.evaluate.run import evaluate
 from snclr_jax.metrics import NonFiniteError, read_metrics
+from snclr_jax.partition import make_mesh
 from snclr_jax.train import Feed, Interrupted, train
 
 HERE = Path(__file__).parent
@@ -151,15 +154,21 @@ def test_a_loss_that_is_no_number_stops_the_run(tmp_path):
         data__holdback=200,
         optim__name="sgd",
         optim__learning_rate=1e30,
+        optim__warmup_epochs=0.1,
         checkpoint__every_steps=1,
         checkpoint__keep=5,
     )
-    with pytest.raises(NonFiniteError, match=r"step \d+: the loss is .*learning_rate"):
+    with pytest.raises(
+        NonFiniteError, match=r"step \d+ is not finite: loss.*learning_rate"
+    ):
         train(config, str(tmp_path))
     saved = sorted(int(e.name) for e in (tmp_path / "checkpoints").iterdir())
-    assert saved and saved == list(range(1, len(saved) + 1))
-    with np.errstate(all="raise"):
-        evaluate(str(tmp_path))
+    assert saved == [1]  # its learning rate was still 0
+    _, _, state = tiny.build(config, make_mesh())
+    with contextlib.closing(Checkpoints(tmp_path)) as checkpoints:
+        state = checkpoints.restore_state(state)
+    assert state.step == saved[-1]
+    assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(state.params))
 
 
 def test_a_flat_folder_trains_without_labels(tmp_path, rng):

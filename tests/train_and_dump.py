@@ -1,6 +1,6 @@
 """Runs a tiny training in its own process and writes every leaf of the final state.
 
-    python train_and_dump.py WORKDIR OUTPUT.npz
+python train_and_dump.py WORKDIR OUTPUT.npz
 """
 
 from __future__ import annotations
