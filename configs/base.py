@@ -54,7 +54,7 @@ def get_config() -> ConfigDict:
     # Epochs between online kNN evaluations; 0 evaluates at the end only.
     config.evaluate.every_epochs = 10
     # "online" or "target": whose encoder is evaluated.
-    config.evaluate.network = "target"
+    config.evaluate.network = "online"
     # Neighbors of the weighted kNN classifier, and its temperature.
     config.evaluate.k = 20
     config.evaluate.temperature = 0.07

@@ -6,12 +6,10 @@ python -m snclr_jax.main train --config=configs/digits.py --config.epochs=5
 
 from __future__ import annotations
 
-import difflib
-import logging
 import sys
 from pathlib import Path
 
-from absl import app, flags
+from absl import app, flags, logging
 from ml_collections import config_flags
 
 from snclr_jax.metrics import NonFiniteError
@@ -49,13 +47,13 @@ def run() -> None:
     if not arguments or {"--help", "-h", "help"} & set(arguments):
         print(HELP)
         return
-    # Orbax and absl narrate every save; the run's own lines say what matters.
-    logging.getLogger("absl").setLevel(logging.WARNING)
     app.run(main, flags_parser=_parse)
 
 
 def main(arguments: list[str]) -> None:
     """Runs the command that the arguments name; errors end in one clear message."""
+    # Orbax narrates every save; the run's own lines say what matters.
+    logging.set_verbosity(logging.WARNING)
     command = arguments[1] if len(arguments) > 1 else ""
     if command not in COMMANDS or len(arguments) > 2:
         _fail(f"{' '.join(arguments[1:])!r} is not a command; use one of {COMMANDS}")
@@ -83,40 +81,27 @@ def _evaluate() -> None:
 
 
 def _parse(arguments: list[str]) -> list[str]:
-    """Parses flags; says which config field was meant where one does not exist."""
+    """Parses the flags; an error ends in one line that names the flag or the file."""
     try:
         return flags.FLAGS(arguments)
-    except (
-        flags.Error,
-        AttributeError,
-        KeyError,
-        TypeError,
-        ValueError,
-        OSError,
-    ) as error:
-        _fail(_explain(arguments, error))
+    except (flags.Error, AttributeError, KeyError, TypeError, ValueError, OSError) as e:
+        _fail(_explain(arguments, e))
 
 
 def _explain(arguments: list[str], error: Exception) -> str:
-    if flags.FLAGS["config"].value is None:
-        return str(error)
-    config = flags.FLAGS["config"].value.to_dict()
-    known = [f"config.{field}" for field in _fields(config)]
+    # ml_collections wraps its own errors, quotes and line ends included.
+    message = str(error).replace("\\n", "\n").replace("\\'", "'")
+    lines = [line.strip() for line in message.split("\n") if line.strip()]
     for argument in arguments:
-        name = argument.lstrip("-").split("=")[0]
-        if name.startswith("config.") and name not in known:
-            close = difflib.get_close_matches(name, known, n=1, cutoff=0.5)
-            meant = f"; did you mean --{close[0]}?" if close else ""
-            return f"--{name} is not a field of the config{meant}"
-    return str(error)
-
-
-def _fields(config: dict, prefix: str = "") -> list[str]:
-    found = []
-    for name, value in config.items():
-        path = f"{prefix}{name}"
-        found += _fields(value, f"{path}.") if isinstance(value, dict) else [path]
-    return found
+        name = argument.split("=")[0]
+        if name.startswith("--config.") and any(
+            f"'{part}'" in lines[0] for part in name.split(".")[1:]
+        ):
+            return " ".join(
+                [f"{name} is not a field of the config.", *lines[1:]]
+            ).rstrip("'")
+    # An error inside the config file comes with a traceback: its last line says it.
+    return lines[-1]
 
 
 def _fail(message: str) -> None:

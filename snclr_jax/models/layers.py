@@ -40,7 +40,12 @@ def he_conv(features: int, kernel: int, stride: int, dtype: Any, name: str) -> n
 
 
 def batch_norm(
-    *, train: bool, dtype: Any, affine: bool = True, name: str
+    *,
+    train: bool,
+    dtype: Any,
+    affine: bool = True,
+    zero_scale: bool = False,
+    name: str,
 ) -> nn.BatchNorm:
     """Returns batch normalization with the constants of every network here.
 
@@ -56,6 +61,7 @@ def batch_norm(
         otherwise normalize by the running ones.
       dtype: the type of the output; the statistics are at least float32.
       affine: learn a scale and a bias.
+      zero_scale: start the scale at 0 instead of 1.
       name: the name in the parameter tree.
 
     Returns:
@@ -70,6 +76,7 @@ def batch_norm(
         dtype=dtype,
         use_scale=affine,
         use_bias=affine,
+        scale_init=nn.initializers.zeros if zero_scale else nn.initializers.ones,
         use_fast_variance=False,
         name=name,
     )

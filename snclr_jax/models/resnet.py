@@ -27,8 +27,8 @@ class ResidualBlock(nn.Module):
         y = ReLU(F(x) + shortcut(x))
 
     The 3x3 of a bottleneck carries the stride (v1.5; He et al. put it on the first
-    1x1). The scale of the last normalization starts at one, torchvision's default;
-    MoCo v3's code starts it at zero (`zero_init_residual`).
+    1x1). The scale of the last normalization starts at zero, so every block starts as
+    its shortcut: MoCo v3's choice (`zero_init_residual`), not torchvision's default.
 
     Attributes:
       features: inner channels; a bottleneck returns `EXPANSION` times as many.
@@ -57,8 +57,11 @@ class ResidualBlock(nn.Module):
         y = x
         for i, (features, kernel, stride) in enumerate(layers, start=1):
             y = he_conv(features, kernel, stride, self.dtype, f"conv{i}")(y)
-            y = batch_norm(train=train, dtype=self.dtype, name=f"bn{i}")(y)
-            if i < len(layers):
+            last = i == len(layers)
+            y = batch_norm(
+                train=train, dtype=self.dtype, zero_scale=last, name=f"bn{i}"
+            )(y)
+            if not last:
                 y = nn.relu(y)
 
         if x.shape != y.shape:
