@@ -122,7 +122,7 @@ def claim_workdir(config, workdir: str | Path) -> None:
     path = Path(workdir) / CONFIG_FILE
     ours = json.loads(config.to_json())
     if path.exists():
-        theirs = json.loads(path.read_text())
+        theirs = read_config(workdir)
         differing = [
             f"config.{field} is {ours_value!r}, the run has {theirs_value!r}"
             for field, ours_value, theirs_value in _differences(ours, theirs)
@@ -137,6 +137,26 @@ def claim_workdir(config, workdir: str | Path) -> None:
     temporary = path.with_suffix(".tmp")
     temporary.write_text(json.dumps(ours, indent=2))
     temporary.replace(path)
+
+
+def read_config(workdir: str | Path) -> dict[str, Any]:
+    """Returns the config that the run in a workdir was started with.
+
+    Raises:
+      ValueError: where there is no run, or its config cannot be read.
+    """
+    path = Path(workdir) / CONFIG_FILE
+    if not path.exists():
+        raise ValueError(
+            f"{workdir} holds no run: {path} does not exist; check --workdir"
+        )
+    try:
+        return json.loads(path.read_text())
+    except ValueError as error:
+        raise ValueError(
+            f"{path} is damaged ({error}); restore it, or remove it and run train with "
+            "the run's config"
+        ) from error
 
 
 def _differences(ours: Any, theirs: Any, prefix: str = "") -> list[tuple]:

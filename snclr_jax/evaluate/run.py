@@ -8,7 +8,7 @@ from pathlib import Path
 import jax
 import ml_collections
 
-from snclr_jax.checkpoint import CONFIG_FILE, Checkpoints
+from snclr_jax.checkpoint import Checkpoints, read_config
 from snclr_jax.data import open_data
 from snclr_jax.evaluate.features import extract_features, make_encode
 from snclr_jax.evaluate.knn import knn_accuracy
@@ -35,7 +35,7 @@ def evaluate(workdir: str) -> dict[str, float]:
       ValueError: where the workdir has no run or no checkpoint, or its data has no
         labels or no test split.
     """
-    config = read_config(workdir)
+    config = ml_collections.ConfigDict(read_config(workdir))
     data = open_data(config.data)
     if data.test is None or not data.train.labelled:
         raise ValueError(
@@ -85,13 +85,3 @@ def evaluate(workdir: str) -> dict[str, float]:
             f"linear probe: {linear.accuracy:.2f}%"
         )
     return result
-
-
-def read_config(workdir: str) -> ml_collections.ConfigDict:
-    """Returns the config that a run was started with."""
-    path = Path(workdir) / CONFIG_FILE
-    if not path.exists():
-        raise ValueError(
-            f"{workdir} holds no run: {path} does not exist; check --workdir"
-        )
-    return ml_collections.ConfigDict(json.loads(path.read_text()))

@@ -1,0 +1,59 @@
+"""The command line: help that helps, and one clear line for every mistake."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+ROOT = Path(__file__).parents[1]
+DIGITS = "--config=configs/digits.py:debug"
+
+
+def start(*arguments: str) -> subprocess.Popen:
+    return subprocess.Popen(
+        [sys.executable, "-m", "snclr_jax.main", *arguments],
+        cwd=ROOT,
+        env=os.environ | {"JAX_PLATFORMS": "cpu"},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+
+
+def test_mistakes_end_in_one_line_that_names_the_fix(tmp_path):
+    workdir = f"--workdir={tmp_path / 'run'}"
+    damaged = tmp_path / "damaged"
+    damaged.mkdir()
+    (damaged / "config.json").write_text("{")
+    cases = {
+        ("tran", DIGITS): "'tran' is not a command; use one of",
+        ("train",): "train needs --config=FILE",
+        ("train", "--config=configs/nothing.py"): "configs/nothing.py",
+        ("train", "--config=configs/digits.py:fast"): "use one of ('debug', 'paper'",
+        ("train", DIGITS, "--config.loss.temprature=1"): 'Did you mean "temperature"',
+        ("train", DIGITS, "--config.queue.k=2.5"): "--config.queue.k=2.5",
+        ("train", DIGITS, workdir, "--config.queue.k=99"): "queue.k=99 neighbors",
+        ("train", DIGITS, workdir, "--config.data.name=folder"): "data.path",
+        ("evaluate",): "evaluate needs --workdir=DIR",
+        ("evaluate", workdir): "config.json does not exist; check --workdir",
+        ("evaluate", f"--workdir={damaged}"): "config.json",
+    }
+    # Four at a time: what takes the seconds is importing jax.
+    arguments = list(cases)
+    for at in range(0, len(arguments), 4):
+        running = {each: start(*each) for each in arguments[at : at + 4]}
+        for each, process in running.items():
+            _, errors = process.communicate(timeout=120)
+            assert process.returncode == 2, (each, errors)
+            assert errors.startswith("snclr: ") and cases[each] in errors, errors
+            assert "Traceback" not in errors
+    assert not (tmp_path / "run").exists()
+
+
+def test_help_shows_every_command():
+    output, errors = start("--help").communicate(timeout=60)
+    assert "snclr train --config=FILE" in output
+    assert "snclr evaluate --workdir=DIR" in output
+    assert not errors
