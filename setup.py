@@ -25,7 +25,6 @@ setup(
     install_requires=[
         "absl-py>=2.1",
         "array-record>=0.8",
-        "dm-pix>=0.4.5",
         "flax>=0.12.8,<0.13",
         "grain>=0.2.18,<0.3",
         # tensorflow-datasets 4.9.10 imports it without requiring it.

@@ -81,7 +81,7 @@ def _data() -> ConfigDict:
     # Grain worker processes that decode images; 0 decodes in threads.
     data.num_workers = 0
     # Keep the decoded set on the device: True, False, or None to do so where it is
-    # small (see snclr_jax/train.py).
+    # small (see snclr_jax/data/feed.py).
     data.resident = placeholder(bool)
     # Digits only: pictures drawn from each handwritten digit.
     data.pictures_per_digit = 8

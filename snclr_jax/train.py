@@ -13,17 +13,16 @@ from pathlib import Path
 
 import jax
 import ml_collections
-from jax.sharding import Mesh
 
 from snclr_jax.checkpoint import Checkpoints, claim_workdir
 from snclr_jax.config import check_against_data, check_config
-from snclr_jax.data import Split, open_data
-from snclr_jax.data.pipeline import TrainBatches, train_batches
+from snclr_jax.data import open_data
+from snclr_jax.data.feed import Feed
 from snclr_jax.evaluate.online import OnlineKnn
 from snclr_jax.metrics import MetricWriter, PendingMetrics, Progress, read_metrics
 from snclr_jax.models import build_model
 from snclr_jax.optim import learning_rate, make_optimizer
-from snclr_jax.partition import make_mesh, place_batch, place_everywhere
+from snclr_jax.partition import make_mesh
 from snclr_jax.train_state import TrainState, init_train_state
 from snclr_jax.train_step import Batch, make_train_step
 
@@ -33,8 +32,6 @@ LABELS = {
     "knn_untrained": "kNN on the untrained encoder",
     "knn_trained": "kNN on the trained encoder",
 }
-# A decoded set up to this size is kept whole on every device.
-RESIDENT_BYTES = 2 * 2**30
 
 
 class Interrupted(SystemExit):
@@ -65,7 +62,6 @@ def train(config: ml_collections.ConfigDict, workdir: str) -> TrainState:
     check_config(config, devices=mesh.size)
     data = open_data(config.data)
     check_against_data(config, data.train.size)
-    claim_workdir(config, workdir)
     steps_per_epoch = data.train.size // config.batch_size
 
     model = build_model(config.model, attention=config.attention.kind)
@@ -76,6 +72,8 @@ def train(config: ml_collections.ConfigDict, workdir: str) -> TrainState:
     state = init_train_state(model, optimizer, config, mesh)
     feed = Feed(config, data.train, mesh)
     knn = OnlineKnn(model, config, mesh, data)
+    # Only now that nothing was refused does the workdir belong to this config.
+    claim_workdir(config, workdir)
     checkpoints = Checkpoints(workdir, keep=config.checkpoint.keep)
     with contextlib.closing(checkpoints), contextlib.closing(feed.batches):
         baseline = _baseline(knn, state, workdir)
@@ -97,41 +95,6 @@ def train(config: ml_collections.ConfigDict, workdir: str) -> TrainState:
         state = loop.run(step, state)
     _summarize(workdir, baseline, clock)
     return state
-
-
-class Feed:
-    """The batches of this process, and what of the data stays on the device."""
-
-    def __init__(self, config, split: Split, mesh: Mesh) -> None:
-        resident = config.data.resident
-        if resident is None:
-            resident = split.size * config.data.image_size**2 * 3 <= RESIDENT_BYTES
-        self.batches: TrainBatches = train_batches(
-            split,
-            batch_size=config.batch_size,
-            seed=config.seed,
-            num_workers=config.data.num_workers,
-            resident=resident,
-            process_index=jax.process_index(),
-            process_count=jax.process_count(),
-        )
-        self._mesh = mesh
-        # Labels feed one metric; reading them from a large TFDS set would take longer.
-        known = split.labelled and (resident or config.data.name != "tfds")
-        self._constant = Batch(
-            image_id=None,
-            resident=place_everywhere(split.images(), mesh) if resident else None,
-            labels=place_everywhere(split.labels, mesh) if known else None,
-        )
-
-    def next(self) -> Batch:
-        """Returns the next global batch."""
-        rows = next(self.batches)
-        images = rows.get("image")
-        return self._constant.replace(
-            image_id=place_batch(rows["index"], self._mesh),
-            images=None if images is None else place_batch(images, self._mesh),
-        )
 
 
 @dataclasses.dataclass

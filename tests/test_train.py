@@ -18,10 +18,11 @@ import tiny
 from PIL import Image
 
 from snclr_jax.checkpoint import Checkpoints
+from snclr_jax.data.feed import Feed
 from snclr_jax.evaluate.run import evaluate
 from snclr_jax.metrics import NonFiniteError, read_metrics
 from snclr_jax.partition import make_mesh
-from snclr_jax.train import Feed, Interrupted, train
+from snclr_jax.train import Interrupted, train
 
 HERE = Path(__file__).parent
 STEPS = 81  # of the run in train_and_dump.py: 1,300 digits in batches of 16
