@@ -197,6 +197,10 @@ class Loop:
             return
         # Also the check that what is about to be saved is finite.
         self._report()
+        if evaluates and self.knn.possible:
+            accuracy = self.knn.of_state(state)
+            self.writer.write(step, {"knn": accuracy})
+            self.progress.say(f"step {step}: kNN {accuracy:.2f}%")
         if saves:
             self.checkpoints.save(state, self.feed.batches, self.clock.totals())
         if stop and not last:
@@ -206,10 +210,6 @@ class Loop:
                 f"{self.workdir}; the same command continues from there"
             )
             raise Interrupted(128 + stop[0])
-        if evaluates and self.knn.possible:
-            accuracy = self.knn.of_state(state)
-            self.writer.write(step, {"knn": accuracy})
-            self.progress.say(f"step {step}: kNN {accuracy:.2f}%")
         self.clock.start()
 
     def _report(self) -> None:
