@@ -53,6 +53,14 @@ class Direction(NamedTuple):
     neighbors: Neighbors
 
 
+class Forward(NamedTuple):
+    """What the online network leaves behind, besides its gradient."""
+
+    directions: tuple[Direction, Direction]
+    projection: Array
+    batch_stats: Any
+
+
 def make_train_step(
     model: Model,
     optimizer: optax.GradientTransformation,
@@ -73,95 +81,59 @@ def make_train_step(
       mesh: devices, axis "data".
       steps_per_epoch: turns the config's epochs into steps.
     """
-    schedules = _Schedules(config, steps_per_epoch)
+    total_steps = config.epochs * steps_per_epoch
+    warmup_steps = round(config.loss.neighbor_warmup_epochs * steps_per_epoch)
+    rate = learning_rate(config, steps_per_epoch)
 
     def train_step(state: TrainState, batch: Batch) -> tuple[TrainState, Metrics]:
-        view1, view2 = two_views(batch, state.step, config=config, mesh=mesh)
-        target1, target2, target_batch_stats = targets(model, state, view1, view2)
-        neighbor_weight = schedules.neighbor_weight(state.step)
-
-        def loss_function(params):
-            (y1, z1), stats = project_and_predict(
-                model, params, state.batch_stats, view1
-            )
-            (y2, z2), stats = project_and_predict(model, params, stats, view2)
-
-            def direction(y, z, t) -> Direction:
-                return Direction(
-                    *search_and_loss(
-                        state.queue,
-                        prediction=z,
-                        anchor=attention_query(model, params, y, config.attention),
-                        target=t,
-                        image_id=batch.image_id,
-                        config=config,
-                        mesh=mesh,
-                        neighbor_weight=neighbor_weight,
-                    )
-                )
-
-            first = direction(y1, z1, target2)
-            second = direction(y2, z2, target1)
-            loss = config.loss.scale * (first.loss.value + second.loss.value) / 2
-            return loss, (first, second, y1, stats)
-
-        (loss, (first, second, y1, batch_stats)), gradients = jax.value_and_grad(
-            loss_function, has_aux=True
-        )(state.params)
-
+        views = two_views(batch, state.step, config=config, mesh=mesh)
+        both_targets, target_batch_stats = targets(model, state, views)
+        neighbor_weight = linear_warmup(
+            state.step, peak=config.loss.neighbor_weight, warmup_steps=warmup_steps
+        )
+        (loss, forward), gradients = jax.value_and_grad(both_directions, has_aux=True)(
+            state.params,
+            state,
+            batch,
+            views,
+            both_targets,
+            neighbor_weight,
+            model=model,
+            config=config,
+            mesh=mesh,
+        )
         updates, opt_state = optimizer.update(gradients, state.opt_state, state.params)
         params = optax.apply_updates(state.params, updates)
-        momentum = schedules.ema_momentum(state.step)
+        momentum = ema_momentum(
+            state.step, base=config.ema.momentum, total_steps=total_steps
+        )
         target_params = optax.incremental_update(
             target_subset(params), state.target_params, 1.0 - momentum
         )
+        queue = push_views(state, both_targets, batch, config=config, mesh=mesh)
         metrics = {
             "loss": loss,
-            **describe(first, second, batch, state.step),
-            "feature_std": feature_std(y1),
+            **describe(forward.directions, batch, state.step),
+            "feature_std": feature_std(forward.projection),
             "gradient_norm": optax.tree.norm(gradients),
             "parameter_norm": optax.tree.norm(params),
-            "learning_rate": schedules.learning_rate(state.step),
+            "learning_rate": rate(state.step),
             "ema_momentum": momentum,
             "neighbor_weight": neighbor_weight,
         }
         state = TrainState(
             step=state.step + 1,
             params=params,
-            batch_stats=batch_stats,
+            batch_stats=forward.batch_stats,
             target_params=target_params,
             target_batch_stats=target_batch_stats,
             opt_state=opt_state,
-            queue=push_views(state, target1, target2, batch, config=config, mesh=mesh),
+            queue=queue,
         )
-        return state, metrics
-
-    def with_fixed_shardings(state, batch):
-        state, metrics = train_step(state, batch)
         state = jax.lax.with_sharding_constraint(state, state_shardings(state, mesh))
         return state, jax.lax.with_sharding_constraint(metrics, replicated(mesh))
 
-    return jax.jit(with_fixed_shardings, donate_argnums=0)
-
-
-class _Schedules(NamedTuple):
-    """Everything that the step number decides."""
-
-    config: Any
-    steps_per_epoch: int
-
-    def learning_rate(self, step: Array) -> Array:
-        return learning_rate(self.config, self.steps_per_epoch)(step)
-
-    def ema_momentum(self, step: Array) -> Array:
-        total = self.config.epochs * self.steps_per_epoch
-        return ema_momentum(step, base=self.config.ema.momentum, total_steps=total)
-
-    def neighbor_weight(self, step: Array) -> Array:
-        warmup = self.config.loss.neighbor_warmup_epochs * self.steps_per_epoch
-        return linear_warmup(
-            step, peak=self.config.loss.neighbor_weight, warmup_steps=round(warmup)
-        )
+    return jax.jit(train_step, donate_argnums=0)
 
 
 def two_views(batch: Batch, step: Array, *, config, mesh: Mesh) -> tuple[Array, Array]:
@@ -183,15 +155,51 @@ def two_views(batch: Batch, step: Array, *, config, mesh: Mesh) -> tuple[Array, 
 
 
 def targets(
-    model: Model, state: TrainState, view1: Array, view2: Array
-) -> tuple[Array, Array, Any]:
+    model: Model, state: TrainState, views: tuple[Array, Array]
+) -> tuple[tuple[Array, Array], Any]:
     """Returns the unit target projections t of both views, and the BN statistics.
 
     Each view is its own forward pass: BatchNorm never sees both at once.
     """
-    target1, stats = model.target(state.target_params, state.target_batch_stats, view1)
-    target2, stats = model.target(state.target_params, stats, view2)
-    return unit(target1), unit(target2), stats
+    stats = state.target_batch_stats
+    target1, stats = model.target(state.target_params, stats, views[0])
+    target2, stats = model.target(state.target_params, stats, views[1])
+    return (unit(target1), unit(target2)), stats
+
+
+def both_directions(
+    params: Any,
+    state: TrainState,
+    batch: Batch,
+    views: tuple[Array, Array],
+    both_targets: tuple[Array, Array],
+    neighbor_weight: Array,
+    *,
+    model: Model,
+    config,
+    mesh: Mesh,
+) -> tuple[Array, Forward]:
+    """Returns scale (L_12 + L_21) / 2: each view predicts the other view's target."""
+    (y1, z1), stats = project_and_predict(model, params, state.batch_stats, views[0])
+    (y2, z2), stats = project_and_predict(model, params, stats, views[1])
+    target1, target2 = both_targets
+
+    def direction(y: Array, z: Array, t: Array) -> Direction:
+        loss, neighbors = search_and_loss(
+            state.queue,
+            prediction=z,
+            anchor=attention_query(model, params, y, config.attention),
+            target=t,
+            image_id=batch.image_id,
+            config=config,
+            mesh=mesh,
+            neighbor_weight=neighbor_weight,
+        )
+        return Direction(loss, neighbors)
+
+    first, second = direction(y1, z1, target2), direction(y2, z2, target1)
+    loss = config.loss.scale * (first.loss.value + second.loss.value) / 2
+    return loss, Forward((first, second), y1, stats)
 
 
 def project_and_predict(
@@ -214,15 +222,14 @@ def attention_query(model: Model, params: Any, y: Array, settings) -> Array:
 
 def push_views(
     state: TrainState,
-    target1: Array,
-    target2: Array,
+    both_targets: tuple[Array, Array],
     batch: Batch,
     *,
     config,
     mesh: Mesh,
 ) -> NeighborQueue:
     """Pushes the targets of the second view, or of both, after both were searched."""
-    pushed = (target2,) if config.queue.push == "second" else (target1, target2)
+    pushed = both_targets[1:] if config.queue.push == "second" else both_targets
     queue = state.queue
     for target in pushed:
         queue = push_targets(
@@ -252,11 +259,11 @@ def feature_std(y: Array) -> Array:
     return jnp.mean(jnp.std(y, axis=0)) * jnp.sqrt(y.shape[1])
 
 
-def describe(first: Direction, second: Direction, batch: Batch, step: Array) -> Metrics:
+def describe(
+    directions: tuple[Direction, Direction], batch: Batch, step: Array
+) -> Metrics:
     """Returns means over both directions and all neighbors that were found."""
-    directions = (first, second)
-    k = first.neighbors.valid.shape[1]
-    if k == 0:
+    if directions[0].neighbors.valid.shape[1] == 0:
         return {}
     weights = jnp.concatenate([each.loss.weights for each in directions])
     neighbors = jax.tree.map(

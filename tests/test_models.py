@@ -15,6 +15,7 @@ import pytest
 
 from snclr_jax.models import Model, Variables, build_model, target_subset
 from snclr_jax.models.layers import batch_norm, split_patches
+from snclr_jax.models.patchnet import local_contrast
 from snclr_jax.models.resnet import ResidualBlock
 from snclr_jax.models.vit import TransformerBlock, sincos_positions
 
@@ -466,8 +467,23 @@ def test_unknown_attention_is_refused() -> None:
         build_model(make_config(), attention="dot")
 
 
-@pytest.mark.parametrize("name", ["vit_ti", "patchnet"])
-def test_patch_size_must_divide_the_image(name: str) -> None:
+@pytest.mark.parametrize(
+    ("name", "fits"), [("vit_ti", r"\[2, 4, 8"), ("patchnet", "multiples of 10")]
+)
+def test_patch_size_must_divide_the_image(name: str, fits: str) -> None:
     model = small_model(name, patch_size=5)
-    with pytest.raises(ValueError, match=r"model.patch_size 5.*32x32.*\[2, 4, 8"):
+    with pytest.raises(ValueError, match=f"model.patch_size 5.*32x32.*{fits}"):
         jax.eval_shape(lambda: model.init(jax.random.key(0), (32, 32, 3)))
+
+
+def test_patchnet_sees_neither_a_smooth_ground_nor_contrast() -> None:
+    rng = np.random.default_rng(0)
+    shape = np.zeros((1, 32, 32, 3), np.float32)
+    shape[0, 8:20, 14:18] = 1.0
+    ground = np.linspace(0, 1, 32, dtype=np.float32)[None, :, None, None]
+    ground = ground * rng.normal(size=3).astype(np.float32)
+    seen = local_contrast(jnp.asarray(shape), 4.0)
+    other = local_contrast(jnp.asarray(5 * shape + ground), 4.0)
+    inner = np.s_[:, 8:-8, 8:-8]  # at the border the Gaussian is cut
+    assert jnp.abs(seen - other)[inner].max() < 0.1 * jnp.abs(seen).max()
+    np.testing.assert_allclose(jnp.mean(seen**2), 1, atol=0.05)

@@ -142,12 +142,12 @@ def test_step_without_neighbors_is_info_nce(mesh_of):
 
     @jax.jit
     def expected(state, batch):
-        view1, view2 = two_views(batch, state.step, config=config, mesh=mesh)
-        target1, target2, _ = targets(model, state, view1, view2)
+        views = two_views(batch, state.step, config=config, mesh=mesh)
+        (target1, target2), _ = targets(model, state, views)
         (_, z1), stats = project_and_predict(
-            model, state.params, state.batch_stats, view1
+            model, state.params, state.batch_stats, views[0]
         )
-        (_, z2), _ = project_and_predict(model, state.params, stats, view2)
+        (_, z2), _ = project_and_predict(model, state.params, stats, views[1])
         both = info_nce(z1, target2, temperature=tau)
         both += info_nce(z2, target1, temperature=tau)
         return both / 2
@@ -165,7 +165,7 @@ def test_pushed_views_are_view_major(mesh_of, which):
     dim = config.model.embedding_dim
     target1 = jnp.full((config.batch_size, dim), 1.0)
     target2 = jnp.full((config.batch_size, dim), 2.0)
-    queue = push_views(state, target1, target2, batch, config=config, mesh=mesh)
+    queue = push_views(state, (target1, target2), batch, config=config, mesh=mesh)
     pushed = queue.keys[queue.pushed_at >= 0, 0].tolist()
     first = [1.0] * config.batch_size if which == "both" else []
     assert pushed == first + [2.0] * config.batch_size
