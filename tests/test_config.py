@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from snclr_jax.configs import base, digits
+from snclr_jax.configs import base, cifar10, digits, folder
 
 from snclr_jax.config import check_against_data, check_config
 
@@ -84,3 +84,9 @@ def test_variants_are_reached_through_the_recipe():
     assert digits.get_config("debug").epochs == 1
     with pytest.raises(ValueError, match="variant 'fast'"):
         digits.get_config("fast")
+
+
+@pytest.mark.parametrize("recipe", [cifar10, digits, folder])
+@pytest.mark.parametrize("variant", ["", *base.VARIANTS[1:]])
+def test_every_recipe_is_accepted_in_every_variant(recipe, variant):
+    check_config(recipe.get_config(variant), devices=8)

@@ -1,0 +1,81 @@
+"""Digits: SNCLR and its alternatives, same recipe, side by side.
+
+    python benchmarks/digits.py final            # 3 seeds, scored on the test digits
+    python benchmarks/digits.py choices          # 1 seed, on held-back training digits
+
+Every run is a fresh process of the command line; finished ones are not repeated. Prints
+a Markdown table, whose rows belong in benchmarks/RESULTS.md with hardware and date.
+"""
+
+from __future__ import annotations
+
+import json
+import statistics
+import subprocess
+import sys
+from pathlib import Path
+
+RUNS = Path("runs/benchmarks/digits")
+FINAL = {"SNCLR (the recipe)": [], "K = 0 (InfoNCE)": ["queue.k=0"]}
+CHOICES = FINAL | {
+    "soft cross-entropy": ["loss.form=soft_cross_entropy"],
+    "linear attention": ["attention.kind=linear"],
+    "attention temperature 1": ["attention.temperature=1.0"],
+    "own views allowed": ["queue.exclude_same_image=False"],
+    "both views pushed": ["queue.push=both"],
+    "decoupled": ["loss.decoupled=True"],
+    "no warm-up of neighbors": ["loss.neighbor_warmup_epochs=0.0"],
+    "EMA 0.99": ["ema.momentum=0.99"],
+    "loss temperature 0.2": ["loss.temperature=0.2"],
+}
+
+
+def run(name: str, settings: list[str], seed: int) -> dict[str, float]:
+    """Trains once, or reads what an earlier call left, and returns the summary."""
+    folder = "".join(c if c.isalnum() else "-" for c in name)
+    workdir = RUNS / f"{folder}-{seed}"
+    summary = workdir / "summary.json"
+    if not summary.exists():
+        command = [
+            Path(sys.executable).with_name("snclr"),
+            "train",
+            "--config=configs/digits.py",
+            f"--workdir={workdir}",
+            f"--config.seed={seed}",
+            *(f"--config.{setting}" for setting in settings),
+        ]
+        subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
+    return json.loads(summary.read_text())
+
+
+def main() -> None:
+    what = sys.argv[1] if len(sys.argv) == 2 else ""
+    if what not in ("final", "choices"):
+        sys.exit(__doc__)
+    final = what == "final"
+    print("| run | kNN % by seed | median | training s | images/s |")
+    print("|---|---|---|---|---|")
+    for name, settings in (FINAL if final else CHOICES).items():
+        held_back = [] if final else ["data.holdback=2000"]
+        summaries = [
+            run(f"{what} {name}", settings + held_back, seed)
+            for seed in (range(3) if final else range(1))
+        ]
+        accuracy = [each["knn_trained"] for each in summaries]
+        seconds = statistics.median(each["train_seconds"] for each in summaries)
+        rate = statistics.median(each["images_per_second"] for each in summaries)
+        by_seed = ", ".join(f"{each:.1f}" for each in accuracy)
+        print(
+            f"| {name} | {by_seed} | {statistics.median(accuracy):.1f} | "
+            f"{seconds:.0f} | {rate:.0f} |",
+            flush=True,
+        )
+    first = summaries[0]
+    print(
+        f"| raw pixels | {first['knn_raw_pixels']:.1f} | | | |\n"
+        f"| untrained encoder | {first['knn_untrained']:.1f} | | | |"
+    )
+
+
+if __name__ == "__main__":
+    main()
