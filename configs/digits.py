@@ -12,7 +12,6 @@ choices were made on 2,000 held-back training pictures (data.holdback=2000).
 from __future__ import annotations
 
 from ml_collections import ConfigDict
-
 from snclr_jax.configs import base
 
 

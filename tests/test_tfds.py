@@ -10,10 +10,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 import tensorflow_datasets as tfds
+import tiny
 from PIL import Image
 
 from snclr_jax.data.pipeline import train_batches
 from snclr_jax.data.tfds_source import open_tfds
+from snclr_jax.train import train
 
 
 class TinyShapes(tfds.core.GeneratorBasedBuilder):
@@ -147,3 +149,18 @@ def test_damaged_files_are_named(data_dir, tmp_path):
     for read in (train.images, lambda: train.labels):
         with pytest.raises(ValueError, match="split train cannot be read.*again"):
             read()
+
+
+def test_a_prepared_set_trains_end_to_end(data_dir, tmp_path):
+    config = tiny.config(
+        batch_size=8,
+        epochs=2,
+        data__name="tfds",
+        data__tfds_name="tiny_shapes",
+        data__path=str(data_dir),
+        data__resident=False,
+        data__num_workers=1,
+    )
+    assert train(config, str(tmp_path)).step == 2
+    summary = json.loads((tmp_path / "summary.json").read_text())
+    assert {"knn_raw_pixels", "knn_untrained", "knn_trained"} <= summary.keys()

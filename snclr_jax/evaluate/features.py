@@ -16,6 +16,7 @@ from snclr_jax.data.pipeline import eval_batches
 from snclr_jax.models import Model
 from snclr_jax.partition import place_batch, replicated
 
+RAW_PIXELS_SIZE = 32
 Encode = Callable[[Any, Any, Array], Array]
 
 
@@ -33,11 +34,20 @@ def make_encode(model: Model, config, mesh: Mesh) -> Encode:
 
 
 def make_raw_pixels(config, mesh: Mesh) -> Encode:
-    """Returns an `encode` without a network: the prepared pixels as (b, s s 3)."""
+    """Returns an `encode` without a network: the prepared pixels, as (b, s s 3).
+
+    Larger views are shrunk to `RAW_PIXELS_SIZE`, so that the
+    pixels of a large set fit into memory.
+    """
+    size = min(config.augment.size, RAW_PIXELS_SIZE)
 
     def encode(params, batch_stats, images: Array) -> Array:
         del params, batch_stats
-        return _prepare(images, config).reshape(images.shape[0], -1)
+        count = images.shape[0]
+        small = jax.image.resize(
+            _prepare(images, config), (count, size, size, 3), "linear"
+        )
+        return small.reshape(count, -1)
 
     return jax.jit(encode, out_shardings=replicated(mesh))
 
