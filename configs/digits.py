@@ -1,7 +1,7 @@
 """The embedded default: handwritten digits as colored pictures, minutes on a CPU.
 
-scikit-learn's 1,797 digits, each drawn several times in random size, place, rotation and
-colors; train and test share no original. Nothing is downloaded.
+scikit-learn's 1,797 digits, each drawn several times in random size, place, rotation
+and colors; train and test share no original. Nothing is downloaded.
 
     snclr train --config=configs/digits.py
 

@@ -84,6 +84,30 @@ def extract_features(
     return np.concatenate(features)
 
 
+def labelled_features(
+    encode: Encode,
+    params: Any,
+    batch_stats: Any,
+    train: Split,
+    test: Split,
+    *,
+    batch_size: int,
+    mesh: Mesh,
+) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+    """Returns training features and labels, then test features and labels.
+
+    They are the leading arguments of `knn_accuracy` and `linear_probe`; the arguments
+    here are those of `extract_features`.
+    """
+    of_train, of_test = (
+        extract_features(
+            encode, params, batch_stats, split, batch_size=batch_size, mesh=mesh
+        )
+        for split in (train, test)
+    )
+    return of_train, train.labels, of_test, test.labels
+
+
 def _prepare(images: Array, config) -> Array:
     view = center_view(images, size=config.augment.size)
     return normalize(view, config.data.mean, config.data.std)

@@ -7,7 +7,7 @@ from jax.sharding import Mesh
 
 from snclr_jax.data import Data, Split
 from snclr_jax.evaluate.features import (
-    extract_features,
+    labelled_features,
     make_encode,
     make_raw_pixels,
 )
@@ -47,25 +47,16 @@ class OnlineKnn:
 
     def _accuracy(self, encode, params, batch_stats) -> float:
         settings = self._config.evaluate
-        train, test = (
-            extract_features(
-                encode,
-                params,
-                batch_stats,
-                split,
-                batch_size=settings.batch_size,
-                mesh=self._mesh,
-            )
-            for split in (self._train, self._test)
+        features = labelled_features(
+            encode,
+            params,
+            batch_stats,
+            self._train,
+            self._test,
+            batch_size=settings.batch_size,
+            mesh=self._mesh,
         )
-        return knn_accuracy(
-            train,
-            self._train.labels,
-            test,
-            self._test.labels,
-            k=settings.k,
-            temperature=settings.temperature,
-        )
+        return knn_accuracy(*features, k=settings.k, temperature=settings.temperature)
 
 
 def encoder_of(state: TrainState, network: str) -> tuple[dict, dict]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 from pathlib import Path
 
@@ -10,7 +11,7 @@ import ml_collections
 
 from snclr_jax.checkpoint import Checkpoints, read_config
 from snclr_jax.data import open_data
-from snclr_jax.evaluate.features import extract_features, make_encode
+from snclr_jax.evaluate.features import labelled_features, make_encode
 from snclr_jax.evaluate.knn import knn_accuracy
 from snclr_jax.evaluate.linear import linear_probe
 from snclr_jax.evaluate.online import encoder_of
@@ -48,23 +49,20 @@ def evaluate(workdir: str) -> dict[str, float]:
     optimizer = make_optimizer(
         config, learning_rate(config, data.train.size // config.batch_size)
     )
-    checkpoints = Checkpoints(workdir)
-    state = checkpoints.restore_state(init_train_state(model, optimizer, config, mesh))
+    state = init_train_state(model, optimizer, config, mesh)
+    with contextlib.closing(Checkpoints(workdir)) as checkpoints:
+        state = checkpoints.restore_state(state)
     params, batch_stats = encoder_of(state, config.evaluate.network)
-    encode = make_encode(model, config, mesh)
-    train, test = (
-        extract_features(
-            encode,
-            params,
-            batch_stats,
-            split,
-            batch_size=config.evaluate.batch_size,
-            mesh=mesh,
-        )
-        for split in (data.train, data.test)
-    )
-    features = train, data.train.labels, test, data.test.labels
     settings = config.evaluate
+    features = labelled_features(
+        make_encode(model, config, mesh),
+        params,
+        batch_stats,
+        data.train,
+        data.test,
+        batch_size=settings.batch_size,
+        mesh=mesh,
+    )
     accuracy = knn_accuracy(*features, k=settings.k, temperature=settings.temperature)
     linear = linear_probe(*features)
     result = {
