@@ -109,7 +109,22 @@ class PendingMetrics:
 
 
 class Progress:
-    """A progress bar on a terminal, plain lines elsewhere."""
+    """A line of metrics every interval, and on a terminal a bar with the time left."""
+
+    SHOWN = (
+        ("loss", "loss", ".3f"),
+        ("w", "positiveness_mean", ".2f"),
+        ("max", "positiveness_max", ".2f"),
+        ("entropy", "positiveness_entropy", ".2f"),
+        ("similarity", "neighbor_similarity", ".2f"),
+        ("age", "neighbor_age", ".0f"),
+        ("purity", "neighbor_purity", ".2f"),
+        ("std", "feature_std", ".2f"),
+        ("gradient", "gradient_norm", ".2g"),
+        ("lr", "learning_rate", ".2g"),
+        ("ema", "ema_momentum", ".4f"),
+        ("images/s", "images_per_second", ".0f"),
+    )
 
     def __init__(self, total_steps: int, first_step: int) -> None:
         self._bar = tqdm(
@@ -125,22 +140,14 @@ class Progress:
         self._bar.update()
 
     def show(self, step: int, scalars: dict[str, float]) -> None:
-        """Shows an interval's metrics beside the bar, or as a line."""
+        """Prints an interval's metrics."""
         shown = " ".join(
             f"{label} {scalars[name]:{form}}"
-            for label, name, form in (
-                ("loss", "loss", ".3f"),
-                ("purity", "neighbor_purity", ".2f"),
-                ("std", "feature_std", ".2f"),
-                ("lr", "learning_rate", ".2g"),
-                ("images/s", "images_per_second", ".0f"),
-            )
+            for label, name, form in self.SHOWN
             if name in scalars
         )
-        if self._bar.disable:
-            self.say(f"step {step}/{self._bar.total} {shown}")
-        else:
-            self._bar.set_postfix_str(shown)
+        self.say(f"step {step} {shown}")
+        self._bar.set_postfix_str(f"{scalars['images_per_second']:.0f} images/s")
 
     def say(self, text: str) -> None:
         """Prints a line above the bar."""
