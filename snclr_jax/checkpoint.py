@@ -17,6 +17,7 @@ import orbax.checkpoint as ocp
 from snclr_jax.train_state import TrainState
 
 CONFIG_FILE = "config.json"
+FOLDER = "checkpoints"
 # Sections that may change between a run and its continuation: they do not enter the
 # training step.
 FREE_SECTIONS = ("log", "checkpoint", "evaluate")
@@ -31,7 +32,7 @@ class Checkpoints:
     """
 
     def __init__(self, workdir: str | Path, *, keep: int = 1) -> None:
-        self._folder = Path(workdir).absolute() / "checkpoints"
+        self._folder = Path(workdir).absolute() / FOLDER
         self._manager = ocp.CheckpointManager(
             self._folder,
             options=ocp.CheckpointManagerOptions(
@@ -117,7 +118,7 @@ def claim_workdir(config, workdir: str | Path) -> None:
     """Writes the config into the workdir, or checks it against the one there.
 
     Raises:
-      ValueError: where the workdir holds a run of another config.
+      ValueError: where the workdir holds a run of another or of an unknown config.
     """
     path = Path(workdir) / CONFIG_FILE
     ours = json.loads(config.to_json())
@@ -133,6 +134,11 @@ def claim_workdir(config, workdir: str | Path) -> None:
                 f"{workdir} holds a run of another config: {'; '.join(differing)}. Use "
                 "the same config to continue it, or another --workdir"
             )
+    elif any(path.parent.glob(f"{FOLDER}/[0-9]*")):
+        raise ValueError(
+            f"{workdir} holds checkpoints but no {CONFIG_FILE}, so what they belong to "
+            "is unknown; restore that file, or use another --workdir"
+        )
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_suffix(".tmp")
     temporary.write_text(json.dumps(ours, indent=2))

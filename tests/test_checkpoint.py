@@ -87,3 +87,8 @@ def test_a_workdir_belongs_to_one_config(tmp_path):
     claim_workdir(tiny.config(log__every_steps=7), tmp_path / "run")
     with pytest.raises(ValueError, match="config.loss.temperature is 0.3, the run"):
         claim_workdir(tiny.config(loss__temperature=0.3), tmp_path / "run")
+
+
+def test_checkpoints_without_their_config_are_not_continued(saved):
+    with pytest.raises(ValueError, match="holds checkpoints but no config.json"):
+        claim_workdir(tiny.config(), saved[0])
