@@ -50,8 +50,8 @@ def positiveness(
     Example:
       >>> anchor = jnp.array([[1.0, 0.0]])
       >>> keys = jnp.array([[[1.0, 0.0], [0.0, 1.0]]])
-      >>> positiveness(anchor, keys).round(2)
-      Array([[0.73, 0.27]], dtype=float32)
+      >>> [f"{weight:.3f}" for weight in positiveness(anchor, keys)[0]]
+      ['0.731', '0.269']
     """
     logits = jnp.einsum(
         "bd,bkd->bk", anchor, neighbor_keys, precision=jax.lax.Precision.HIGHEST
