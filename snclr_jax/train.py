@@ -192,7 +192,9 @@ class Loop:
         """Evaluates, saves or stops where one of them is due after this step."""
         last = step == self.total_steps
         evaluates = last or (self.evaluate_every and step % self.evaluate_every == 0)
-        saves = last or stop or step % self.config.checkpoint.every_steps == 0
+        # Read once: a signal that comes while this runs is for the next step.
+        stops = stop[0] if stop and not last else None
+        saves = last or stops or step % self.config.checkpoint.every_steps == 0
         if not (evaluates or saves):
             return
         # Also the check that what is about to be saved is finite.
@@ -203,13 +205,13 @@ class Loop:
             self.progress.say(f"step {step}: kNN {accuracy:.2f}%")
         if saves:
             self.checkpoints.save(state, self.feed.batches, self.clock.totals())
-        if stop and not last:
+        if stops:
             self.checkpoints.wait()
             self.progress.say(
-                f"stopped by {signal.Signals(stop[0]).name} and saved step {step} in "
+                f"stopped by {signal.Signals(stops).name} and saved step {step} in "
                 f"{self.workdir}; the same command continues from there"
             )
-            raise Interrupted(128 + stop[0])
+            raise Interrupted(128 + stops)
         self.clock.start()
 
     def _report(self) -> None:
