@@ -90,7 +90,7 @@ def check_against_data(config, images: int) -> None:
         )
 
 
-def get(config, field: str):
+def _get(config, field: str):
     """Returns the value at a dotted path."""
     for name in field.split("."):
         config = config[name]
@@ -99,9 +99,9 @@ def get(config, field: str):
 
 def _check_values(config) -> None:
     for field, choices in _CHOICES.items():
-        if get(config, field) not in choices:
+        if _get(config, field) not in choices:
             raise ValueError(
-                f"{field} {get(config, field)!r} is unknown; use one of {choices}"
+                f"{field} {_get(config, field)!r} is unknown; use one of {choices}"
             )
     rules = (
         (_AT_LEAST_ONE, lambda value: value >= 1, "at least 1"),
@@ -111,8 +111,8 @@ def _check_values(config) -> None:
     )
     for fields, holds, rule in rules:
         for field in fields:
-            if not holds(get(config, field)):
-                raise ValueError(f"{field} {get(config, field)} must be {rule}")
+            if not holds(_get(config, field)):
+                raise ValueError(f"{field} {_get(config, field)} must be {rule}")
 
 
 def _check_view(name: str, view) -> None:

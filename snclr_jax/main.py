@@ -69,7 +69,7 @@ def _train() -> None:
     from snclr_jax.train import train
 
     name = Path(config_flags.get_config_filename(flags.FLAGS["config"])).stem
-    train(_CONFIG.value, _WORKDIR.value or f"runs/{name.split(':')[0]}")
+    train(_CONFIG.value, _WORKDIR.value or f"runs/{name}")
 
 
 def _evaluate() -> None:

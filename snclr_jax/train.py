@@ -262,9 +262,7 @@ def _baseline(knn: OnlineKnn, state: TrainState, workdir: str) -> dict[str, floa
     }
 
 
-def _summarize(
-    workdir: str, baseline: dict[str, float], clock: Clock
-) -> dict[str, float]:
+def _summarize(workdir: str, baseline: dict[str, float], clock: Clock) -> None:
     """Writes and prints `summary.json`: accuracies in percent, and the time."""
     scores = [line["knn"] for line in read_metrics(workdir) if "knn" in line]
     summary = dict(baseline)
@@ -275,7 +273,6 @@ def _summarize(
     if jax.process_index() == 0:
         (Path(workdir) / SUMMARY_FILE).write_text(json.dumps(summary, indent=2) + "\n")
         print(_sentence(summary))
-    return summary
 
 
 def _sentence(summary: dict[str, float]) -> str:
