@@ -151,7 +151,15 @@ def _queue() -> ConfigDict:
     queue.size = 4096
     # K, neighbors per image; 0 is InfoNCE.
     queue.k = 5
+    # How keys are stored: "float32", or "bfloat16" for half the memory (products are
+    # still summed in float32).
     queue.dtype = "float32"
+    # "exact", or "approx": on TPUs faster, with the recall that is asked for below;
+    # what it reaches is reported as the metric search_recall.
+    queue.search = "exact"
+    queue.recall = 0.95
+    # Most entries of any intermediate array of search and loss on a device.
+    queue.block = 2**22
     # 1: one global queue. n: n separate rings, as the authors' one per device.
     queue.banks = 1
     # An earlier view of the same image is never its neighbor.

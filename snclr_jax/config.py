@@ -8,6 +8,7 @@ _CHOICES = {
     "data.name": ("digits", "folder", "tfds"),
     "model.dtype": ("float32", "bfloat16", "float64"),
     "queue.dtype": ("float32", "bfloat16", "float64"),
+    "queue.search": ("exact", "approx"),
     "queue.push": ("second", "both"),
     "attention.kind": ("cosine", "linear"),
     "loss.form": FORMS,
@@ -23,6 +24,7 @@ _AT_LEAST_ONE = (
     "model.patch_size",
     "model.embedding_dim",
     "queue.banks",
+    "queue.block",
     "log.every_steps",
     "checkpoint.every_steps",
     "checkpoint.keep",
@@ -51,7 +53,13 @@ _NOT_NEGATIVE = (
     "optim.trust_coefficient",
     "evaluate.every_epochs",
 )
-_SHARES = ("ema.momentum", "optim.momentum", "optim.beta1", "optim.beta2")
+_SHARES = (
+    "queue.recall",
+    "ema.momentum",
+    "optim.momentum",
+    "optim.beta1",
+    "optim.beta2",
+)
 _VIEW_SHARES = ("flip", "jitter", "grayscale", "blur", "solarize")
 _VIEW_STRENGTHS = ("brightness", "contrast", "saturation", "hue")
 

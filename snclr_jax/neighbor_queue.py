@@ -206,7 +206,6 @@ def push(
     step: Array | int,
     banks: int = 1,
     first_row: Array | int = 0,
-    size: int | None = None,
 ) -> NeighborQueue:
     """Writes the newest target projections over the oldest rows.
 
@@ -216,14 +215,14 @@ def push(
     To push both views, push one after the other with the same `step`.
 
     Args:
-      queue: the ring, or the contiguous share of it that one device owns.
+      queue: the ring. One device may pass its contiguous share of the keys, with the
+        ids and ages of all rows.
       keys: (b, d) unit rows, in the order of the global batch.
       image_id: (b,) int32, -1 where unknown.
       step: the training step, kept as the age of the rows.
       banks: n; the batch is split into n contiguous shares, one for each bank.
-      first_row: the global number of the first row in `queue`; rows that `queue` does
-        not own are left to their owners.
-      size: q of the whole ring, where `queue` is only a share of it.
+      first_row: the row of the ring that `queue.keys` begins with; keys of other rows
+        are left to their owners.
 
     Returns:
       The queue after the push, its cursor advanced by b / n.
@@ -241,8 +240,7 @@ def push(
             f"image_id of shape {image_id.shape} does not fit keys of shape "
             f"{keys.shape}"
         )
-    owned = queue.keys.shape[0]
-    size = owned if size is None else size
+    owned, size = queue.keys.shape[0], queue.image_id.shape[0]
     if size == 0:
         return queue
     batch = keys.shape[0]
@@ -251,18 +249,19 @@ def push(
     bank = bank_of(batch, banks, "the batch")
     within = jnp.arange(batch, dtype=jnp.int32) - bank * pushed_per_bank
     row = bank * rows_per_bank + (queue.cursor + within) % rows_per_bank
-    target = row - first_row
     # Where a bank receives more than it can hold, only its last keys are written, so
-    # that no row is written twice. Rows owned elsewhere fall off the end ("drop").
+    # that no row is written twice. Other rows fall off the end ("drop").
     stays = within >= pushed_per_bank - rows_per_bank
-    target = jnp.where(stays & (target >= 0), target, owned)
+    own = row - first_row
+    own = jnp.where(stays & (own >= 0), own, owned)
+    row = jnp.where(stays, row, size)
 
-    def write(old: Array, new: Array) -> Array:
-        return old.at[target].set(new.astype(old.dtype), mode="drop")
+    def write(old: Array, place: Array, new: Array) -> Array:
+        return old.at[place].set(new.astype(old.dtype), mode="drop")
 
     return NeighborQueue(
-        keys=write(queue.keys, keys),
-        image_id=write(queue.image_id, image_id),
-        pushed_at=write(queue.pushed_at, jnp.broadcast_to(step, (batch,))),
+        keys=write(queue.keys, own, keys),
+        image_id=write(queue.image_id, row, image_id),
+        pushed_at=write(queue.pushed_at, row, jnp.broadcast_to(step, (batch,))),
         cursor=(queue.cursor + pushed_per_bank) % rows_per_bank,
     )

@@ -10,7 +10,7 @@ import numpy as np
 from jax.sharding import AxisType, Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
 
-from snclr_jax.fused_loss import AXIS, QUEUE_SPEC
+from snclr_jax.sharded_queue import AXIS, QUEUE_SPEC
 
 
 def make_mesh(devices: Sequence[jax.Device] | None = None) -> Mesh:

@@ -18,12 +18,13 @@ from jax import Array
 from jax.sharding import Mesh
 
 from snclr_jax.augment import augment_batch, normalize
-from snclr_jax.fused_loss import Loss, push_targets, search_and_loss
+from snclr_jax.fused_loss import Loss, search_and_loss
 from snclr_jax.models import Model, target_subset
 from snclr_jax.neighbor_queue import NeighborQueue, Neighbors
 from snclr_jax.optim import learning_rate
 from snclr_jax.partition import over_batch, replicated, state_shardings
 from snclr_jax.schedules import ema_momentum, linear_warmup
+from snclr_jax.sharded_queue import push_targets
 from snclr_jax.train_state import TrainState
 
 Metrics = dict[str, Array]
@@ -288,6 +289,9 @@ def describe(
         "neighbor_age": mean_over_found(step - neighbors.pushed_at),
         "neighbors_found": jnp.sum(valid) / valid.size,
     }
+    if directions[0].loss.recall is not None:
+        recalls = [each.loss.recall for each in directions]
+        metrics["search_recall"] = jnp.mean(jnp.stack(recalls))
     if batch.labels is not None:
         image_id = jnp.concatenate([batch.image_id, batch.image_id])
         same = batch.labels[neighbors.image_id] == batch.labels[image_id][:, None]

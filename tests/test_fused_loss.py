@@ -10,16 +10,20 @@ import oracle
 import pytest
 
 from snclr_jax import losses
-from snclr_jax.fused_loss import push_targets, search_and_loss
+from snclr_jax.fused_loss import search_and_loss
 from snclr_jax.neighbor_queue import find_neighbors, init_queue, push
+from snclr_jax.sharded_queue import push_targets
 
 B, Q, D = 16, 32, 8
 
 
-def config_of(k=5, banks=1, form="paper", tau=0.2, decoupled=False, exclude=True):
+def config_of(
+    k=5, banks=1, form="paper", tau=0.2, decoupled=False, exclude=True, **queue
+):
+    queue = {"k": k, "banks": banks, "exclude_same_image": exclude} | queue
     return ml_collections.ConfigDict(
         {
-            "queue": {"k": k, "banks": banks, "exclude_same_image": exclude},
+            "queue": {"search": "exact", "recall": 0.9, "block": 1024} | queue,
             "loss": {"form": form, "temperature": tau, "decoupled": decoupled},
             "attention": {"temperature": 0.5, "gamma": 1.5, "threshold": 0.1},
         }
@@ -68,6 +72,9 @@ CASES = {
     "low temperature": config_of(tau=0.01),
     "no neighbors": config_of(k=0),
     "more than a device owns": config_of(k=12),
+    "smallest blocks": config_of(block=1),
+    "smallest blocks, decoupled": config_of(block=1, decoupled=True, banks=2),
+    "approximate": config_of(search="approx"),
 }
 
 
@@ -123,3 +130,39 @@ def test_sharded_push_is_the_plain_push(mesh_of, banks, batch):
         queue = push(queue, keys, image_id=image_id, step=step, banks=banks)
         sharded = push_sharded(sharded, keys, image_id, jnp.int32(step))
         jax.tree.map(np.testing.assert_array_equal, sharded, queue)
+
+
+def test_nothing_larger_than_a_block_exists(mesh_of):
+    """Of all arrays in the program, loops included, none holds more than a block."""
+    b, q, k, d, block = 128, 4096, 16, 32, 2**14
+    config = config_of(k=k, block=block)
+    queue = init_queue(q, d)
+
+    def loss(z, y, queue, t, image_id):
+        return search_and_loss(
+            queue, z, y, t, image_id, config=config, mesh=mesh_of(1)
+        )[0].value
+
+    rows = jnp.zeros((b, d))
+    program = jax.make_jaxpr(jax.grad(loss, (0, 1)))(
+        rows, rows, queue, rows, jnp.zeros((b,), jnp.int32)
+    )
+    largest = max(
+        variable.aval.size
+        for jaxpr in jaxprs(program.jaxpr)
+        for equation in jaxpr.eqns
+        for variable in equation.outvars
+        if variable.aval.shape != (q, d)
+    )
+    assert block // 4 <= largest <= block < min(b * q, b * b * k, b * k * d)
+
+
+def jaxprs(jaxpr):
+    """Yields a jaxpr and all jaxprs inside of its equations."""
+    yield jaxpr
+    for equation in jaxpr.eqns:
+        for value in jax.tree.leaves(
+            list(equation.params.values()), is_leaf=lambda leaf: hasattr(leaf, "eqns")
+        ):
+            if hasattr(value, "eqns"):
+                yield from jaxprs(getattr(value, "jaxpr", value))

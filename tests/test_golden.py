@@ -15,9 +15,10 @@ import numpy as np
 import pytest
 
 from snclr_jax import losses
-from snclr_jax.fused_loss import push_targets, search_and_loss
+from snclr_jax.fused_loss import search_and_loss
 from snclr_jax.neighbor_queue import NeighborQueue, find_neighbors, push
 from snclr_jax.partition import make_mesh
+from snclr_jax.sharded_queue import push_targets
 
 GOLDEN = sorted((Path(__file__).parent / "golden").glob("*.npz"))
 
@@ -55,6 +56,8 @@ def authors_config(meta):
                 "k": meta["k"],
                 "banks": meta["world"],
                 "exclude_same_image": True,
+                "search": "exact",
+                "block": 2**21,
             },
             "loss": {
                 "form": "soft_cross_entropy",

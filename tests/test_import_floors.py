@@ -13,7 +13,10 @@ FLOORS = [
     {
         "neighbor_queue",
         "losses",
+        "blockwise_loss",
+        "blockwise_search",
         "fused_loss",
+        "sharded_queue",
         "augment",
         "schedules",
         "config",
@@ -21,7 +24,7 @@ FLOORS = [
     {"models"},
     {"partition", "optim", "train_state", "train_step"},
     {"data", "checkpoint", "metrics"},
-    {"evaluate"},
+    {"evaluate", "preflight"},
     {"train"},
     {"main"},
 ]

@@ -55,11 +55,13 @@ def test_banks_are_separate_rings():
 
 def test_a_share_of_the_ring_takes_only_its_own_rows():
     whole = push_numbers(init_queue(8, 4), range(6), step=0)
-    share = init_queue(4, 4)
+    empty = init_queue(8, 4)
     for first_row in (0, 4):
-        got = push_numbers(share, range(6), step=0, first_row=first_row, size=8)
         rows = slice(first_row, first_row + 4)
-        assert got.image_id.tolist() == whole.image_id[rows].tolist()
+        share = empty.replace(keys=empty.keys[rows])
+        got = push_numbers(share, range(6), step=0, first_row=first_row)
+        assert got.keys.tolist() == whole.keys[rows].tolist()
+        assert got.image_id.tolist() == whole.image_id.tolist()
 
 
 def test_neighbors_are_those_of_the_loop(rng):
