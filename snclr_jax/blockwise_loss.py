@@ -17,6 +17,9 @@ from jax import Array
 
 from snclr_jax.neighbor_queue import similarities
 
+# More rows in one product are not faster, and the last block wastes more.
+MOST_ROWS = 1024
+
 
 class RowList(NamedTuple):
     """The rows that enter the denominators, each listed once.
@@ -157,7 +160,7 @@ def _log_sum_exp_and_mean(query, keys, listed, temperature, block):
     """Returns log_sum_exp (b,) and the mean row (b, d) under its softmax."""
     batch, size = query.shape[0], listed.row.shape[0]
     # Logits, masked logits, exponentials and, where rows are excluded, counts.
-    width = max(1, min(size, block // (4 * batch)))
+    width = max(1, min(size, block // (4 * batch), MOST_ROWS))
     padded = -(-size // width) * width
     row, multiplicity = (
         jnp.pad(each, (0, padded - size)) for each in (listed.row, listed.multiplicity)
