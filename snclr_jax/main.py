@@ -8,9 +8,10 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
+from typing import NoReturn
 
 from absl import app, flags, logging
-from ml_collections import config_flags
+from ml_collections import ConfigDict, config_flags
 
 from snclr_jax.metrics import NonFiniteError
 
@@ -25,6 +26,12 @@ snclr: contrastive pretraining of visual encoders with soft neighbors, in JAX
       Scores the newest checkpoint of a run: kNN and a linear probe on frozen
       features. Writes DIR/evaluation.json.
 
+  snclr preflight --config=FILE[:VARIANT] [--topology=SLICE] [--images=N]
+      Compiles the training step and prints the memory, work, communication and time
+      that it needs. SLICE is a TPU slice such as v5e:8x8, compiled for without a
+      TPU; left out, the devices here. N training images are assumed where the data
+      are elsewhere. Exits with 1 where the step does not fit.
+
 VARIANT is debug (a minute on a CPU), paper or authors (their choices, configs/base.py).
 Every field of configs/base.py can be set:
 
@@ -35,10 +42,12 @@ Every field of configs/base.py can be set:
 
 Ctrl-C and SIGTERM save; the same command continues where it stopped.
 """
-COMMANDS = ("train", "evaluate")
+COMMANDS = ("train", "evaluate", "preflight")
 
 _CONFIG = config_flags.DEFINE_config_file("config", None, "Recipe, see configs/.")
 _WORKDIR = flags.DEFINE_string("workdir", None, "Folder of the run.")
+_TOPOLOGY = flags.DEFINE_string("topology", None, "TPU slice, such as v5e:8x8.")
+_IMAGES = flags.DEFINE_integer("images", None, "Training images.", lower_bound=1)
 
 
 def run() -> None:
@@ -58,18 +67,17 @@ def main(arguments: list[str]) -> None:
     if command not in COMMANDS or len(arguments) > 2:
         _fail(f"{' '.join(arguments[1:])!r} is not a command; use one of {COMMANDS}")
     try:
-        {"train": _train, "evaluate": _evaluate}[command]()
+        {"train": _train, "evaluate": _evaluate, "preflight": _preflight}[command]()
     except (ValueError, NonFiniteError, OSError) as error:
         _fail(str(error))
 
 
 def _train() -> None:
-    if _CONFIG.value is None:
-        _fail("train needs --config=FILE, for example --config=configs/digits.py")
+    config = _config("train")
     from snclr_jax.train import train
 
     name = Path(config_flags.get_config_filename(flags.FLAGS["config"])).stem
-    train(_CONFIG.value, _WORKDIR.value or f"runs/{name}")
+    train(config, _WORKDIR.value or f"runs/{name}")
 
 
 def _evaluate() -> None:
@@ -78,6 +86,22 @@ def _evaluate() -> None:
     from snclr_jax.evaluate.run import evaluate
 
     evaluate(_WORKDIR.value)
+
+
+def _preflight() -> None:
+    config = _config("preflight")
+    from snclr_jax.preflight import DoesNotFit, preflight
+
+    try:
+        preflight(config, topology=_TOPOLOGY.value, images=_IMAGES.value)
+    except DoesNotFit as error:
+        _fail(str(error), status=1)
+
+
+def _config(command: str) -> ConfigDict:
+    if _CONFIG.value is None:
+        _fail(f"{command} needs --config=FILE, such as --config=configs/digits.py")
+    return _CONFIG.value
 
 
 def _parse(arguments: list[str]) -> list[str]:
@@ -104,9 +128,9 @@ def _explain(arguments: list[str], error: Exception) -> str:
     return lines[-1]
 
 
-def _fail(message: str) -> None:
+def _fail(message: str, *, status: int = 2) -> NoReturn:
     print(f"snclr: {message}", file=sys.stderr)
-    sys.exit(2)
+    sys.exit(status)
 
 
 if __name__ == "__main__":

@@ -1,0 +1,99 @@
+"""Compiling a recipe for a machine before there is one: does it fit, what does it cost.
+
+    snclr preflight --config=configs/imagenet_vit_s16.py --topology=v5e:8x8
+
+`hlo.py` counts what a compiled program does; nothing here runs one.
+"""
+
+from __future__ import annotations
+
+import time
+
+import jax
+from jax.sharding import Mesh
+from ml_collections import ConfigDict
+
+from snclr_jax.config import check_against_data, check_config
+from snclr_jax.partition import make_mesh
+from snclr_jax.preflight.chips import chip_of, slice_devices
+from snclr_jax.preflight.hlo import list_work, summarize
+from snclr_jax.preflight.lower import compile_step, number_of_images
+from snclr_jax.preflight.report import (
+    SCOPES,
+    Memory,
+    advice,
+    cost_lines,
+    estimate,
+    memory_lines,
+    time_lines,
+)
+
+
+class DoesNotFit(Exception):
+    """The step needs more memory than a device has; names the fields to change."""
+
+
+def preflight(
+    config: ConfigDict, *, topology: str | None = None, images: int | None = None
+) -> None:
+    """Compiles the training step of a config and prints what it needs and costs.
+
+    Nothing is allocated, and with a topology no accelerator is needed.
+
+    Args:
+      config: a recipe, see `configs/base.py`.
+      topology: a TPU slice such as "v5e:8x8"; None compiles for the devices here.
+      images: size of the training set; None finds out (see `number_of_images`).
+
+    Raises:
+      ValueError: where a field, the topology or the number of images cannot be used.
+      DoesNotFit: where the step needs more memory than a device has.
+    """
+    mesh = make_mesh(slice_devices(topology) if topology else None)
+    device = mesh.devices.flat[0]
+    chip = chip_of(device)
+    check_config(config, devices=mesh.size)
+    images = number_of_images(config, images)
+    check_against_data(config, images)
+    steps = config.epochs * (images // config.batch_size)
+    print(
+        f"{config.model.name}, batch {config.batch_size}, {config.epochs} epochs of "
+        f"{images} images: {steps} steps on {mesh.size} x {device.device_kind}\n"
+        "compiling the whole training step, every instruction of it scheduled as for "
+        "a run;\nfor 64 chips a ResNet-50 or ViT-S took 6 minutes and 7 GB on 2 cores",
+        flush=True,
+    )
+    started = time.perf_counter()
+    compiled = _compile(config, mesh, images)
+    print(f"compiled in {time.perf_counter() - started:.0f} s")
+
+    memory = Memory.of(compiled)
+    work, notes = list_work(compiled.as_text())
+    lines = [
+        *memory_lines(memory, chip),
+        *cost_lines(summarize(work, notes), summarize(work, notes, SCOPES)),
+    ]
+    if chip:
+        cost_in_time = estimate(work, chip, dtype=config.model.dtype)
+        lines += time_lines(cost_in_time, chip, steps=steps)
+    else:
+        lines += [f"time: no peak numbers are known for {device.device_kind}"]
+    print("\n".join(lines))
+    if chip and memory.peak > chip.memory:
+        reason = f"{memory.peak / 2**30:.1f} GiB of {chip.memory / 2**30:.1f} GiB"
+        raise DoesNotFit(_verdict(reason, config, mesh.size, images))
+
+
+def _compile(config: ConfigDict, mesh: Mesh, images: int) -> jax.stages.Compiled:
+    try:
+        return compile_step(config, mesh, images=images)
+    except jax.errors.JaxRuntimeError as error:
+        if "RESOURCE_EXHAUSTED" not in str(error):
+            raise
+        reason = str(error).split("RESOURCE_EXHAUSTED:")[-1].strip().split("\n")[0]
+        raise DoesNotFit(_verdict(reason, config, mesh.size, images)) from error
+
+
+def _verdict(reason: str, config: ConfigDict, devices: int, images: int) -> str:
+    fields = advice(config, devices=devices, images=images)
+    return f"the step does not fit: {reason.rstrip('.')}; {fields}"

@@ -1,0 +1,137 @@
+"""Peak numbers of accelerators, from their makers, and TPU slices without a TPU."""
+
+from __future__ import annotations
+
+import dataclasses
+import importlib.util
+import os
+import re
+from typing import Any
+
+import jax
+from jax.experimental import topologies
+
+GB, TERA = 1e9, 1e12
+
+
+@dataclasses.dataclass(frozen=True)
+class Chip:
+    """What one device can do at most.
+
+    Attributes:
+      name: for the report.
+      bfloat16, float32: FLOP/s of matrix products; float32 at JAX's default precision
+        (one bfloat16 pass on a TPU, TF32 on a GPU).
+      memory: bytes.
+      memory_bandwidth: bytes/s.
+      network: bytes/s that leave the chip over all its links (half of what is sold as
+        bidirectional).
+      source: of the numbers.
+    """
+
+    name: str
+    bfloat16: float
+    float32: float
+    memory: float
+    memory_bandwidth: float
+    network: float
+    source: str
+
+
+def _tpu(
+    name: str, tera: float, memory: float, bandwidth: float, network: float
+) -> Chip:
+    page = f"cloud.google.com/tpu/docs/{name}"
+    return Chip(
+        f"TPU {name}",
+        tera * TERA,
+        tera * TERA,
+        memory,
+        bandwidth * GB,
+        network * GB,
+        page,
+    )
+
+
+# Interconnect in Gbit/s per chip: v4 2400, v5e 1600, v5p 4800, v6e 3200.
+TPUS = {
+    "v4": _tpu("v4", 275, 32 * 2**30, 1200, 300),
+    "v5e": _tpu("v5e", 197, 16 * 2**30, 819, 200),
+    "v5p": _tpu("v5p", 459, 95 * 2**30, 2765, 600),
+    "v6e": _tpu("v6e", 918, 32 * 2**30, 1600, 400),
+}
+_KIND_OF_TPU = {
+    "TPU v4": "v4",
+    "TPU v5 lite": "v5e",
+    "TPU v5": "v5p",
+    "TPU v6 lite": "v6e",
+}
+# Data sheets of the SXM modules, without sparsity.
+_SHEET = "NVIDIA data sheet, SXM"
+GPUS = {
+    "A100-SXM4-40GB": Chip("A100 40 GB", 312e12, 156e12, 40e9, 1555e9, 300e9, _SHEET),
+    "A100-SXM4-80GB": Chip("A100 80 GB", 312e12, 156e12, 80e9, 2039e9, 300e9, _SHEET),
+    "H100 80GB HBM3": Chip("H100", 989e12, 494e12, 80e9, 3350e9, 450e9, _SHEET),
+    "H200": Chip("H200", 989e12, 494e12, 141e9, 4800e9, 450e9, _SHEET),
+}
+_EXAMPLES = "v5e:8x8, v6e:4x8, v4:4x4x4 or v5p:2x2x4"
+
+
+def chip_of(device: jax.Device) -> Chip | None:
+    """Returns the peak numbers of a device, None where they are not known."""
+    if device.device_kind in _KIND_OF_TPU:
+        return TPUS[_KIND_OF_TPU[device.device_kind]]
+    found = [chip for part, chip in GPUS.items() if part in device.device_kind]
+    return found[0] if found else None
+
+
+def slice_devices(topology: str) -> list[jax.Device]:
+    """Returns the devices of a TPU slice, to compile for and not to run on.
+
+    Needs libtpu and no TPU.
+
+    Args:
+      topology: kind of TPU and shape of the slice, such as "v5e:8x8".
+
+    Raises:
+      ValueError: where there is no such slice, or no libtpu.
+    """
+    kind, _, shape = topology.partition(":")
+    axes = 2 if kind in ("v5e", "v6e") else 3
+    if kind not in TPUS or not re.fullmatch(rf"\d+(x\d+){{{axes - 1}}}", shape):
+        raise ValueError(
+            f"--topology={topology} is not a TPU slice; use one of {tuple(TPUS)} and "
+            f"the shape of the slice in chips, such as {_EXAMPLES}"
+        )
+    if importlib.util.find_spec("libtpu") is None:
+        raise ValueError(
+            f'--topology={topology} needs the TPU compiler: pip install ".[tpu]"'
+        )
+    # Without these libtpu looks for a TPU machine around it, and says so at length;
+    # the last one lets it be loaded beside another compilation.
+    for name, value in {
+        "TPU_SKIP_MDS_QUERY": "1",
+        "TPU_ACCELERATOR_TYPE": "v5litepod-4",
+        "TPU_WORKER_HOSTNAMES": "localhost",
+        "TPU_WORKER_ID": "0",
+        "ALLOW_MULTIPLE_LIBTPU_LOAD": "1",
+    }.items():
+        os.environ.setdefault(name, value)
+    # The host itself must not look for a TPU either.
+    jax.config.update("jax_platforms", "cpu")
+    # The two cores of a v4 chip run as one; the other kinds have no choice.
+    options: dict[str, Any] = {"chip_config_name": "megacore"} if kind == "v4" else {}
+    if shape == "1x1":  # a host has four chips unless told otherwise
+        options["chips_per_host_bounds"] = (1, 1, 1)
+    try:
+        return list(
+            topologies.get_topology_desc(
+                platform="tpu", topology_name=topology, **options
+            ).devices
+        )
+    except jax.errors.JaxRuntimeError as error:
+        reason = str(error).split("\n")[0]
+        raise ValueError(
+            f"--topology={topology} is not a slice that exists ({reason}); use one "
+            f"such as {_EXAMPLES}"
+        ) from error

@@ -1,0 +1,96 @@
+"""Compiling the training step of a config without data, weights or the devices."""
+
+from __future__ import annotations
+
+import jax
+import jax.numpy as jnp
+from jax.sharding import Mesh
+
+from snclr_jax.data import open_data
+from snclr_jax.data.feed import RESIDENT_BYTES
+from snclr_jax.models import build_model
+from snclr_jax.optim import learning_rate, make_optimizer
+from snclr_jax.partition import over_batch, replicated, state_shardings
+from snclr_jax.train_state import TrainState, init_train_state
+from snclr_jax.train_step import Batch, make_train_step
+
+# Training images of TFDS sets (tensorflow.org/datasets/catalog), for where the set
+# itself is not prepared.
+TRAIN_IMAGES = {"imagenet2012": 1_281_167, "cifar10": 50_000, "cifar100": 50_000}
+
+
+def number_of_images(config, images: int | None) -> int:
+    """Returns the size of the training set: as given, as prepared, or as known.
+
+    Args:
+      config: a checked config; reads `data`.
+      images: the number, or None.
+
+    Raises:
+      ValueError: where none of the three is there.
+    """
+    if images is not None:
+        return images
+    try:
+        return open_data(config.data).train.size
+    except ValueError as error:
+        name = config.data.tfds_name.partition(":")[0]
+        known = config.data.name == "tfds" and config.data.train_split == "train"
+        if known and name in TRAIN_IMAGES:
+            return TRAIN_IMAGES[name] - config.data.holdback
+        raise ValueError(
+            f"{error}; or give the number of training images: --images=N"
+        ) from error
+
+
+def is_resident(config, images: int) -> bool:
+    """Whether `Feed` keeps a training set of this size on the device."""
+    if config.data.resident is not None:
+        return config.data.resident
+    return images * config.data.image_size**2 * 3 <= RESIDENT_BYTES
+
+
+def compile_step(config, mesh: Mesh, *, images: int) -> jax.stages.Compiled:
+    """Compiles the step that `train` runs, for the devices of the mesh.
+
+    Args:
+      config: a checked config.
+      mesh: devices that are there, or those of a slice that is not.
+      images: size of the training set.
+    """
+    steps_per_epoch = images // config.batch_size
+    model = build_model(config.model, attention=config.attention.kind)
+    optimizer = make_optimizer(config, learning_rate(config, steps_per_epoch))
+    step = make_train_step(
+        model, optimizer, config, mesh, steps_per_epoch=steps_per_epoch
+    )
+    state: TrainState = jax.eval_shape(
+        lambda: init_train_state(model, optimizer, config, mesh)
+    )
+    state = jax.tree.map(
+        lambda leaf, sharding: jax.ShapeDtypeStruct(
+            leaf.shape, leaf.dtype, sharding=sharding
+        ),
+        state,
+        state_shardings(state, mesh),
+    )
+    return step.lower(state, _abstract_batch(config, mesh, images)).compile()
+
+
+def _abstract_batch(config, mesh: Mesh, images: int) -> Batch:
+    """The batch that `Feed` makes, of shapes; a set not on the device has no labels."""
+    side = config.data.image_size
+
+    def rows(shape: tuple[int, ...], dtype, sharding) -> jax.ShapeDtypeStruct:
+        return jax.ShapeDtypeStruct(shape, dtype, sharding=sharding)
+
+    split, whole = over_batch(mesh), replicated(mesh)
+    image_id = rows((config.batch_size,), jnp.int32, split)
+    if not is_resident(config, images):
+        pixels = rows((config.batch_size, side, side, 3), jnp.uint8, split)
+        return Batch(image_id, images=pixels)
+    return Batch(
+        image_id,
+        resident=rows((images, side, side, 3), jnp.uint8, whole),
+        labels=rows((images,), jnp.int32, whole),
+    )
