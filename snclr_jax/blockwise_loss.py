@@ -64,7 +64,7 @@ def products_with_rows(
         del fresh  # The same products may be written twice.
         return tuple(
             jax.lax.dynamic_update_slice_in_dim(
-                each, jnp.sum(query[:, None] * rows, axis=2), first, axis=1
+                each, _einsum("bd,bkd->bk", query, rows), first, axis=1
             )
             for query, each in zip(queries, out, strict=True)
         )
@@ -89,7 +89,7 @@ def _products_backward(block, residuals, gradients):
         def add(total: Array, gradient: Array) -> Array:
             part = jax.lax.dynamic_slice_in_dim(gradient, first, rows.shape[1], axis=1)
             part = jnp.where(fresh, part, 0.0)
-            return total + jnp.sum(part[:, :, None] * rows, axis=1)
+            return total + _einsum("bk,bkd->bd", part, rows)
 
         return jax.tree.map(add, out, gradients)
 
@@ -100,6 +100,9 @@ def _products_backward(block, residuals, gradients):
 
 
 products_with_rows.defvjp(_products_forward, _products_backward)
+
+
+_einsum = functools.partial(jnp.einsum, precision=jax.lax.Precision.HIGHEST)
 
 
 def _over_neighbors(function, carry, keys, row, count, block):
@@ -159,8 +162,8 @@ log_sum_exp.defvjp(_log_sum_exp_forward, _log_sum_exp_backward)
 def _log_sum_exp_and_mean(query, keys, listed, temperature, block):
     """Returns log_sum_exp (b,) and the mean row (b, d) under its softmax."""
     batch, size = query.shape[0], listed.row.shape[0]
-    # Logits, masked logits, exponentials and, where rows are excluded, counts.
-    width = max(1, min(size, block // (4 * batch), MOST_ROWS))
+    # Logits and exponentials.
+    width = max(1, min(size, block // (2 * batch), MOST_ROWS))
     padded = -(-size // width) * width
     row, multiplicity = (
         jnp.pad(each, (0, padded - size)) for each in (listed.row, listed.multiplicity)

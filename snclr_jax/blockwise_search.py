@@ -16,8 +16,8 @@ from snclr_jax.neighbor_queue import NeighborQueue, eligible, similarities
 
 # With fewer queries at a time, a product is bound by reading the rows once more.
 LEAST_QUERIES = 64
-# Rows per group of the exact top-K; 32 and 128 take as long.
-GROUP = 64
+# Rows per group of the exact top-K; 16 and 64 take as long.
+GROUP = 32
 
 
 def nearest_rows(
@@ -50,6 +50,8 @@ def nearest_rows(
       int32. An exact search puts the lowest of equally similar rows first.
     """
     rows = queue.keys.shape[0]
+    # Similarities, the same with ineligible rows masked, and what is sorted, twice.
+    block //= 4
     at_once = min(queries.shape[0], max(LEAST_QUERIES, block // rows))
     width = min(rows, max(k, block // at_once))
 
