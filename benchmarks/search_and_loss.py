@@ -148,8 +148,8 @@ K = 30 neighbors of d = 256 dimensions, float32, random unit rows, one device. P
 is a restatement of the authors' step (`benchmarks/torch_reference.py`). The products
 are one b x q and two b x b(K+1) products of rows and nothing else; they write results
 that ours never holds whole, so ours can take less time. Times are medians, the least
-in brackets; memory is the peak above program and inputs; both over {ROUNDS} fresh
-processes a side that took turns. Difference: the largest relative one of the losses
+in brackets, over {ROUNDS} fresh processes a side that took turns; memory is the peak
+above program and inputs. Difference: the largest relative one of the losses
 and of the norms of their gradients."""
 
 

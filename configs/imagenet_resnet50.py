@@ -2,8 +2,8 @@
 
 Views, optimizer, heads and schedule are those of MoCo v3 (Chen et al., 2021) for 100
 epochs. Its other runs: --config.epochs=300 --config.optim.learning_rate=0.3; and
---config.epochs=1000 with 0.3, weight decay 1.5e-6 and EMA momentum 0.996. K and the
-size of the queue are those of `configs/imagenet_vit_s16.py`.
+--config.epochs=1000 with 0.3, weight decay 1.5e-6 and EMA momentum 0.996. Data,
+K and queue: `configs/imagenet_base.py`.
 
     snclr train --config=configs/imagenet_resnet50.py --config.data.path=DATA_DIR
 
@@ -22,30 +22,18 @@ Expected: MoCo v3 reaches 68.9, 72.8 and 74.6% by linear evaluation after 100, 3
 from __future__ import annotations
 
 from ml_collections import ConfigDict
-from snclr_jax.configs import base
+from snclr_jax.configs import base, imagenet_base
 
 
 def get_config(name: str = "") -> ConfigDict:
     """Returns the recipe, changed by a variant (see `configs/base.py`)."""
-    config = base.get_config()
-    config.batch_size = 4096
+    config = imagenet_base.get_config()
     config.epochs = 100
-
-    config.data.name = "tfds"
-    config.data.tfds_name = "imagenet2012"
-    config.data.test_split = "validation"
-    # Evaluation cuts the middle 224 pixels out of 256.
-    config.data.image_size = 256
-    config.data.num_workers = 16
-    config.augment.size = 224
     config.augment.view1 = base.view(crop_scale=(0.2, 1.0), blur=1.0)
     config.augment.view2 = base.view(crop_scale=(0.2, 1.0), blur=0.1, solarize=0.2)
 
     config.model.name = "resnet50"
     config.model.stem = "imagenet"
-    config.model.dtype = "bfloat16"
-    config.queue.size = 131_072
-    config.queue.k = 30
     # MoCo v3's value for ResNet-50; its ViTs use 0.2.
     config.loss.temperature = 1.0
 

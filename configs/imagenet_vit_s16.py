@@ -1,8 +1,7 @@
 """ImageNet with ViT-S/16: MoCo v3's recipe, with soft neighbors.
 
-Views, optimizer, heads and schedule are those of MoCo v3 (Chen et al., 2021); K and the
-size of the queue those of SNCLR's start script, whose 128,000 rows per device become
-131,072 rows in all.
+Views, optimizer, heads and schedule are those of MoCo v3 (Chen et al., 2021), K that of
+SNCLR's start script. Data, K and queue: `configs/imagenet_base.py`.
 
     snclr train --config=configs/imagenet_vit_s16.py --config.data.path=DATA_DIR
 
@@ -20,31 +19,19 @@ Expected: MoCo v3 reaches 73.2% by linear evaluation. Not yet run whole.
 from __future__ import annotations
 
 from ml_collections import ConfigDict
-from snclr_jax.configs import base
+from snclr_jax.configs import base, imagenet_base
 
 
 def get_config(name: str = "") -> ConfigDict:
     """Returns the recipe, changed by a variant (see `configs/base.py`)."""
-    config = base.get_config()
-    config.batch_size = 4096
+    config = imagenet_base.get_config()
     config.epochs = 300
-
-    config.data.name = "tfds"
-    config.data.tfds_name = "imagenet2012"
-    config.data.test_split = "validation"
-    # Evaluation cuts the middle 224 pixels out of 256.
-    config.data.image_size = 256
-    config.data.num_workers = 16
-    config.augment.size = 224
     config.augment.view1 = base.view(blur=1.0)
     config.augment.view2 = base.view(blur=0.1, solarize=0.2)
 
     config.model.name = "vit_s"
     config.model.projector_hidden = (4096, 4096)
     config.model.predictor_last_bn = True
-    config.model.dtype = "bfloat16"
-    config.queue.size = 131_072
-    config.queue.k = 30
 
     config.optim.name = "adamw"
     # SNCLR's start script says 1.5e-5: ten times less than MoCo v3, its own reference.

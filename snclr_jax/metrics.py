@@ -119,6 +119,7 @@ class Progress:
         ("similarity", "neighbor_similarity", ".2f"),
         ("age", "neighbor_age", ".0f"),
         ("purity", "neighbor_purity", ".2f"),
+        ("recall", "search_recall", ".3f"),
         ("std", "feature_std", ".2f"),
         ("gradient", "gradient_norm", ".2g"),
         ("lr", "learning_rate", ".2g"),

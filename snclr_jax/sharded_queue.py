@@ -92,7 +92,8 @@ def search_own_rows(
     hit = jnp.any(row[:, :, None] == found[1][:RECALL_QUERIES, None], axis=2)
     valid = similarity > -jnp.inf
     total = jax.lax.psum(jnp.stack([jnp.sum(hit & valid), jnp.sum(valid)]), AXIS)
-    return Candidates(*found, total[0] / jnp.maximum(total[1], 1))
+    missed = (total[1] - total[0]) / jnp.maximum(total[1], 1)
+    return Candidates(*found, 1.0 - missed)
 
 
 def elect(similarity: Array, k: int) -> Election:

@@ -60,7 +60,8 @@ def preflight(
         f"{config.model.name}, batch {config.batch_size}, {config.epochs} epochs of "
         f"{images} images: {steps} steps on {mesh.size} x {device.device_kind}\n"
         "compiling the whole training step, every instruction of it scheduled as for "
-        "a run;\nfor 64 chips a ResNet-50 or ViT-S took 6 minutes and 7 GB on 2 cores",
+        "a run:\nfor 64 chips a ResNet-50 or ViT-S took 2 to 6 minutes and 7 GB on "
+        "2 cores",
         flush=True,
     )
     started = time.perf_counter()

@@ -1,0 +1,26 @@
+"""What the ImageNet recipes share: data, batch and queue. Not a recipe of its own."""
+
+from __future__ import annotations
+
+from ml_collections import ConfigDict
+from snclr_jax.configs import base
+
+
+def get_config() -> ConfigDict:
+    """Returns the base config for ImageNet at MoCo v3's batch and SNCLR's K."""
+    config = base.get_config()
+    config.batch_size = 4096
+
+    config.data.name = "tfds"
+    config.data.tfds_name = "imagenet2012"
+    config.data.test_split = "validation"
+    # Evaluation cuts the middle 224 pixels out of 256.
+    config.data.image_size = 256
+    config.data.num_workers = 16
+    config.augment.size = 224
+
+    config.model.dtype = "bfloat16"
+    # SNCLR's start script has 128,000 rows per device; this is all of them together.
+    config.queue.size = 131_072
+    config.queue.k = 30
+    return config
