@@ -26,7 +26,8 @@ that a run may find empty and skip."""
 WEAK_TEXT = """\
 Weak scaling, every figure for one device: images and rows grow with the devices. Each
 image meets all rows, so FLOPs per device grow with the global batch, and so do the
-queries that travel."""
+queries that travel; the list of chosen rows may fill up to all rows of the device. On
+one device the collectives send nothing."""
 
 
 def compiled(shape: Shape, devices: int) -> tuple[jax.stages.Compiled, Cost, list[str]]:

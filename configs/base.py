@@ -155,10 +155,10 @@ def _queue() -> ConfigDict:
     # still summed in float32).
     queue.dtype = "float32"
     # "exact", or "approx": on TPUs faster, with the recall that is asked for below;
-    # what it reaches is reported as the metric search_recall.
+    # the metric search_recall is what each device reaches among its own rows.
     queue.search = "exact"
     queue.recall = 0.95
-    # Most entries of any intermediate array of search and loss on a device.
+    # Most numbers that a step through blocks of queries and rows holds on a device.
     queue.block = 2**22
     # 1: one global queue. n: n separate rings, as the authors' one per device.
     queue.banks = 1

@@ -20,7 +20,7 @@ def get_config() -> ConfigDict:
     config.augment.size = 224
 
     config.model.dtype = "bfloat16"
-    # SNCLR's start script has 128,000 rows per device; this is all of them together.
+    # In all; SNCLR's start script has 128,000 rows for each of its devices.
     config.queue.size = 131_072
     config.queue.k = 30
     return config

@@ -29,7 +29,8 @@ class RowList(NamedTuple):
       multiplicity: (n,) m_r, how often the row was chosen; 0 where filled up.
       count: () int32, the length of the list before it was filled up.
       excluded: (b, e) int32 places in the list that image i leaves out of its own
-        denominator, each once; -1 is none. None: nothing is left out.
+        denominator, each once; a place outside of the list is none. None: nothing is
+        left out.
     """
 
     row: Array
@@ -54,7 +55,7 @@ def products_with_rows(
       keys: (r, d), without gradient.
       row: (b, k) int32.
       count: (b,) int32.
-      block: most numbers that are gathered at once.
+      block: most numbers of the rows gathered at once and of their products.
 
     Returns:
       For each of the queries its (b, k) products.
@@ -140,7 +141,7 @@ def log_sum_exp(
       keys: (r, d) unit rows, without gradient.
       listed: the rows that count, and how often.
       temperature: tau > 0.
-      block: most logits that exist at once.
+      block: most numbers of the logits and exponentials that exist at once.
 
     Returns:
       (b,).
@@ -148,15 +149,8 @@ def log_sum_exp(
     return _log_sum_exp_and_mean(query, keys, listed, temperature, block)[0]
 
 
-def _log_sum_exp_forward(query, keys, listed, temperature, block):
-    return _log_sum_exp_and_mean(query, keys, listed, temperature, block)
-
-
 def _log_sum_exp_backward(temperature, block, mean, gradient):
     return gradient[:, None] * mean / temperature, None, None
-
-
-log_sum_exp.defvjp(_log_sum_exp_forward, _log_sum_exp_backward)
 
 
 def _log_sum_exp_and_mean(query, keys, listed, temperature, block):
@@ -178,6 +172,7 @@ def _log_sum_exp_and_mean(query, keys, listed, temperature, block):
             place = listed.excluded - first
             place = jnp.where(place >= 0, place, width)
             image = jnp.arange(batch)[:, None]
+            # A place of the padding may be hit; its count is not above 0 either way.
             counts = jnp.tile(counts, (batch, 1)).at[image, place].add(-1, mode="drop")
         logits = similarities(query, rows) / temperature
         # What does not count is masked in the exponent too: exp may overflow there.
@@ -186,7 +181,7 @@ def _log_sum_exp_and_mean(query, keys, listed, temperature, block):
         exponential = counts * jnp.exp(logits - new_top[:, None])
         fade = jnp.exp(top - new_top)
         total = fade * total + jnp.sum(exponential, axis=1)
-        mean = fade[:, None] * mean + similarities(exponential, rows.T)
+        mean = fade[:, None] * mean + _einsum("br,rd->bd", exponential, rows)
         return new_top, total, mean
 
     # A finite start, since -inf - -inf is not a number.
@@ -194,6 +189,9 @@ def _log_sum_exp_and_mean(query, keys, listed, temperature, block):
     carry = total + jnp.finfo(query.dtype).min, total, jnp.zeros_like(query)
     top, total, mean = _blocks(add, carry, size=size, width=width, count=listed.count)
     return top + jnp.log(total), mean / jnp.where(total > 0, total, 1.0)[:, None]
+
+
+log_sum_exp.defvjp(_log_sum_exp_and_mean, _log_sum_exp_backward)
 
 
 def _blocks(step: Callable, carry, *, size: int, width: int, count: Array):

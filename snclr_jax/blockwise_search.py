@@ -43,7 +43,7 @@ def nearest_rows(
       bank: (b,) int32 bank of each query.
       row_bank: (r,) int32 bank of each row.
       k: at most r.
-      block: most similarities that exist at once.
+      block: most numbers of the arrays that one step of the search makes.
       recall: None searches exactly; otherwise the target recall of `approx_max_k`.
 
     Returns:
@@ -52,9 +52,11 @@ def nearest_rows(
     """
     rows = queue.keys.shape[0]
     # Similarities, the same with ineligible rows masked, and what is sorted, twice.
-    block //= 4
-    at_once = min(queries.shape[0], max(LEAST_QUERIES, block // rows))
-    width = min(rows, max(k, block // at_once))
+    products = block // 4
+    at_once = min(queries.shape[0], max(LEAST_QUERIES, products // rows))
+    # A block of rows is copied too.
+    width = min(products // at_once, block // queue.keys.shape[1])
+    width = min(rows, max(k, width))
 
     def in_rows(first: Array | int, fresh: Array | int) -> tuple[Array, Array]:
         keys, row_image, pushed_at, of_bank = (
@@ -103,11 +105,12 @@ def _over_queries(function: Callable, at_once: int, *arrays: Array):
 
 
 def top_k(values: Array, k: int) -> tuple[Array, Array]:
-    """Does `lax.top_k` exactly, through the maxima of groups where that is less work.
+    """Does `lax.top_k` exactly, through the maxima of groups where that is faster.
 
-    The k groups with the largest maxima hold the k largest values: each of these groups
-    offers one value at least as large as any value outside of them. Groups are read in
-    the order of their place, so that the first of equal values wins here too.
+    That is in long rows on CPUs and GPUs. The k groups with the largest maxima hold the
+    k largest values: each of these groups offers one value at least as large as any
+    value outside of them. Groups are read in the order of their place, so that the
+    first of equal values wins here too.
 
     Args:
       values: (b, n).

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 from snclr_jax.losses import FORMS
 
 _CHOICES = {
@@ -33,6 +35,7 @@ _AT_LEAST_ONE = (
     "evaluate.batch_size",
 )
 _POSITIVE = (
+    "queue.recall",
     "attention.temperature",
     "attention.gamma",
     "loss.temperature",
@@ -147,20 +150,22 @@ def _check_view(name: str, view) -> None:
 
 def _check_queue(config, devices: int) -> None:
     queue = config.queue
-    if queue.k == 0:
-        return
-    unit = devices * queue.banks
-    if queue.size % devices or queue.size % queue.banks:
+    unit = math.lcm(devices, queue.banks)
+    if queue.size % unit:
         raise ValueError(
             f"queue.size {queue.size} is not a multiple of {devices} devices and "
             f"{queue.banks} queue.banks; use {_next_multiple(queue.size, unit)}"
+        )
+    if queue.dtype == "float64" and config.model.dtype != "float64":
+        raise ValueError(
+            "queue.dtype 'float64' needs model.dtype='float64'; use 'float32'"
         )
     if config.batch_size % queue.banks:
         raise ValueError(
             f"batch_size {config.batch_size} is not a multiple of queue.banks "
             f"{queue.banks}; use {_next_multiple(config.batch_size, queue.banks)}"
         )
-    if queue.size // queue.banks < queue.k:
+    if queue.k > queue.size // queue.banks:
         raise ValueError(
             f"queue.size {queue.size} in {queue.banks} queue.banks never holds "
             f"queue.k={queue.k} neighbors for an image; use a larger queue or a "

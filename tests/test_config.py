@@ -16,6 +16,11 @@ from snclr_jax.config import check_against_data, check_config
         ("queue.banks", 3, "queue.banks"),
         ("queue.push", "first", "queue.push 'first'.*second"),
         ("queue.size", 0, "never holds"),
+        ("queue.search", "fast", "queue.search 'fast'.*approx"),
+        ("queue.recall", 0.0, "queue.recall 0.0 must be greater than 0"),
+        ("queue.recall", 1.5, "queue.recall 1.5 must be between 0 and 1"),
+        ("queue.block", 0, "queue.block 0 must be at least 1"),
+        ("queue.dtype", "float64", "queue.dtype 'float64' needs model.dtype"),
         ("batch_size", 100, "batch_size 100 is not a multiple of the 8 devices.*104"),
         ("batch_size", 0, "batch_size 0 must be at least 1"),
         ("epochs", 0, "epochs 0"),
@@ -51,6 +56,13 @@ def test_the_base_and_a_queueless_config_are_accepted():
     check_config(config, devices=8)
     config.queue.k, config.queue.size = 0, 0
     check_config(config, devices=8)
+
+
+def test_a_queue_that_is_not_searched_must_still_fit_the_devices():
+    config = base.get_config()
+    config.queue.k, config.queue.size = 0, 1001
+    with pytest.raises(ValueError, match="queue.size 1001.*1008"):
+        check_config(config, devices=8)
 
 
 def test_a_batch_larger_than_the_data_is_refused():

@@ -1,4 +1,4 @@
-"""The fused search and loss against the plain functions, on 1, 4 and 8 devices."""
+"""The fused search and loss against the plain functions, on 1 and 8 devices."""
 
 from __future__ import annotations
 

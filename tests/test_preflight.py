@@ -1,4 +1,4 @@
-"""Preflight counts what a compiled program does, and says whether it fits."""
+"""Preflight says what a step needs, whether it fits, and how long it may take."""
 
 from __future__ import annotations
 

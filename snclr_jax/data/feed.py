@@ -14,6 +14,13 @@ from snclr_jax.train_step import Batch
 RESIDENT_BYTES = 2 * 2**30
 
 
+def is_resident(config, images: int) -> bool:
+    """Whether a training set of this many images stays on the device."""
+    if config.data.resident is not None:
+        return config.data.resident
+    return images * config.data.image_size**2 * 3 <= RESIDENT_BYTES
+
+
 class Feed:
     """The global batches of a run.
 
@@ -31,9 +38,7 @@ class Feed:
     """
 
     def __init__(self, config, split: Split, mesh: Mesh) -> None:
-        resident = config.data.resident
-        if resident is None:
-            resident = split.size * config.data.image_size**2 * 3 <= RESIDENT_BYTES
+        resident = is_resident(config, split.size)
         self.batches = train_batches(
             split,
             batch_size=config.batch_size,

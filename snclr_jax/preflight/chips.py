@@ -66,13 +66,28 @@ _KIND_OF_TPU = {
     "TPU v5": "v5p",
     "TPU v6 lite": "v6e",
 }
-# Data sheets of the SXM modules, without sparsity.
-_SHEET = "NVIDIA data sheet, SXM"
+
+
+def _gpu(
+    name: str, tera: float, memory: float, bandwidth: float, network: float
+) -> Chip:
+    sheet = "NVIDIA data sheet, SXM, without sparsity"
+    return Chip(
+        name,
+        tera * TERA,
+        tera * TERA / 2,
+        memory,
+        bandwidth * GB,
+        network * GB,
+        sheet,
+    )
+
+
 GPUS = {
-    "A100-SXM4-40GB": Chip("A100 40 GB", 312e12, 156e12, 40e9, 1555e9, 300e9, _SHEET),
-    "A100-SXM4-80GB": Chip("A100 80 GB", 312e12, 156e12, 80e9, 2039e9, 300e9, _SHEET),
-    "H100 80GB HBM3": Chip("H100", 989e12, 494e12, 80e9, 3350e9, 450e9, _SHEET),
-    "H200": Chip("H200", 989e12, 494e12, 141e9, 4800e9, 450e9, _SHEET),
+    "A100-SXM4-40GB": _gpu("A100 40 GB", 312, 40 * 2**30, 1555, 300),
+    "A100-SXM4-80GB": _gpu("A100 80 GB", 312, 80 * 2**30, 2039, 300),
+    "H100 80GB HBM3": _gpu("H100", 989, 80 * 2**30, 3350, 450),
+    "H200": _gpu("H200", 989, 140 * 2**30, 4800, 450),
 }
 _EXAMPLES = "v5e:8x8, v6e:4x8, v4:4x4x4 or v5p:2x2x4"
 
@@ -81,7 +96,8 @@ def chip_of(device: jax.Device) -> Chip | None:
     """Returns the peak numbers of a device, None where they are not known."""
     if device.device_kind in _KIND_OF_TPU:
         return TPUS[_KIND_OF_TPU[device.device_kind]]
-    found = [chip for part, chip in GPUS.items() if part in device.device_kind]
+    # "NVIDIA H200", and not "NVIDIA GH200".
+    found = [chip for part, chip in GPUS.items() if f" {part}" in device.device_kind]
     return found[0] if found else None
 
 
@@ -101,7 +117,8 @@ def slice_devices(topology: str) -> list[jax.Device]:
     if kind not in TPUS or not re.fullmatch(rf"\d+(x\d+){{{axes - 1}}}", shape):
         raise ValueError(
             f"--topology={topology} is not a TPU slice; use one of {tuple(TPUS)} and "
-            f"the shape of the slice in chips, such as {_EXAMPLES}"
+            "the shape of the slice in chips, two axes for v5e and v6e, three for v4 "
+            f"and v5p, such as {_EXAMPLES}"
         )
     if importlib.util.find_spec("libtpu") is None:
         raise ValueError(

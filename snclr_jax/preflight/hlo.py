@@ -217,8 +217,8 @@ def _passes(program: Program, computation: Computation, op: Instruction) -> int:
     precision = op.attribute("operand_precision").strip("{}").split(",")[0]
     if precision not in _PASSES or not program.on_tpu:
         return 1
-    wide = computation.operand(op, 0).results[0].dtype == "f32"
-    return _PASSES[precision] if wide else 1
+    dtypes = {computation.operand(op, side).results[0].dtype for side in (0, 1)}
+    return _PASSES[precision] if "f32" in dtypes else 1
 
 
 def _collective(

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 from jax.sharding import Mesh
 
 from snclr_jax.data import open_data
-from snclr_jax.data.feed import RESIDENT_BYTES
+from snclr_jax.data.feed import is_resident
 from snclr_jax.models import build_model
 from snclr_jax.optim import learning_rate, make_optimizer
 from snclr_jax.partition import over_batch, replicated, state_shardings
@@ -37,17 +37,11 @@ def number_of_images(config, images: int | None) -> int:
         name = config.data.tfds_name.partition(":")[0]
         known = config.data.name == "tfds" and config.data.train_split == "train"
         if known and name in TRAIN_IMAGES:
+            print(f"{error}\nthe published number of images of {name} is taken")
             return TRAIN_IMAGES[name] - config.data.holdback
         raise ValueError(
             f"{error}; or give the number of training images: --images=N"
         ) from error
-
-
-def is_resident(config, images: int) -> bool:
-    """Whether `Feed` keeps a training set of this size on the device."""
-    if config.data.resident is not None:
-        return config.data.resident
-    return images * config.data.image_size**2 * 3 <= RESIDENT_BYTES
 
 
 def compile_step(config, mesh: Mesh, *, images: int) -> jax.stages.Compiled:

@@ -7,9 +7,9 @@ from typing import NamedTuple
 
 import jax
 
+from snclr_jax.data.feed import is_resident
 from snclr_jax.preflight.chips import Chip
 from snclr_jax.preflight.hlo import Collective, Cost, Work
-from snclr_jax.preflight.lower import is_resident
 
 # The named scopes of train_step.py that are neither network nor augmentation.
 SCOPES = ("search_and_loss", "push_targets")
@@ -61,7 +61,7 @@ def estimate(work: Iterable[Work], chip: Chip, *, dtype: str) -> Estimate:
 
     Every instruction takes the longer of its arithmetic and its memory traffic (they
     overlap), instructions follow one another, and the collectives are added as if
-    nothing hid them. Float32 products at higher precision count once per pass.
+    nothing hid them. On a TPU float32 products at higher precision count once per pass.
 
     Args:
       work: from `list_work`.
@@ -126,16 +126,12 @@ def cost_lines(whole: Cost, part: Cost) -> Iterator[str]:
     if not (part.flops or part.bytes):
         yield "  nothing in the compiled program bears their names"
     else:
-        yield f"  operations   {part.flops / 1e9:12.2f} GFLOP  {_share(part, whole, 0)}"
-        yield f"  memory       {part.bytes / 1e9:12.3f} GB     {_share(part, whole, 1)}"
+        flops = f"{part.flops / max(whole.flops, 1):.2%} of the step"
+        moved = f"{part.bytes / max(whole.bytes, 1):.2%} of the step"
+        yield f"  operations   {part.flops / 1e9:12.2f} GFLOP  {flops}"
+        yield f"  memory       {part.bytes / 1e9:12.3f} GB     {moved}"
         yield from _collective_lines(part)
-    for note in whole.notes:
-        yield f"  note: {note}"
-
-
-def _share(part: Cost, whole: Cost, which: int) -> str:
-    pair = [(each.flops, each.bytes)[which] for each in (part, whole)]
-    return f"{pair[0] / max(pair[1], 1.0):.2%} of the step"
+    yield from (f"note: {note}" for note in whole.notes)
 
 
 def _collective_lines(cost: Cost) -> Iterator[str]:
@@ -155,7 +151,8 @@ def time_lines(time: Estimate, chip: Chip, *, steps: int) -> Iterator[str]:
     """
     yield f"time, estimated from the peak numbers of {chip.name} ({chip.source})"
     yield (
-        f"  {chip.bfloat16 / 1e12:.0f} bfloat16 TFLOP/s, memory "
+        f"  TFLOP/s: {chip.bfloat16 / 1e12:.0f} bfloat16, "
+        f"{chip.float32 / 1e12:.0f} float32; memory "
         f"{chip.memory_bandwidth / 1e9:.0f} GB/s, network {chip.network / 1e9:.0f} GB/s"
     )
     yield f"  arithmetic alone  {time.arithmetic * 1e3:9.2f} ms"
@@ -174,10 +171,12 @@ def advice(config, *, devices: int, images: int) -> str:
     """Returns the fields to change where a step does not fit the memory."""
     smaller = max(devices, config.batch_size // 2 // devices * devices)
     fields = [f"more devices than {devices}"]
-    if smaller < config.batch_size:
+    if 1 < smaller < config.batch_size and smaller % config.queue.banks == 0:
         fields.insert(0, f"--config.batch_size={smaller} (it is {config.batch_size})")
     if config.model.dtype != "bfloat16":
         fields.append(f"--config.model.dtype=bfloat16 (it is {config.model.dtype})")
+    if config.queue.dtype != "bfloat16":
+        fields.append(f"--config.queue.dtype=bfloat16 (it is {config.queue.dtype})")
     if is_resident(config, images):
         fields.append("--config.data.resident=False")
     return "use " + ", or ".join(fields)
