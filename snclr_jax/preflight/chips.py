@@ -38,27 +38,34 @@ class Chip:
     source: str
 
 
-def _tpu(
-    name: str, tera: float, memory: float, bandwidth: float, network: float
+def _chip(
+    name: str,
+    bfloat16: float,
+    float32: float,
+    memory: float,
+    bandwidth: float,
+    network: float,
+    source: str,
 ) -> Chip:
-    page = f"cloud.google.com/tpu/docs/{name}"
+    """Takes TFLOP/s, GiB and GB/s."""
     return Chip(
-        f"TPU {name}",
-        tera * TERA,
-        tera * TERA,
-        memory,
+        name,
+        bfloat16 * TERA,
+        float32 * TERA,
+        memory * 2**30,
         bandwidth * GB,
         network * GB,
-        page,
+        source,
     )
 
 
 # Interconnect in Gbit/s per chip: v4 2400, v5e 1600, v5p 4800, v6e 3200.
+_PAGE = "cloud.google.com/tpu/docs/"
 TPUS = {
-    "v4": _tpu("v4", 275, 32 * 2**30, 1200, 300),
-    "v5e": _tpu("v5e", 197, 16 * 2**30, 819, 200),
-    "v5p": _tpu("v5p", 459, 95 * 2**30, 2765, 600),
-    "v6e": _tpu("v6e", 918, 32 * 2**30, 1600, 400),
+    "v4": _chip("TPU v4", 275, 275, 32, 1200, 300, _PAGE + "v4"),
+    "v5e": _chip("TPU v5e", 197, 197, 16, 819, 200, _PAGE + "v5e"),
+    "v5p": _chip("TPU v5p", 459, 459, 95, 2765, 600, _PAGE + "v5p"),
+    "v6e": _chip("TPU v6e", 918, 918, 32, 1600, 400, _PAGE + "v6e"),
 }
 _KIND_OF_TPU = {
     "TPU v4": "v4",
@@ -66,28 +73,12 @@ _KIND_OF_TPU = {
     "TPU v5": "v5p",
     "TPU v6 lite": "v6e",
 }
-
-
-def _gpu(
-    name: str, tera: float, memory: float, bandwidth: float, network: float
-) -> Chip:
-    sheet = "NVIDIA data sheet, SXM, without sparsity"
-    return Chip(
-        name,
-        tera * TERA,
-        tera * TERA / 2,
-        memory,
-        bandwidth * GB,
-        network * GB,
-        sheet,
-    )
-
-
+_SHEET = "NVIDIA data sheet, SXM, without sparsity"
 GPUS = {
-    "A100-SXM4-40GB": _gpu("A100 40 GB", 312, 40 * 2**30, 1555, 300),
-    "A100-SXM4-80GB": _gpu("A100 80 GB", 312, 80 * 2**30, 2039, 300),
-    "H100 80GB HBM3": _gpu("H100", 989, 80 * 2**30, 3350, 450),
-    "H200": _gpu("H200", 989, 140 * 2**30, 4800, 450),
+    "A100-SXM4-40GB": _chip("A100 40 GB", 312, 156, 40, 1555, 300, _SHEET),
+    "A100-SXM4-80GB": _chip("A100 80 GB", 312, 156, 80, 2039, 300, _SHEET),
+    "H100 80GB HBM3": _chip("H100", 989, 494, 80, 3350, 450, _SHEET),
+    "H200": _chip("H200", 989, 494, 140, 4800, 450, _SHEET),
 }
 _EXAMPLES = "v5e:8x8, v6e:4x8, v4:4x4x4 or v5p:2x2x4"
 
