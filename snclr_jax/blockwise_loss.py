@@ -20,6 +20,8 @@ from snclr_jax.neighbor_queue import similarities
 # More rows in one product are not faster, and the last block wastes more.
 MOST_ROWS = 1024
 
+_einsum = functools.partial(jnp.einsum, precision=jax.lax.Precision.HIGHEST)
+
 
 class RowList(NamedTuple):
     """The rows that enter the denominators, each listed once.
@@ -101,9 +103,6 @@ def _products_backward(block, residuals, gradients):
 
 
 products_with_rows.defvjp(_products_forward, _products_backward)
-
-
-_einsum = functools.partial(jnp.einsum, precision=jax.lax.Precision.HIGHEST)
 
 
 def _over_neighbors(function, carry, keys, row, count, block):

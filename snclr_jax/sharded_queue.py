@@ -103,11 +103,8 @@ def elect(similarity: Array, k: int) -> Election:
     Devices are concatenated in row order and top_k keeps the first of equals, so ties
     go to the lowest row on any number of devices.
     """
-    batch, offered = similarity.shape
-    devices = jax.lax.axis_size(AXIS)
+    offered, devices = similarity.shape[1], jax.lax.axis_size(AXIS)
     similarity, place = jax.lax.top_k(_to_owners(similarity), k)
-    if k == 0:
-        return Election(similarity, place, jnp.zeros((batch,), jnp.int32))
     # A device's winners are the first of its candidates, which are sorted.
     device = jnp.where(similarity > -jnp.inf, place // offered, -1)
     counts = jnp.sum(device[:, :, None] == jnp.arange(devices), axis=1, dtype=jnp.int32)
@@ -155,14 +152,13 @@ def push_targets(
     """Does `push` on the sharded queue: each device keeps the new keys that it owns."""
 
     def push_to_owned(queue, target, image_id, step):
-        first_row = _first_row(queue)
         return push(
             queue,
             gather(target),
             image_id=image_id,
             step=step,
             banks=banks,
-            first_row=first_row,
+            first_row=_first_row(queue),
         )
 
     return jax.shard_map(
