@@ -23,14 +23,13 @@ def get_config() -> ConfigDict:
     config.seed = 0
     # Images per step, over all devices.
     config.batch_size = 256
+    # Parts that a step's images pass through the networks in, one after the other: less
+    # memory, the same loss over the whole batch. Needs model.bn_scope.
+    config.accumulate = 1
     config.epochs = 100
 
     config.data = _data()
-    config.augment = ConfigDict()
-    # Height and width of a view, in pixels.
-    config.augment.size = 32
-    config.augment.view1 = view()
-    config.augment.view2 = view(solarize=0.2)
+    config.augment = _augment()
     config.model = _model()
     config.queue = _queue()
     config.attention = _attention()
@@ -92,6 +91,23 @@ def _data() -> ConfigDict:
     return data
 
 
+def _augment() -> ConfigDict:
+    augment = ConfigDict()
+    # Views of each image that have a target; at least 2.
+    augment.global_views = 2
+    # Their height and width, in pixels.
+    augment.size = 32
+    # How the first, third, ... and the second, fourth, ... of them are drawn.
+    augment.view1 = view()
+    augment.view2 = view(solarize=0.2)
+    # Smaller views that predict every target and have none (SwAV, section 3.3), their
+    # height and width, and how they are drawn.
+    augment.local_views = 0
+    augment.local_size = 16
+    augment.local = view(crop_scale=(0.05, 0.3))
+    return augment
+
+
 def view(**overrides) -> ConfigDict:
     """Returns the augmentation of one view: MoCo v3's without blur (small images)."""
     settings = ConfigDict()
@@ -117,12 +133,13 @@ def view(**overrides) -> ConfigDict:
 
 def _model() -> ConfigDict:
     model = ConfigDict()
-    # resnet18, resnet34, resnet50, vit_ti, vit_s, vit_b or patchnet.
+    # resnet18, resnet34, resnet50, resnet101, resnet152, vit_ti, vit_s, vit_b, vit_l or
+    # patchnet.
     model.name = "resnet18"
     # ResNets: "imagenet" (7x7 stride 2 and max-pool) or "cifar" (3x3 stride 1).
     model.stem = "cifar"
     # Channels of the first stage (ResNet) or of every layer (ViT, patchnet); None is
-    # the published number.
+    # the published number: 64 for every ResNet, so 128 is ResNet-50 (2x).
     model.width = placeholder(int)
     # Layers (ViT, patchnet); None is the published number.
     model.depth = placeholder(int)
@@ -139,6 +156,16 @@ def _model() -> ConfigDict:
     # BatchNorm without affine after the last layer (ViT: True for both).
     model.projector_last_bn = True
     model.predictor_last_bn = False
+    # Images that share BatchNorm statistics: None is the global batch; n is each n
+    # consecutive images of it, such as batch_size / devices for one device's own.
+    model.bn_scope = placeholder(int)
+    # Stochastic depth: how often the last residual branch is left out for an image; the
+    # first never is, and it grows evenly in between (Huang et al., 2016).
+    model.drop_path = 0.0
+    # Keep each block's input alone and compute the block again in the backward pass.
+    model.remat = False
+    # ViT: one compiled block for all layers, which compiles many times faster.
+    model.scan = False
     # Compute type: "float32" or "bfloat16". Parameters, statistics and loss: float32.
     model.dtype = "float32"
     return model
