@@ -9,13 +9,11 @@ a Markdown table, whose rows belong in benchmarks/RESULTS.md with hardware and d
 
 from __future__ import annotations
 
-import json
 import statistics
-import subprocess
 import sys
-from pathlib import Path
 
-RUNS = Path("runs/benchmarks/digits")
+from runs import run
+
 FINAL = {"SNCLR (the recipe)": [], "K = 0 (InfoNCE)": ["queue.k=0"]}
 CHOICES = FINAL | {
     "EMA momentum 0.99": ["ema.momentum=0.99"],
@@ -24,24 +22,6 @@ CHOICES = FINAL | {
     "own views allowed": ["queue.exclude_same_image=False"],
     "loss temperature 0.2": ["loss.temperature=0.2"],
 }
-
-
-def run(name: str, settings: list[str], seed: int) -> dict[str, float]:
-    """Trains once, or reads what an earlier call left, and returns the summary."""
-    folder = "".join(c if c.isalnum() else "-" for c in name)
-    workdir = RUNS / f"{folder}-{seed}"
-    summary = workdir / "summary.json"
-    if not summary.exists():
-        command = [
-            Path(sys.executable).with_name("snclr"),
-            "train",
-            "--config=configs/digits.py",
-            f"--workdir={workdir}",
-            f"--config.seed={seed}",
-            *(f"--config.{setting}" for setting in settings),
-        ]
-        subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
-    return json.loads(summary.read_text())
 
 
 def main() -> None:
@@ -54,7 +34,7 @@ def main() -> None:
     for name, settings in (FINAL if final else CHOICES).items():
         short = [] if final else ["data.holdback=2000", "epochs=6"]
         summaries = [
-            run(f"{what} {name}", settings + short, seed)
+            run("digits", f"{what} {name}", settings + short, seed=seed)
             for seed in (range(3) if final else range(1))
         ]
         accuracy = [each["knn_trained"] for each in summaries]

@@ -1,0 +1,38 @@
+"""Runs of the command line that a benchmark compares, each a process of its own."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+RUNS = Path("runs/benchmarks")
+
+
+def run(
+    recipe: str, name: str, settings: Sequence[str], *, seed: int
+) -> dict[str, float]:
+    """Trains once, or reads what an earlier call left, and returns the summary.
+
+    Args:
+      recipe: name of a file in configs/.
+      name: what to call the run; its folder is made of it.
+      settings: "field=value" each.
+      seed: of the run.
+    """
+    folder = "".join(c if c.isalnum() else "-" for c in name)
+    workdir = RUNS / recipe / f"{folder}-{seed}"
+    summary = workdir / "summary.json"
+    if not summary.exists():
+        command = [
+            Path(sys.executable).with_name("snclr"),
+            "train",
+            f"--config=configs/{recipe}.py",
+            f"--workdir={workdir}",
+            f"--config.seed={seed}",
+            *(f"--config.{setting}" for setting in settings),
+        ]
+        subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
+    return json.loads(summary.read_text())
