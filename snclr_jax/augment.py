@@ -22,7 +22,20 @@ _CROP_ATTEMPTS = 10  # torchvision's RandomResizedCrop
 _SOLARIZE_THRESHOLD = 0.5  # BYOL, appendix B
 
 
-def augment_batch(keys: Array, images: Array, *, size: int, settings: Any) -> Array:
+def view_settings(augment: Any) -> tuple[tuple[int, Any], ...]:
+    """Returns (size in pixels, settings) of every view of an image, global ones first.
+
+    Args:
+      augment: `config.augment`. Global views follow `view1` and `view2` in turn.
+    """
+    pair = (augment.view1, augment.view2)
+    whole = [(augment.size, pair[i % 2]) for i in range(augment.global_views)]
+    return (*whole, *[(augment.local_size, augment.local)] * augment.local_views)
+
+
+def augment_batch(
+    keys: Array, images: Array, *, size: int | None, settings: Any
+) -> Array:
     """Draws one random view of every image: `random_view` over the batch.
 
     Args:
@@ -42,7 +55,7 @@ def augment_batch(keys: Array, images: Array, *, size: int, settings: Any) -> Ar
     return jax.vmap(view)(keys, images)
 
 
-def random_view(key: Array, image: Array, *, size: int, settings: Any) -> Array:
+def random_view(key: Array, image: Array, *, size: int | None, settings: Any) -> Array:
     """Draws one random view of one image.
 
     A transform whose probability is exactly 0, and a colour operation of strength 0,
@@ -52,7 +65,8 @@ def random_view(key: Array, image: Array, *, size: int, settings: Any) -> Array:
     Args:
       key: one PRNG key.
       image: "h w 3", uint8 in [0, 255] or floating point in [0, 1].
-      size: height and width of the view, in pixels.
+      size: height and width of the view, in pixels; None where the image is a random
+        crop already and keeps its size.
       settings: any object with these attributes:
         `crop_scale`, `crop_ratio`: ranges of the crop's share of the area and of its
         width / height; a scale of (1, 1) leaves a "size size 3" image uncropped;
@@ -142,7 +156,7 @@ def _between(draw: Array, low: Array | float, high: Array | float) -> Array:
 
 
 def _crop_and_flip(
-    draws: Array, flip_draw: Array, image: Array, size: int, settings: Any
+    draws: Array, flip_draw: Array, image: Array, size: int | None, settings: Any
 ) -> Array:
     """Random resized crop and flip, two matrix products: "h w 3" -> "3 size size"."""
     height, width, _ = image.shape
@@ -150,7 +164,7 @@ def _crop_and_flip(
     flip = settings.flip > 0 and flip_draw < settings.flip
     low, high = settings.crop_ratio
     whole = tuple(settings.crop_scale) == (1, 1) and low <= 1 <= high
-    if whole and height == width == size:
+    if size is None or (whole and height == width == size):
         return jnp.where(flip, pixels[..., ::-1], pixels)
     top, left, box_height, box_width = _crop_box(draws, height, width, settings)
     rows = _interpolation(top, box_height, height, size)

@@ -19,10 +19,12 @@ _CHOICES = {
 }
 _AT_LEAST_ONE = (
     "batch_size",
+    "accumulate",
     "epochs",
     "data.image_size",
     "data.pictures_per_digit",
     "augment.size",
+    "augment.local_size",
     "model.patch_size",
     "model.embedding_dim",
     "queue.banks",
@@ -47,6 +49,7 @@ _NOT_NEGATIVE = (
     "seed",
     "data.holdback",
     "data.num_workers",
+    "augment.local_views",
     "queue.size",
     "queue.k",
     "loss.neighbor_weight",
@@ -59,6 +62,7 @@ _NOT_NEGATIVE = (
 _SHARES = (
     "queue.recall",
     "ema.momentum",
+    "model.drop_path",
     "optim.momentum",
     "optim.beta1",
     "optim.beta2",
@@ -75,8 +79,7 @@ def check_config(config, *, devices: int) -> None:
       devices: number of devices of the mesh.
     """
     _check_values(config)
-    for name in ("view1", "view2"):
-        _check_view(f"augment.{name}", config.augment[name])
+    _check_augment(config)
     _check_queue(config, devices)
     if config.batch_size % devices:
         raise ValueError(
@@ -85,11 +88,7 @@ def check_config(config, *, devices: int) -> None:
         )
     if config.batch_size < 2:
         raise ValueError("batch_size 1 has no negatives; use at least 2")
-    if config.augment.size > config.data.image_size:
-        raise ValueError(
-            f"augment.size {config.augment.size} is larger than data.image_size "
-            f"{config.data.image_size}; decode at least at the size of a view"
-        )
+    _check_parts(config, devices)
 
 
 def check_against_data(config, images: int) -> None:
@@ -124,6 +123,47 @@ def _check_values(config) -> None:
         for field in fields:
             if not holds(_get(config, field)):
                 raise ValueError(f"{field} {_get(config, field)} must be {rule}")
+
+
+def _check_augment(config) -> None:
+    augment = config.augment
+    for name in ("view1", "view2", "local"):
+        _check_view(f"augment.{name}", augment[name])
+    if augment.global_views < 2:
+        raise ValueError(
+            f"augment.global_views {augment.global_views} must be at least 2: a view "
+            "predicts the target of another one"
+        )
+    for size in ("size", "local_size"):
+        if augment[size] > config.data.image_size:
+            raise ValueError(
+                f"augment.{size} {augment[size]} is larger than data.image_size "
+                f"{config.data.image_size}; decode at least at the size of a view"
+            )
+
+
+def _check_parts(config, devices: int) -> None:
+    """Checks the parts that a batch is cut into: BatchNorm groups and accumulation."""
+    scope, parts = config.model.bn_scope, config.accumulate
+    if scope is not None and (scope < 2 or config.batch_size % scope):
+        raise ValueError(
+            f"model.bn_scope {scope} must be at least 2 and divide batch_size "
+            f"{config.batch_size}; None is the whole batch"
+        )
+    if config.batch_size % (devices * parts):
+        raise ValueError(
+            f"accumulate {parts} does not divide the {config.batch_size // devices} "
+            f"images of each of {devices} devices; use a batch_size of "
+            f"{_next_multiple(config.batch_size, devices * parts)}"
+        )
+    own = config.batch_size // (devices * parts)
+    if parts > 1 and (scope is None or own % scope):
+        raise ValueError(
+            f"accumulate {parts} leaves {own} consecutive images of each device to one "
+            f"pass, and model.bn_scope is {scope}: BatchNorm statistics over images of "
+            "several passes would need every layer of all of them at once, so they "
+            f"cannot be kept; use a model.bn_scope that divides {own}"
+        )
 
 
 def _check_view(name: str, view) -> None:

@@ -39,13 +39,15 @@ from snclr_jax.sharded_queue import (
     search_own_rows,
 )
 
+ROWS_OF_VIEWS = P(None, AXIS)
+
 
 class Loss(NamedTuple):
     """One direction's loss and the positiveness it used.
 
     Attributes:
-      value: () mean of L_i over the global batch.
-      weights: (b, k) positiveness w_ik, before the neighbor weight.
+      value: () mean of L_i over the global batch and the views that predict.
+      weights: (..., b, k) positiveness w_ik, before the neighbor weight.
       recall: () share of the exact K nearest rows that each device's approximate search
         found among its own, measured on a few queries; None where search is exact.
     """
@@ -70,13 +72,15 @@ def search_and_loss(
     """Searches the neighbors of the targets and returns the loss of one direction.
 
     Same value and gradients as `find_neighbors`, `positiveness` and
-    `soft_neighbor_loss` composed, on any mesh.
+    `soft_neighbor_loss` composed, on any mesh. Several views may predict one target:
+    its neighbors are searched, and their rows read, once for all of them.
 
     Args:
       queue: the ring, keys sharded over the mesh axis "data".
-      prediction: (b, d) unit rows z of one view, sharded over the batch.
-      anchor: (b, d) y, or W2^T W1 y for linear attention, of the same view.
-      target: (b, d) unit rows t of the other view, without gradient.
+      prediction: (b, d) unit rows z of one view, or (v, b, d) of v views, sharded over
+        the batch.
+      anchor: y, or W2^T W1 y for linear attention, of the same views and shape.
+      target: (b, d) unit rows t of another view, without gradient.
       image_id: (b,) int32 image of each row.
       config: the run's config; reads `queue`, `attention` and `loss`.
       mesh: device mesh with the axis "data"; its size divides b and q.
@@ -87,18 +91,25 @@ def search_and_loss(
     """
     settings = config.loss
     losses.check_loss(
-        settings.form, settings.temperature, settings.decoupled, prediction.shape[0]
+        settings.form, settings.temperature, settings.decoupled, target.shape[0]
     )
     recall = P() if config.queue.search == "approx" and config.queue.k else None
     on_each_device = jax.shard_map(
         functools.partial(_search_and_loss_of_device, config=config),
         mesh=mesh,
-        in_specs=(QUEUE_SPEC, ROWS, ROWS, ROWS, P(), P()),
-        out_specs=(Loss(P(), ROWS, recall), Neighbors(None, *[ROWS] * 5)),
+        in_specs=(QUEUE_SPEC, ROWS_OF_VIEWS, ROWS_OF_VIEWS, ROWS, P(), P()),
+        out_specs=(Loss(P(), ROWS_OF_VIEWS, recall), Neighbors(None, *[ROWS] * 5)),
     )
-    weight = jnp.asarray(neighbor_weight, prediction.dtype)
-    target = jax.lax.stop_gradient(target)
-    return on_each_device(queue, prediction, anchor, target, image_id, weight)
+    loss, neighbors = on_each_device(
+        queue,
+        prediction.reshape(-1, *target.shape),
+        anchor.reshape(-1, *target.shape),
+        jax.lax.stop_gradient(target),
+        image_id,
+        jnp.asarray(neighbor_weight, prediction.dtype),
+    )
+    weights = loss.weights.reshape(*prediction.shape[:-1], config.queue.k)
+    return loss._replace(weights=weights), neighbors
 
 
 def _search_and_loss_of_device(
@@ -117,9 +128,10 @@ def _search_and_loss_of_device(
     elected = elect(local.similarity, config.queue.k)
     chosen = jnp.arange(local.row.shape[1]) < elected.count[:, None]
 
-    logits, attention_logits = products_with_rows(
-        (z, y), queue.keys, local.row, elected.count, config.queue.block
+    products = products_with_rows(
+        (*z, *y), queue.keys, local.row, elected.count, config.queue.block
     )
+    logits, attention_logits = jnp.split(jnp.stack(products), 2)
     weights = losses.positiveness_of_logits(
         attention_logits,
         valid=chosen,
@@ -130,7 +142,7 @@ def _search_and_loss_of_device(
     )
     per_image = losses.combine(
         _log_denominator(z, target, queue.keys, local.row, chosen, config),
-        jnp.sum(z * t, axis=1) / settings.temperature,
+        jnp.sum(z * t, axis=-1) / settings.temperature,
         logits / settings.temperature,
         neighbor_weight * weights,
         chosen,
@@ -140,24 +152,24 @@ def _search_and_loss_of_device(
     # Every device has the losses of all images; the mean says so to the compiler.
     value = jax.lax.pmean(jnp.mean(per_image), AXIS)
     neighbors = neighbors_of_own_images(queue, local.row, elected)
-    weights = of_neighbors(jax.lax.stop_gradient(weights), elected)
+    weights = jax.vmap(of_neighbors, (0, None))(jax.lax.stop_gradient(weights), elected)
     return Loss(value, weights, local.recall), neighbors
 
 
 def _log_denominator(
     z: Array, target: Array, keys: Array, row: Array, chosen: Array, config
 ) -> Array:
-    """Returns (b,) log D_i of all images, from the targets and rows of every device.
+    """Returns (v, b) log D_i of all images, from the targets and rows of all devices.
 
     Args:
-      z: (b, d) predictions of all images.
+      z: (v, b, d) predictions of all images.
       target: (b / P, d) targets of this device's images.
       keys: (q / P, d) rows of this device.
       row: (b, l) candidates among these rows.
       chosen: (b, l) bool, which candidates were elected.
       config: the run's config.
     """
-    batch, own = z.shape[0], target.shape[0]
+    (views, batch, dim), own = z.shape, target.shape[0]
     settings, block = config.loss, config.queue.block
     place = jnp.arange(batch) - jax.lax.axis_index(AXIS) * own
     targets = RowList(
@@ -167,12 +179,17 @@ def _log_denominator(
         excluded=place[:, None] if settings.decoupled else None,
     )
     rows = _chosen_rows(row, chosen, keys.shape[0], settings.decoupled, z.dtype)
-    parts = jnp.stack(
-        [
-            log_sum_exp(z, target, targets, settings.temperature, block),
-            log_sum_exp(z, keys, rows, settings.temperature, block),
-        ]
-    )
+
+    def log_sum(keys: Array, listed: RowList) -> Array:
+        # The views of an image are so many queries with the same candidates.
+        if settings.decoupled:
+            excluded = jnp.tile(listed.excluded, (views, 1))
+            listed = listed._replace(excluded=excluded)
+        queries = z.reshape(views * batch, dim)
+        out = log_sum_exp(queries, keys, listed, settings.temperature, block)
+        return out.reshape(views, batch)
+
+    parts = jnp.stack([log_sum(target, targets), log_sum(keys, rows)])
     top = jax.lax.pmax(jax.lax.stop_gradient(jnp.max(parts, axis=0)), AXIS)
     return top + jnp.log(jax.lax.psum(jnp.sum(jnp.exp(parts - top), axis=0), AXIS))
 

@@ -74,7 +74,7 @@ def positiveness_of_logits(
     threshold: float | None,
     axis_name: str | None = None,
 ) -> Array:
-    """Returns `positiveness` from the (b, k) products f1(y_i) . f2(c_ik).
+    """Returns `positiveness` from the (..., b, k) products f1(y_i) . f2(c_ik).
 
     With `axis_name`, the neighbors of an image are spread over the devices of that mesh
     axis: each passes its own, `valid`, and gets their weights.
@@ -89,9 +89,9 @@ def positiveness_of_logits(
         valid = jnp.ones(logits.shape, bool)
     # A row without neighbors would be a softmax over nothing: NaN, also in gradients.
     logits = jnp.where(valid, logits / temperature, -jnp.inf)
-    top = _max(logits, axis_name)[:, None]
+    top = _max(logits, axis_name)[..., None]
     exponential = jnp.exp(logits - jnp.where(jnp.isfinite(top), top, 0.0))
-    total = _sum(exponential, axis_name)[:, None]
+    total = _sum(exponential, axis_name)[..., None]
     weights = exponential / jnp.where(total > 0, total, 1.0)
     if threshold is not None:
         weights = jnp.where(weights > threshold, weights, 0.0)
@@ -205,33 +205,33 @@ def combine(
     form: str,
     axis_name: str | None = None,
 ) -> Array:
-    """Returns (b,) L_i from log D_i, s_i0 (b,), s_ik (b, k) and w_ik (b, k).
+    """Returns (..., b) L_i from log D_i, s_i0 (..., b), s_ik and w_ik (..., b, k).
 
     With `axis_name`, the neighbors of an image are spread over the devices of that mesh
     axis; the other arguments and the result are the same on all of them.
     """
     if form == "soft_cross_entropy":
-        pulled = jnp.where(valid, log_denominator[:, None] - own_neighbors, 0.0)
+        pulled = jnp.where(valid, log_denominator[..., None] - own_neighbors, 0.0)
         return log_denominator - own + _sum(weights * pulled, axis_name)
     # The numerator has its own maximum: shifted by the denominator's, it could
     # underflow where the candidates of other images dominate.
     masked = jnp.where(valid, own_neighbors, -jnp.inf)
     top = jnp.maximum(jax.lax.stop_gradient(own), _max(masked, axis_name))
     numerator = jnp.exp(own - top) + _sum(
-        weights * jnp.exp(masked - top[:, None]), axis_name
+        weights * jnp.exp(masked - top[..., None]), axis_name
     )
     return log_denominator - top - jnp.log(numerator)
 
 
 def _sum(values: Array, axis_name: str | None) -> Array:
-    """The sum over an image's neighbors, (b, k) -> (b,)."""
-    total = jnp.sum(values, axis=1)
+    """The sum over an image's neighbors, (..., b, k) -> (..., b)."""
+    total = jnp.sum(values, axis=-1)
     return total if axis_name is None else jax.lax.psum(total, axis_name)
 
 
 def _max(values: Array, axis_name: str | None) -> Array:
     """The maximum over an image's neighbors, without gradient: a shift of exponents."""
-    top = jax.lax.stop_gradient(jnp.max(values, axis=1, initial=-jnp.inf))
+    top = jax.lax.stop_gradient(jnp.max(values, axis=-1, initial=-jnp.inf))
     return top if axis_name is None else jax.lax.pmax(top, axis_name)
 
 

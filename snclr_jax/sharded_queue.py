@@ -174,5 +174,5 @@ def _first_row(queue: NeighborQueue) -> Array:
 
 
 def gather(values: Array) -> Array:
-    """All devices' rows, in the order of the global batch."""
-    return jax.lax.all_gather(values, AXIS, tiled=True)
+    """All devices' rows (..., b, d), in the order of the global batch."""
+    return jax.lax.all_gather(values, AXIS, axis=values.ndim - 2, tiled=True)

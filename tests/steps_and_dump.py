@@ -78,7 +78,7 @@ def place_tiny_batch(config, mesh, *, seed: int) -> train_step.Batch:
     if config.data.resident:
         resident = place_everywhere(np.asarray(whole.resident), mesh)
         return batch.replace(resident=resident)
-    return batch.replace(images=place_own(whole.images, mesh))
+    return batch.replace(views=tuple(place_own(view, mesh) for view in whole.views))
 
 
 def fill(state: TrainState, config, mesh) -> TrainState:

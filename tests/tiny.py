@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 from snclr_jax.configs import digits
 
+from snclr_jax.augment import view_settings
 from snclr_jax.models import build_model
 from snclr_jax.optim import learning_rate, make_optimizer
 from snclr_jax.partition import place_batch, place_everywhere
@@ -43,14 +44,23 @@ def build(config, mesh):
 
 
 def batch(config, mesh, *, seed=0, resident=True):
-    """Returns a batch of random images with labels."""
+    """Returns a batch of random images with labels.
+
+    Images that are not resident come as views: the whole image, as if it were a crop.
+    """
     rng = np.random.default_rng(seed)
     size = config.data.image_size
     images = rng.integers(0, 256, (IMAGES, size, size, 3), dtype=np.uint8)
     image_id = rng.permutation(IMAGES)[: config.batch_size].astype(np.int32)
+    views = None
+    if not resident:
+        views = tuple(
+            place_batch(images[image_id][:, :side, :side], mesh)
+            for side, _ in view_settings(config.augment)
+        )
     return Batch(
         image_id=place_batch(image_id, mesh),
-        images=None if resident else place_batch(images[image_id], mesh),
+        views=views,
         resident=place_everywhere(images, mesh) if resident else None,
         labels=place_everywhere(np.arange(IMAGES, dtype=np.int32) % 3, mesh),
     )

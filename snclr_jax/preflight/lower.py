@@ -6,6 +6,7 @@ import jax
 import jax.numpy as jnp
 from jax.sharding import Mesh
 
+from snclr_jax.augment import view_settings
 from snclr_jax.data import open_data
 from snclr_jax.data.feed import is_resident
 from snclr_jax.models import build_model
@@ -73,16 +74,18 @@ def compile_step(config, mesh: Mesh, *, images: int) -> jax.stages.Compiled:
 
 def _abstract_batch(config, mesh: Mesh, images: int) -> Batch:
     """The batch that `Feed` makes, of shapes; a set not on the device has no labels."""
-    side = config.data.image_size
-
     def rows(shape: tuple[int, ...], dtype, sharding) -> jax.ShapeDtypeStruct:
         return jax.ShapeDtypeStruct(shape, dtype, sharding=sharding)
 
     split, whole = over_batch(mesh), replicated(mesh)
     image_id = rows((config.batch_size,), jnp.int32, split)
     if not is_resident(config, images):
-        pixels = rows((config.batch_size, side, side, 3), jnp.uint8, split)
-        return Batch(image_id, images=pixels)
+        views = tuple(
+            rows((config.batch_size, size, size, 3), jnp.uint8, split)
+            for size, _ in view_settings(config.augment)
+        )
+        return Batch(image_id, views=views)
+    side = config.data.image_size
     return Batch(
         image_id,
         resident=rows((images, side, side, 3), jnp.uint8, whole),
