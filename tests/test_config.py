@@ -102,3 +102,35 @@ def test_variants_are_reached_through_the_recipe():
 @pytest.mark.parametrize("variant", ["", *base.VARIANTS[1:]])
 def test_every_recipe_is_accepted_in_every_variant(recipe, variant):
     check_config(recipe.get_config(variant), devices=8)
+
+
+@pytest.mark.parametrize(
+    ("field", "value", "message"),
+    [
+        ("augment.global_views", 1, "augment.global_views 1 must be at least 2"),
+        ("augment.local_size", 64, "augment.local_size 64 .*data.image_size 32"),
+        ("model.bn_scope", 48, "model.bn_scope 48 .* divide batch_size 128"),
+        ("model.bn_scope", 1, "model.bn_scope 1 must be at least 2"),
+        ("model.drop_path", 1.5, "model.drop_path 1.5 must be between 0 and 1"),
+        ("accumulate", 32, "accumulate 32 does not divide the 16 images .* 256"),
+        ("accumulate", 2, "model.bn_scope is None.* divides 8"),
+    ],
+)
+def test_views_and_parts_that_do_not_fit_are_refused(field, value, message):
+    config = digits.get_config()
+    *sections, name = field.split(".")
+    target = config
+    for section in sections:
+        target = target[section]
+    target[name] = value
+    with pytest.raises(ValueError, match=message):
+        check_config(config, devices=8)
+
+
+def test_parts_of_whole_groups_are_accepted():
+    config = digits.get_config()
+    config.accumulate, config.model.bn_scope = 2, 8
+    check_config(config, devices=8)
+    config.model.bn_scope = 16  # a group would lie in two parts
+    with pytest.raises(ValueError, match="accumulate 2 leaves 8"):
+        check_config(config, devices=8)

@@ -114,6 +114,40 @@ def test_fused_is_the_plain_form_on_any_mesh(inputs, mesh_of, devices, names):
             np.testing.assert_array_equal(getattr(found, field), getattr(found0, field))
 
 
+@pytest.mark.parametrize("devices", [1, 8])
+def test_views_that_predict_one_target_are_averaged(inputs, mesh_of, devices):
+    queue, z, y, t, image_id = inputs
+    config = config_of(decoupled=True, banks=2, form="soft_cross_entropy")
+    z, y = (jnp.stack([each, each[::-1], jnp.roll(each, 3, axis=1)]) for each in (z, y))
+
+    def fused(z, y):
+        loss, neighbors = search_and_loss(
+            queue, z, y, t, image_id, config=config, mesh=mesh_of(devices)
+        )
+        return loss.value, (loss.weights, neighbors)
+
+    def expected(z, y):
+        each = [
+            plain(queue, z[view], y[view], t, image_id, config, 1.0)
+            for view in range(3)
+        ]
+        value = sum(value for value, _ in each) / 3
+        weights = jnp.stack([weights for _, (weights, _) in each])
+        return value, (weights, each[0][1][1])
+
+    (value, (weights, found)), gradients = jax.jit(
+        jax.value_and_grad(fused, (0, 1), has_aux=True)
+    )(z, y)
+    (value0, (weights0, found0)), gradients0 = jax.value_and_grad(
+        expected, (0, 1), has_aux=True
+    )(z, y)
+    np.testing.assert_allclose(value, value0, rtol=1e-5)
+    np.testing.assert_allclose(weights, weights0, atol=1e-6)
+    np.testing.assert_array_equal(found.valid, found0.valid)
+    for ours, theirs in zip(gradients, gradients0, strict=True):
+        assert np.abs(ours - theirs).max() <= 1e-5 * np.abs(theirs).max()
+
+
 @pytest.mark.parametrize("banks, batch", [(1, 24), (2, 24), (1, 40)])
 def test_sharded_push_is_the_plain_push(mesh_of, banks, batch):
     rng = np.random.default_rng(2)

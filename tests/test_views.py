@@ -1,0 +1,122 @@
+"""Many views of an image: what is drawn, who predicts whom, and on which devices."""
+
+from __future__ import annotations
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+import tiny
+
+from snclr_jax.augment import view_settings
+from snclr_jax.losses import info_nce
+from snclr_jax.train_step import project_and_predict, targets
+from snclr_jax.views import image_keys, random_views
+
+MANY = {
+    "augment__global_views": 3,
+    "augment__local_views": 2,
+    "augment__local_size": 16,
+}
+
+
+def test_views_have_their_own_size_and_settings():
+    config = tiny.config(**MANY)
+    augment = config.augment
+    augment.view2.flip = 0.125
+    augment.local.flip = 0.25
+    views = view_settings(augment)
+    assert [size for size, _ in views] == [32, 32, 32, 16, 16]
+    flips = [settings.flip for _, settings in views]
+    assert flips == [augment.view1.flip, 0.125, augment.view1.flip, 0.25, 0.25]
+
+
+@pytest.mark.parametrize("resident", [True, False])
+def test_no_two_views_are_drawn_alike(mesh_of, resident):
+    config = tiny.config(**MANY)
+    mesh = mesh_of(4)
+    batch = tiny.batch(config, mesh, resident=resident)
+    views = random_views(batch, jnp.int32(3), config=config, mesh=mesh)
+    assert [view.shape for view in views] == [(16, 32, 32, 3)] * 3 + [
+        (16, 16, 16, 3)
+    ] * 2
+    for first, second in ((0, 1), (0, 2), (1, 2), (3, 4)):
+        difference = np.abs(views[first] - views[second]).max(axis=(1, 2, 3))
+        assert (difference > 0.1).all()
+
+
+def test_keys_differ_by_seed_step_number_and_image():
+    def keys(*arguments):
+        return np.asarray(jax.random.key_data(image_keys(*arguments)))
+
+    base = keys(0, 5, 1, 8)
+    np.testing.assert_array_equal(base, keys(0, 5, 1, 8))
+    assert len({tuple(key) for key in base}) == 8
+    for other in (keys(1, 5, 1, 8), keys(0, 6, 1, 8), keys(0, 5, 2, 8)):
+        assert not (base == other).all(axis=1).any()
+
+
+def test_each_view_predicts_the_other_global_targets(mesh_of):
+    """Without neighbors the loss is the mean InfoNCE of the 3 x 4 pairs."""
+    config = tiny.config(queue__k=0, **MANY)
+    mesh = mesh_of(1)
+    model, step, state = tiny.build(config, mesh)
+    batch = tiny.batch(config, mesh)
+
+    @jax.jit
+    def expected(state, batch):
+        where = {"config": config, "mesh": mesh}
+        views = random_views(batch, state.step, **where)
+        found, _ = targets(model, state, views, **where)
+        predictions = [
+            project_and_predict(
+                model, state.params, state.batch_stats, view, v, state.step, **where
+            )[0][1]
+            for v, view in enumerate(views)
+        ]
+        losses = [
+            info_nce(prediction, target, temperature=config.loss.temperature)
+            for u, target in enumerate(found)
+            for v, prediction in enumerate(predictions)
+            if v != u
+        ]
+        assert len(losses) == 12
+        return sum(losses) / 12
+
+    value = expected(state, batch)
+    np.testing.assert_allclose(step(state, batch)[1]["loss"], value, rtol=1e-5)
+
+
+def test_many_views_agree_on_one_and_eight_devices(mesh_of):
+    config = tiny.config(queue__push="both", **MANY)
+
+    def two_steps(mesh):
+        _, step, state = tiny.build(config, mesh)
+        for seed in range(2):
+            batch = tiny.batch(config, mesh, seed=seed, resident=False)
+            state, metrics = step(state, batch)
+        return jax.device_get(state), jax.device_get(metrics)
+
+    (one, metrics), (eight, metrics8) = two_steps(mesh_of(1)), two_steps(mesh_of(8))
+    # Three targets of 16 images twice fill the ring of 32 rows three times.
+    assert one.queue.cursor == 0 and (one.queue.pushed_at == 1).all()
+    np.testing.assert_array_equal(one.queue.image_id, eight.queue.image_id)
+    for name, value in metrics.items():
+        np.testing.assert_allclose(
+            metrics8[name], value, rtol=1e-4, atol=1e-6, err_msg=name
+        )
+
+
+def test_local_views_leave_the_running_statistics_alone(mesh_of):
+    def statistics(**fields):
+        config = tiny.config(queue__k=0, **fields)
+        _, step, state = tiny.build(config, mesh_of(1))
+        state, _ = step(state, tiny.batch(config, mesh_of(1)))
+        return jax.device_get(state.batch_stats["encoder"])
+
+    local = {"augment__local_views": 1, "augment__local_size": 16}
+    jax.tree.map(
+        lambda one, other: np.testing.assert_allclose(one, other, rtol=1e-5, atol=1e-6),
+        statistics(),
+        statistics(**local),
+    )
