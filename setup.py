@@ -32,6 +32,8 @@ setup(
         "jax>=0.10,<0.12",
         "ml-collections>=1.0",
         "numpy>=2.0",
+        # Decodes JPEGs and resizes crops 1.6 times as fast as Pillow.
+        "opencv-python-headless>=4.10",
         "optax>=0.2.8,<0.3",
         "orbax-checkpoint>=0.12.8,<0.13",
         "pillow>=11",

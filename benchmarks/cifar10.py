@@ -72,10 +72,10 @@ def main() -> None:
     ]
     write(
         "CIFAR-10 (JPEG): choices, at small scale",
-        "A small `patchnet` learned from 45,000 training images for four epochs; 200-NN\n"
-        "in percent on the 5,000 training images held back, by seed. One field is\n"
-        "changed at a time; the others are `SMALL` in the file. The test images played\n"
-        "no part.",
+        "A small `patchnet` learned from 45,000 training images for four epochs;\n"
+        "200-NN in percent on the 5,000 training images held back, by seed. One field\n"
+        "is changed at a time; the others are `SMALL` in the file. The test images\n"
+        "played no part.",
         table(("run", "kNN"), rows),
         where,
     )

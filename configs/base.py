@@ -1,9 +1,10 @@
 """The base config: every field, its meaning and its default.
 
 A recipe starts from `get_config()`, overrides few fields and ends with
-`variant(config, name)`. On the command line a variant follows a colon:
+`variant(config, name)`. On the command line variants follow a colon:
 
     snclr train --config=configs/digits.py:authors --config.loss.temperature=0.1
+    snclr train --config=configs/imagenet_vit_s16.py:authors,debug
 
 Epochs count passes over the training set. A field that may be None is a placeholder.
 """
@@ -74,6 +75,8 @@ def _data() -> ConfigDict:
     data.train_split = "train"
     data.test_split = "test"
     # Images are decoded to this height and width: shorter side resized, then cropped.
+    # A set that does not stay on the device is cropped for training before it is
+    # resized, out of the whole image; evaluation always uses this square.
     data.image_size = 32
     # Training images held back to choose recipes on, in place of the test split.
     data.holdback = 0
@@ -173,8 +176,11 @@ def _model() -> ConfigDict:
 
 def _queue() -> ConfigDict:
     queue = ConfigDict()
-    # Rows q over all devices; a multiple of the number of devices. Keep it below the
-    # size of the training set, or rows of every image's own past are all it holds.
+    # Rows q over all devices; a multiple of the number of devices. A queue longer than
+    # the training set holds every image, several times: the nearest rows of an image
+    # are then many copies of the same few others, from networks that are an epoch old.
+    # A queue shorter than ten batches offers few rows to choose K from, all of them
+    # from the last steps. About half of a small set is a good start.
     queue.size = 4096
     # K, neighbors per image; 0 is InfoNCE.
     queue.k = 5
@@ -191,7 +197,7 @@ def _queue() -> ConfigDict:
     queue.banks = 1
     # An earlier view of the same image is never its neighbor.
     queue.exclude_same_image = True
-    # "second": targets of the second view are pushed; "both": of both views.
+    # "second": targets of the second view are pushed; "both": of all global views.
     queue.push = "second"
     return queue
 
@@ -229,7 +235,10 @@ def _optim() -> ConfigDict:
     optim = ConfigDict()
     # "lars", "adamw" or "sgd".
     optim.name = "sgd"
-    # Peak for a batch of 256; multiplied by batch_size / 256.
+    # Peak for a batch of 256; multiplied by batch_size / 256 (the linear scaling rule,
+    # Goyal et al., 2017), so that a recipe keeps its value at another batch. Beyond
+    # some thousands of images per step, and for AdamW on small sets, the rule asks for
+    # too much: lower this value, or lengthen the warm-up, where the loss jumps early.
     optim.learning_rate = 0.06
     optim.warmup_epochs = 5.0
     optim.weight_decay = 5e-4
@@ -249,17 +258,24 @@ def _optim() -> ConfigDict:
 def variant(config: ConfigDict, name: str) -> ConfigDict:
     """Returns `config` changed by a variant: "", "debug", "paper" or "authors".
 
+    Several are joined by commas, "authors,debug", and applied in that order.
+
     Raises:
       ValueError: for an unknown name.
     """
-    match name:
-        case "":
-            return config
-        case "debug":
-            return _debug(config)
-        case "paper" | "authors":
-            return apply_preset(config, preset=name)
-    raise ValueError(f"config variant {name!r} is unknown; use one of {VARIANTS[1:]}")
+    for each in name.split(","):
+        match each:
+            case "":
+                pass
+            case "debug":
+                config = _debug(config)
+            case "paper" | "authors":
+                config = apply_preset(config, preset=each)
+            case _:
+                raise ValueError(
+                    f"config variant {each!r} is unknown; use one of {VARIANTS[1:]}"
+                )
+    return config
 
 
 def apply_preset(config: ConfigDict, *, preset: str) -> ConfigDict:
@@ -297,16 +313,29 @@ def apply_preset(config: ConfigDict, *, preset: str) -> ConfigDict:
 
 
 def _debug(config: ConfigDict) -> ConfigDict:
-    """Shrinks any recipe to a minute on a CPU; says nothing about its quality."""
+    """Shrinks any recipe to a minute on a CPU; says nothing about its quality.
+
+    The embedded digits take the place of its data, so nothing has to be there; name
+    other data behind it, such as --config.data.name=folder --config.data.path=FOLDER.
+    """
     config.batch_size = 16
+    config.accumulate = 1
     config.epochs = 1
+    config.data.name = "digits"
+    config.data.image_size = 32
     config.data.num_workers = 0
     config.data.pictures_per_digit = 1
+    config.augment.size = 32
+    config.augment.local_size = 16
     config.queue.size = 64
     config.queue.k = min(config.queue.k, 4)
-    config.model.width = 16 if config.model.name.startswith("resnet") else 24
-    if not config.model.name.startswith("resnet"):
+    if config.model.name.startswith("resnet"):
+        config.model.width = 16
+        config.model.stem = "cifar"
+    else:
+        config.model.width = 48 if config.model.name == "vit_l" else 24
         config.model.depth = 1
+        config.model.patch_size = min(config.model.patch_size, 16)
     config.model.projector_hidden = (32,)
     config.model.predictor_hidden = (32,)
     config.model.embedding_dim = 16

@@ -19,7 +19,7 @@ from snclr_jax.configs import base
 
 
 def get_config(name: str = "") -> ConfigDict:
-    """Returns the recipe, changed by a variant (see `configs/base.py`)."""
+    """Returns the recipe, changed by variants (see `configs/base.py`)."""
     config = base.get_config()
     config.batch_size = 256
     config.epochs = 200

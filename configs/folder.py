@@ -3,32 +3,36 @@
     snclr train --config=configs/folder.py --config.data.path=my_photos
 
 my_photos is one folder of JPEG, PNG or WebP files of any size (subfolders included), or
-holds train/<class>/* and, for evaluation, test/<class>/*. Images are decoded to
-data.image_size and random crops of them become views of augment.size pixels.
+holds train/<class>/* and, for evaluation, test/<class>/*.
 
-Batch and queue suit some thousands of images: keep queue.size below their number, and
-raise both with it. Not yet run whole on any one data set.
+What is None below is chosen from the number and the sizes of the images that are found,
+and printed (snclr_jax/data/choose.py has the rules); a flag such as
+--config.batch_size=64 settles it otherwise. The rest follows `configs/cifar10.py`.
+
+Hardware: a CPU for some hundreds of small images, otherwise one GPU or TPU chip; `snclr
+preflight` with the same flags prints the cost. Not yet run whole on any one data set.
 """
 
 from __future__ import annotations
 
 from ml_collections import ConfigDict
+from ml_collections.config_dict import placeholder
 from snclr_jax.configs import base
 
 
 def get_config(name: str = "") -> ConfigDict:
-    """Returns the recipe, changed by a variant (see `configs/base.py`)."""
+    """Returns the recipe, changed by variants (see `configs/base.py`)."""
     config = base.get_config()
-    config.batch_size = 128
+    config.batch_size = placeholder(int)
     config.epochs = 200
     config.data.name = "folder"
-    config.data.image_size = 112
+    config.data.image_size = placeholder(int)
     config.data.num_workers = 2
-    config.augment.size = 96
+    config.augment.size = placeholder(int)
     config.augment.view1 = base.view(crop_scale=(0.2, 1.0), blur=1.0)
     config.augment.view2 = base.view(crop_scale=(0.2, 1.0), blur=0.1, solarize=0.2)
     config.model.name = "resnet18"
-    config.model.stem = "imagenet"
+    config.model.stem = placeholder(str)
     config.model.projector_hidden = (2048,)
-    config.queue.size = 1024
+    config.queue.size = placeholder(int)
     return base.variant(config, name)

@@ -23,7 +23,7 @@ from snclr_jax.configs import base, imagenet_base
 
 
 def get_config(name: str = "") -> ConfigDict:
-    """Returns the recipe, changed by a variant (see `configs/base.py`)."""
+    """Returns the recipe, changed by variants (see `configs/base.py`)."""
     config = imagenet_base.get_config()
     config.epochs = 300
     config.augment.view1 = base.view(blur=1.0)

@@ -86,6 +86,11 @@ def check_config(config, *, devices: int) -> None:
             f"batch_size {config.batch_size} is not a multiple of the {devices} "
             f"devices; use {_next_multiple(config.batch_size, devices)}"
         )
+    if config.data.name == "digits" and config.data.path:
+        raise ValueError(
+            f"data.path {config.data.path!r} is not read where data.name is 'digits', "
+            "as in every debug variant; add --config.data.name=folder or tfds"
+        )
     if config.batch_size < 2:
         raise ValueError("batch_size 1 has no negatives; use at least 2")
     _check_parts(config, devices)
@@ -98,6 +103,42 @@ def check_against_data(config, images: int) -> None:
             f"batch_size {config.batch_size} is larger than the training set of "
             f"{images} images; use at most {images}"
         )
+
+
+def notes(config, images: int) -> list[str]:
+    """Returns what is worth knowing about a config that fits a set of `images`."""
+    size, batch = config.queue.size, config.batch_size
+    found = [
+        f"peak learning rate {config.optim.learning_rate * batch / 256:.3g}: "
+        f"optim.learning_rate {config.optim.learning_rate:g} x batch_size {batch} / 256"
+    ]
+    local = config.augment.local_views
+    if local or config.augment.global_views > 2:
+        found.append(_cost_of_views(config))
+    if config.queue.k and size > images:
+        found.append(
+            f"queue.size {size} is {size / images:.1f} times the training set of "
+            f"{images} images: it holds every image, and neighbors repeat one another; "
+            f"{images // 2} rows would be half the set"
+        )
+    if config.queue.k and size < 10 * batch:
+        found.append(
+            f"queue.size {size} is {size / batch:.1f} batches: all neighbors come from "
+            "the last steps; ten batches or more offer a choice"
+        )
+    return found
+
+
+def _cost_of_views(config) -> str:
+    views, local = config.augment.global_views, config.augment.local_views
+    pixels = views * config.augment.size**2 + local * config.augment.local_size**2
+    share = pixels / (2 * config.augment.size**2)
+    return (
+        f"{views} global views of {config.augment.size} pixels and {local} local ones "
+        f"of {config.augment.local_size}: {views * (views + local - 1)} pairs of "
+        f"prediction and target, {share:.2f} times the pixels of two global views for "
+        f"the online network, {views / 2:.2f} times for the target network"
+    )
 
 
 def _get(config, field: str):

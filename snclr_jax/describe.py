@@ -64,6 +64,9 @@ def describe(directions: tuple[Direction, ...], batch: Batch, step: Array) -> Me
         metrics["search_recall"] = jnp.mean(jnp.stack(recalls))
     if batch.labels is not None:
         image_id = jnp.tile(batch.image_id, len(directions))
-        same = batch.labels[neighbors.image_id] == batch.labels[image_id][:, None]
-        metrics["neighbor_purity"] = mean_over_found(same)
+        own, theirs = batch.labels[image_id][:, None], batch.labels[neighbors.image_id]
+        # A label below 0 is unknown, as in STL-10's unlabelled images.
+        known = valid & (own >= 0) & (theirs >= 0)
+        same = jnp.sum(known & (own == theirs))
+        metrics["neighbor_purity"] = same / jnp.maximum(jnp.sum(known), 1)
     return metrics

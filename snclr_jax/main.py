@@ -1,5 +1,7 @@
 """Command line: flags -> one program. Everything else is importable.
 
+The workers of `prepare` load this file again: it imports no JAX.
+
 snclr train --config=configs/digits.py
 python -m snclr_jax.main train --config=configs/digits.py --config.epochs=5
 """
@@ -12,8 +14,6 @@ from typing import NoReturn
 
 from absl import app, flags, logging
 from ml_collections import ConfigDict, config_flags
-
-from snclr_jax.metrics import NonFiniteError
 
 HELP = """\
 snclr: contrastive pretraining of visual encoders with soft neighbors, in JAX
@@ -32,22 +32,52 @@ snclr: contrastive pretraining of visual encoders with soft neighbors, in JAX
       TPU; left out, the devices here. N training images are assumed where the data
       are elsewhere. Exits with 1 where the step does not fit.
 
-VARIANT is debug (a minute on a CPU), paper or authors (their choices, configs/base.py).
+  snclr prepare --source=DIR_OR_TAR --name=NAME --out=DIR [--source_test=DIR_OR_TAR]
+      Writes images, as they are encoded, into the TFDS set DIR/NAME: a folder of
+      images, train/<class>/* with test/ or val/, or such a folder as a tar. With
+      --source_test, --source is what train/ would be. Every image is decoded once by
+      --workers=N processes (default: one a core); unreadable ones are left out and
+      listed, up to --max_unreadable=0.01 of them. Shards hold --shard_mb=256 MB.
+      ImageNet, from its tars:
+        snclr prepare --source=ILSVRC2012_img_train.tar --name=imagenet2012 \\
+            --source_test=ILSVRC2012_img_val.tar --out=DIR
+      Test images without class folders take their classes from --test_labels=FILE,
+      one a line in the order of names; for ImageNet's the list is known.
+
+VARIANT is debug (a minute on a CPU, with the embedded digits in place of the data),
+paper or authors (their choices, configs/base.py); several are joined by commas.
 Every field of configs/base.py can be set:
 
   snclr train --config=configs/digits.py --config.queue.k=0          # plain InfoNCE
   snclr train --config=configs/digits.py --config.loss.temperature=0.1
   snclr train --config=configs/folder.py --config.data.path=my_photos
-  snclr train --config=configs/cifar10.py:debug --config.data.path=cifar10
+  snclr train --config=configs/imagenet_resnet50.py:400 --config.data.path=DIR
+  snclr train --config=configs/imagenet_vit_s16.py:debug
 
 Ctrl-C and SIGTERM save; the same command continues where it stopped.
 """
-COMMANDS = ("train", "evaluate", "preflight")
+COMMANDS = ("train", "evaluate", "preflight", "prepare")
 
 _CONFIG = config_flags.DEFINE_config_file("config", None, "Recipe, see configs/.")
 _WORKDIR = flags.DEFINE_string("workdir", None, "Folder of the run.")
 _TOPOLOGY = flags.DEFINE_string("topology", None, "TPU slice, such as v5e:8x8.")
 _IMAGES = flags.DEFINE_integer("images", None, "Training images.", lower_bound=1)
+_SOURCE = flags.DEFINE_string("source", "", "Images to prepare: folder or tar.")
+_SOURCE_TEST = flags.DEFINE_string("source_test", "", "Test images: folder or tar.")
+_TEST_LABELS = flags.DEFINE_string("test_labels", "", "Classes of the test images.")
+_NAME = flags.DEFINE_string("name", "", "TFDS set to prepare.")
+_OUT = flags.DEFINE_string("out", "", "Folder of TFDS sets.")
+_SHARD_MB = flags.DEFINE_integer("shard_mb", 256, "Size of a shard.", lower_bound=1)
+_WORKERS = flags.DEFINE_integer(
+    "workers", None, "Processes that decode.", lower_bound=1
+)
+_MAX_UNREADABLE = flags.DEFINE_float(
+    "max_unreadable",
+    0.01,
+    "Share of unreadable images to accept.",
+    lower_bound=0,
+    upper_bound=1,
+)
 
 
 def run() -> None:
@@ -67,17 +97,26 @@ def main(arguments: list[str]) -> None:
     if command not in COMMANDS or len(arguments) > 2:
         _fail(f"{' '.join(arguments[1:])!r} is not a command; use one of {COMMANDS}")
     try:
-        {"train": _train, "evaluate": _evaluate, "preflight": _preflight}[command]()
-    except (ValueError, NonFiniteError, OSError) as error:
+        {
+            "train": _train,
+            "evaluate": _evaluate,
+            "preflight": _preflight,
+            "prepare": _prepare,
+        }[command]()
+    except (ValueError, OSError) as error:
         _fail(str(error))
 
 
 def _train() -> None:
     config = _config("train")
+    from snclr_jax.metrics import NonFiniteError
     from snclr_jax.train import train
 
     name = Path(config_flags.get_config_filename(flags.FLAGS["config"])).stem
-    train(config, _WORKDIR.value or f"runs/{name}")
+    try:
+        train(config, _WORKDIR.value or f"runs/{name}")
+    except NonFiniteError as error:
+        _fail(str(error))
 
 
 def _evaluate() -> None:
@@ -96,6 +135,28 @@ def _preflight() -> None:
         preflight(config, topology=_TOPOLOGY.value, images=_IMAGES.value)
     except DoesNotFit as error:
         _fail(str(error), status=1)
+
+
+def _prepare() -> None:
+    needed = {"source": _SOURCE, "name": _NAME, "out": _OUT}
+    missing = [f"--{name}" for name, flag in needed.items() if not flag.value]
+    if missing:
+        _fail(f"prepare needs {' and '.join(missing)}; see snclr --help")
+    from snclr_jax.data.prepare.run import prepare
+
+    try:
+        prepare(
+            _SOURCE.value,
+            _NAME.value,
+            _OUT.value,
+            source_test=_SOURCE_TEST.value,
+            test_labels=_TEST_LABELS.value,
+            shard_mb=_SHARD_MB.value,
+            workers=_WORKERS.value,
+            max_unreadable=_MAX_UNREADABLE.value,
+        )
+    except KeyboardInterrupt:
+        _fail("stopped; the same command continues", status=130)
 
 
 def _config(command: str) -> ConfigDict:

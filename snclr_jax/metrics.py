@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
+import time
 from pathlib import Path
 
 import jax
@@ -108,6 +110,43 @@ class PendingMetrics:
         return steps[-1][0], len(steps), means
 
 
+@dataclasses.dataclass
+class Clock:
+    """Time of training alone: without compilation, evaluation and saving.
+
+    Attributes:
+      train_seconds: all of it.
+      images: trained on in that time.
+      waited: seconds of it in which the devices had no batch to work on.
+    """
+
+    train_seconds: float = 0.0
+    images: int = 0
+    waited: float = 0.0
+    _started: float = 0.0
+
+    def start(self) -> None:
+        """Time counts from here."""
+        self._started = time.perf_counter()
+
+    def lap(self, images: int, waited: float) -> float:
+        """Counts the seconds since the last lap, and returns them."""
+        now = time.perf_counter()
+        seconds, self._started = now - self._started, now
+        self.train_seconds += seconds
+        self.images += images
+        self.waited += waited
+        return seconds
+
+    def totals(self) -> dict[str, float]:
+        """What a checkpoint keeps of it."""
+        return {
+            "train_seconds": self.train_seconds,
+            "images": self.images,
+            "waited": self.waited,
+        }
+
+
 class Progress:
     """A line of metrics every interval, and on a terminal a bar with the time left."""
 
@@ -125,6 +164,7 @@ class Progress:
         ("lr", "learning_rate", ".2g"),
         ("ema", "ema_momentum", ".4f"),
         ("images/s", "images_per_second", ".0f"),
+        ("wait", "data_wait", ".0%"),
     )
 
     def __init__(self, total_steps: int, first_step: int) -> None:

@@ -7,11 +7,14 @@ updated at all: its gradient is zero, but weight decay would still shrink it.
 
 from __future__ import annotations
 
+import functools
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import optax
+
+from snclr_jax.models.vit import STACKED
 
 NAMES = ("lars", "adamw", "sgd")
 
@@ -73,22 +76,18 @@ def make_optimizer(config, schedule: optax.Schedule) -> optax.GradientTransforma
 def _lars(
     settings, schedule: optax.Schedule, decayed
 ) -> optax.GradientTransformationExtraArgs:
-    if not settings.trust_clip:
-        return optax.lars(
-            schedule,
-            weight_decay=settings.weight_decay,
-            weight_decay_mask=decayed or True,
-            trust_coefficient=settings.trust_coefficient,
-            trust_ratio_mask=_matrices,
-            momentum=settings.momentum,
+    decay = optax.add_decayed_weights(settings.weight_decay, mask=decayed)
+    if settings.trust_clip:
+        ratio = _clipped_trust_ratio(settings.trust_coefficient, schedule)
+        rest = optax.sgd(schedule, momentum=settings.momentum)
+    else:
+        ratio = optax.stateless(
+            functools.partial(_times_trust_ratio, settings.trust_coefficient)
         )
-    return optax.chain(
-        optax.add_decayed_weights(settings.weight_decay, mask=decayed),
-        optax.masked(
-            _clipped_trust_ratio(settings.trust_coefficient, schedule), _matrices
-        ),
-        optax.sgd(schedule, momentum=settings.momentum),
-    )
+        rest = optax.chain(
+            optax.scale_by_learning_rate(schedule), optax.trace(settings.momentum)
+        )
+    return optax.chain(decay, optax.masked(ratio, _matrices), rest)
 
 
 def _clipped_trust_ratio(
@@ -102,16 +101,9 @@ def _clipped_trust_ratio(
 
     def update(updates, state, params):
         rate = jnp.maximum(schedule(state.count), jnp.finfo(jnp.float32).tiny)
-
-        def scale(update, param):
-            norm = jnp.linalg.norm(update.ravel())
-            trust = coefficient * jnp.linalg.norm(param.ravel())
-            safe = jnp.where(norm > 0, norm, 1.0)
-            ratio = jnp.where((trust > 0) & (norm > 0), trust / safe / rate, 1.0)
-            return update * jnp.minimum(ratio, 1.0)
-
+        updates = _times_trust_ratio(coefficient / rate, updates, params, largest=1.0)
         count = optax.safe_increment(state.count)
-        return jax.tree.map(scale, updates, params), optax.ScaleByScheduleState(count)
+        return updates, optax.ScaleByScheduleState(count)
 
     def init(params):
         del params
@@ -120,9 +112,40 @@ def _clipped_trust_ratio(
     return optax.GradientTransformation(init, update)
 
 
+def _times_trust_ratio(
+    coefficient: jax.Array | float, updates: Any, params: Any, largest: float = jnp.inf
+) -> Any:
+    """Scales each layer's update g by eta |p| / |g| (You et al., 2017, equation 6).
+
+    Where either norm is 0 the update stays as it is, and the ratio is `largest` at
+    most.
+    """
+
+    def scale(path, update, param):
+        axes = tuple(range(_is_stacked(path), param.ndim))
+        norm, of_param = (
+            jnp.sqrt(jnp.sum(leaf * leaf, axes, keepdims=True))
+            for leaf in (update, param)
+        )
+        safe = jnp.where(norm > 0, norm, 1.0)
+        ratio = jnp.minimum(coefficient * of_param / safe, largest)
+        return update * jnp.where((norm > 0) & (of_param > 0), ratio, 1.0)
+
+    return jax.tree.map_with_path(scale, updates, params)
+
+
 def _matrices(params: Any) -> Any:
     """True for kernels; false for biases, norms, class tokens and other vectors."""
-    return jax.tree.map(lambda leaf: sum(n > 1 for n in leaf.shape) > 1, params)
+
+    def is_matrix(path, leaf):
+        return sum(n > 1 for n in leaf.shape[_is_stacked(path) :]) > 1
+
+    return jax.tree.map_with_path(is_matrix, params)
+
+
+def _is_stacked(path: tuple[Any, ...]) -> bool:
+    """Whether the first axis of the leaf at `path` counts layers (`model.scan`)."""
+    return any(getattr(key, "key", None) == STACKED for key in path)
 
 
 def _frozen_or_trained(params: Any) -> Any:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import dataclasses
 import json
 import signal
 import threading
@@ -15,11 +14,18 @@ import jax
 import ml_collections
 
 from snclr_jax.checkpoint import Checkpoints, claim_workdir
-from snclr_jax.config import check_against_data, check_config
+from snclr_jax.config import check_against_data, check_config, notes
 from snclr_jax.data import open_data
+from snclr_jax.data.choose import choose_from_folder
 from snclr_jax.data.feed import Feed
 from snclr_jax.evaluate.online import OnlineKnn
-from snclr_jax.metrics import MetricWriter, PendingMetrics, Progress, read_metrics
+from snclr_jax.metrics import (
+    Clock,
+    MetricWriter,
+    PendingMetrics,
+    Progress,
+    read_metrics,
+)
 from snclr_jax.models import build_model
 from snclr_jax.optim import learning_rate, make_optimizer
 from snclr_jax.partition import make_mesh
@@ -59,6 +65,7 @@ def train(config: ml_collections.ConfigDict, workdir: str) -> TrainState:
       Interrupted: after SIGINT or SIGTERM, when the state is saved.
     """
     mesh = make_mesh()
+    config, chosen = choose_from_folder(config, devices=mesh.size)
     check_config(config, devices=mesh.size)
     data = open_data(config.data)
     check_against_data(config, data.train.size)
@@ -91,35 +98,11 @@ def train(config: ml_collections.ConfigDict, workdir: str) -> TrainState:
             steps_per_epoch=steps_per_epoch,
             first_step=int(state.step),
         )
-        loop.begin(baseline)
+        remarks = [chosen, *notes(config, data.train.size)]
+        loop.begin(baseline, list(filter(None, remarks)))
         state = loop.run(step, state)
-    _summarize(workdir, baseline, clock)
+    _summarize(workdir, baseline, clock, feed)
     return state
-
-
-@dataclasses.dataclass
-class Clock:
-    """Time of training alone: without compilation, evaluation and saving."""
-
-    train_seconds: float = 0.0
-    images: int = 0
-    _started: float = 0.0
-
-    def start(self) -> None:
-        """Time counts from here."""
-        self._started = time.perf_counter()
-
-    def lap(self, images: int) -> float:
-        """Counts the time since the last lap; returns its images per second."""
-        now = time.perf_counter()
-        seconds, self._started = now - self._started, now
-        self.train_seconds += seconds
-        self.images += images
-        return images / seconds
-
-    def totals(self) -> dict[str, float]:
-        """What a checkpoint keeps of it."""
-        return {"train_seconds": self.train_seconds, "images": self.images}
 
 
 class Loop:
@@ -166,16 +149,18 @@ class Loop:
                 self.progress.advance()
                 self._pause(step, state, stop)
                 if step < self.total_steps:
-                    batch = self.feed.next()
+                    batch = self.feed.next(metrics)
         return state
 
-    def begin(self, baseline: dict[str, float]) -> None:
+    def begin(self, baseline: dict[str, float], remarks: list[str]) -> None:
         """Says what is about to happen, and writes step 0."""
         device = jax.devices()[0].device_kind
         self.progress.say(
             f"{self.workdir}: steps {self.first_step} to {self.total_steps} on "
             f"{jax.device_count()} x {device}"
         )
+        for remark in remarks:
+            self.progress.say(remark)
         if self.first_step == 0 and baseline:
             self.writer.write(0, baseline)
             for name, accuracy in baseline.items():
@@ -219,7 +204,11 @@ class Loop:
         if taken is None:
             return
         step, steps, means = taken
-        means["images_per_second"] = self.clock.lap(steps * self.config.batch_size)
+        images, waited = steps * self.config.batch_size, self.feed.take_waited()
+        seconds = self.clock.lap(images, waited)
+        means["images_per_second"] = images / seconds
+        if not self.feed.resident:
+            means["data_wait"] = waited / seconds
         self.writer.write(step, means)
         self.progress.show(step, means)
 
@@ -262,14 +251,19 @@ def _baseline(knn: OnlineKnn, state: TrainState, workdir: str) -> dict[str, floa
     }
 
 
-def _summarize(workdir: str, baseline: dict[str, float], clock: Clock) -> None:
+def _summarize(
+    workdir: str, baseline: dict[str, float], clock: Clock, feed: Feed
+) -> None:
     """Writes and prints `summary.json`: accuracies in percent, and the time."""
     scores = [line["knn"] for line in read_metrics(workdir) if "knn" in line]
     summary = dict(baseline)
     if scores:
         summary["knn_trained"] = scores[-1]
     summary["train_seconds"] = round(clock.train_seconds, 1)
-    summary["images_per_second"] = round(clock.images / max(clock.train_seconds, 1e-9))
+    seconds = max(clock.train_seconds, 1e-9)
+    summary["images_per_second"] = round(clock.images / seconds)
+    if not feed.resident:
+        summary["data_wait"] = round(clock.waited / seconds, 4)
     if jax.process_index() == 0:
         (Path(workdir) / SUMMARY_FILE).write_text(json.dumps(summary, indent=2) + "\n")
         print(_sentence(summary))
@@ -285,4 +279,6 @@ def _sentence(summary: dict[str, float]) -> str:
         f"trained for {summary['train_seconds']:.0f} s "
         f"at {summary['images_per_second']} images/s"
     )
+    if "data_wait" in summary:
+        lines.append(f"waited for data {summary['data_wait']:.0%} of that time")
     return "\n".join(lines)

@@ -20,7 +20,8 @@ class Batch(flax.struct.PyTreeNode):
       views: for each view (b, s, s, 3) uint8, a random crop made on the host, or None.
       resident: (n, h, w, 3) uint8, the whole training set on every device, or None;
         `image_id` indexes it. An argument and not a constant, which XLA would fold.
-      labels: (n,) int32 of the whole training set, or None. Read by metrics only.
+      labels: (n,) int32 of the whole training set, below 0 where unknown, or None. Read
+        by metrics only.
     """
 
     image_id: Array

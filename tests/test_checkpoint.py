@@ -17,7 +17,7 @@ from snclr_jax.data.split import Split
 
 def batches():
     split = Split(lambda indices: np.zeros((len(indices), 4, 4, 3), np.uint8), size=20)
-    return train_batches(split, batch_size=4, seed=0, num_workers=0, resident=True)
+    return train_batches(split, batch_size=4, seed=0, num_workers=0, views=None)
 
 
 @pytest.fixture(scope="module")

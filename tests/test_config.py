@@ -2,10 +2,25 @@
 
 from __future__ import annotations
 
-import pytest
-from snclr_jax.configs import base, cifar10, digits, folder
+import importlib
+from pathlib import Path
 
-from snclr_jax.config import check_against_data, check_config
+import pytest
+import snclr_jax.configs
+from snclr_jax.configs import base, digits, imagenet_resnet50
+
+from snclr_jax.config import check_against_data, check_config, notes
+from snclr_jax.data.choose import choose
+
+RECIPES = sorted(
+    path.stem
+    for path in Path(snclr_jax.configs.__path__[0]).glob("*.py")
+    if path.stem not in ("__init__", "base", "imagenet_base")
+)
+
+
+def recipe(name, variant=""):
+    return importlib.import_module(f"snclr_jax.configs.{name}").get_config(variant)
 
 
 @pytest.mark.parametrize(
@@ -98,10 +113,44 @@ def test_variants_are_reached_through_the_recipe():
         digits.get_config("fast")
 
 
-@pytest.mark.parametrize("recipe", [cifar10, digits, folder])
-@pytest.mark.parametrize("variant", ["", *base.VARIANTS[1:]])
-def test_every_recipe_is_accepted_in_every_variant(recipe, variant):
-    check_config(recipe.get_config(variant), devices=8)
+@pytest.mark.parametrize("name", RECIPES)
+@pytest.mark.parametrize("variant", ["", *base.VARIANTS[1:], "authors,debug"])
+def test_every_recipe_is_accepted_in_every_variant(name, variant):
+    config = recipe(name, variant)
+    check_config(choose(config, images=10_000, side=300, devices=8), devices=8)
+
+
+def test_recipes_are_those_of_the_readme():
+    readme = (Path(__file__).parents[1] / "README.md").read_text()
+    for name in RECIPES:
+        assert f"`configs/{name}.py`" in readme, name
+
+
+def test_epochs_of_resnet50_are_an_argument():
+    config = imagenet_resnet50.get_config()
+    assert (config.epochs, config.optim.learning_rate) == (100, 0.6)
+    config = imagenet_resnet50.get_config("800,authors")
+    assert (config.epochs, config.ema.momentum) == (800, 0.996)
+    assert config.loss.form == "soft_cross_entropy"
+    assert imagenet_resnet50.get_config("authors").epochs == 100
+    with pytest.raises(ValueError, match="variant '300'"):
+        imagenet_resnet50.get_config("300")
+
+
+def test_notes_say_what_is_unusual():
+    config = digits.get_config()
+    rate = "peak learning rate 0.008: optim.learning_rate 0.016 x batch_size 128 / 256"
+    assert notes(config, 12_000) == [rate]
+    (_, long) = notes(config, 1024)
+    assert "queue.size 4096 is 4.0 times the training set of 1024 images" in long
+    config.queue.size = 640
+    (_, short) = notes(config, 12_000)
+    assert "queue.size 640 is 5.0 batches" in short
+    config.queue.k = 0
+    config.augment.local_views = 6
+    (_, views) = notes(config, 12_000)
+    assert "14 pairs" in views and "1.75 times the pixels" in views
+    assert "1.00 times for the target" in views
 
 
 @pytest.mark.parametrize(
@@ -112,6 +161,7 @@ def test_every_recipe_is_accepted_in_every_variant(recipe, variant):
         ("model.bn_scope", 48, "model.bn_scope 48 .* divide batch_size 128"),
         ("model.bn_scope", 1, "model.bn_scope 1 must be at least 2"),
         ("model.drop_path", 1.5, "model.drop_path 1.5 must be between 0 and 1"),
+        ("data.path", "photos", "data.path 'photos' is not read .*data.name=folder"),
         ("accumulate", 32, "accumulate 32 does not divide the 16 images .* 256"),
         ("accumulate", 2, "model.bn_scope is None.* divides 8"),
     ],

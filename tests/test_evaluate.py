@@ -6,7 +6,9 @@ from sklearn.datasets import load_digits
 from sklearn.linear_model import LogisticRegression
 from sklearn.neighbors import KNeighborsClassifier
 
+from snclr_jax.data import Split
 from snclr_jax.evaluate import knn_accuracy, knn_predict, linear, linear_probe
+from snclr_jax.evaluate.online import with_labels
 
 
 @pytest.fixture(scope="module")
@@ -179,3 +181,13 @@ def test_a_holdback_without_rows_is_refused(holdback):
 def test_strengths_must_be_positive(grid):
     with pytest.raises(ValueError, match="l2_grid is"):
         linear_probe(*GOOD, *GOOD, l2_grid=grid)
+
+
+def test_images_without_a_label_do_not_vote():
+    pixels = np.arange(5, dtype=np.uint8).reshape(5, 1, 1, 1)
+    labels = np.array([2, -1, 0, -1, 1], np.int32)
+    known = with_labels(Split(pixels.__getitem__, size=5, labels=labels))
+    assert known.labels.tolist() == [2, 0, 1]
+    assert known.read([0, 1, 2]).ravel().tolist() == [0, 2, 4]
+    whole = Split(pixels.__getitem__, size=5, labels=np.zeros(5, np.int32))
+    assert with_labels(whole) is whole

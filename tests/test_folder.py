@@ -67,6 +67,13 @@ def test_flat_and_nested_images_are_unlabelled(tmp_path):
     assert np.abs(levels - [180, 120, 60, 0]).max() <= 3
 
 
+def test_a_subset_has_the_originals_of_its_images(labelled):
+    train = open_folder(str(labelled), 8)[0]
+    part = train.subset(np.array([4, 0, 5])).subset(np.array([2, 0]))
+    names = [original.name for original in part.originals(np.array([1, 0, 0]))]
+    assert names == [str(labelled / "train/bee" / f"{i}.png") for i in (1, 2, 2)]
+
+
 def test_train_without_classes_is_unlabelled(tmp_path):
     save(tmp_path / "train" / "0.png")
     train, test, names = open_folder(str(tmp_path), 8)

@@ -27,6 +27,7 @@ def test_mistakes_end_in_one_line_that_names_the_fix(tmp_path):
     damaged = tmp_path / "damaged"
     damaged.mkdir()
     (damaged / "config.json").write_text("{")
+    prepare = ("prepare", "--name=photos", f"--out={tmp_path / 'run'}")
     cases = {
         ("tran", DIGITS): "'tran' is not a command; use one of",
         ("train",): "train needs --config=FILE",
@@ -39,6 +40,9 @@ def test_mistakes_end_in_one_line_that_names_the_fix(tmp_path):
         ("evaluate",): "evaluate needs --workdir=DIR",
         ("evaluate", workdir): "config.json does not exist; check --workdir",
         ("evaluate", f"--workdir={damaged}"): "config.json",
+        ("prepare", "--name=photos"): "prepare needs --source and --out",
+        (*prepare, "--source=nowhere"): "--source=nowhere does not exist",
+        (*prepare, "--source=configs", "--workers=0"): "--workers=0",
     }
     # Four at a time: what takes the seconds is importing jax.
     arguments = list(cases)
@@ -56,4 +60,5 @@ def test_help_shows_every_command():
     output, errors = start("--help").communicate(timeout=60)
     assert "snclr train --config=FILE" in output
     assert "snclr evaluate --workdir=DIR" in output
+    assert "snclr prepare --source=DIR_OR_TAR" in output
     assert not errors

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import time
+
 import jax.numpy as jnp
 import pytest
 
 from snclr_jax.metrics import (
     METRICS_FILE,
+    Clock,
     MetricWriter,
     NonFiniteError,
     PendingMetrics,
+    Progress,
     read_metrics,
 )
 
@@ -52,3 +56,29 @@ def test_a_continued_run_writes_every_step_once(tmp_path):
     lines = [(line["step"], line["loss"]) for line in read_metrics(tmp_path)]
     assert lines == [(0, 0.0), (10, 10.0), (20, 20.0), (30, -1.0)]
     assert any((tmp_path / "tensorboard").iterdir())
+
+
+def test_the_clock_counts_laps_and_waiting_across_restarts():
+    clock = Clock(**Clock(train_seconds=5.0, images=100, waited=2.0).totals())
+    clock.start()
+    time.sleep(0.05)
+    seconds = clock.lap(images=32, waited=0.03)
+    assert 0.05 <= seconds < 5
+    time.sleep(0.3)
+    clock.start()  # what came before, such as an evaluation, does not count
+    assert clock.lap(images=8, waited=0.0) < 0.25
+    totals = clock.totals()
+    assert totals["images"] == 140 and totals["waited"] == pytest.approx(2.03)
+    assert totals["train_seconds"] == pytest.approx(5 + seconds, abs=0.25)
+    # Checkpoints from before waiting was measured.
+    assert Clock(train_seconds=5.0, images=100).waited == 0.0
+
+
+def test_progress_shows_the_share_of_waiting(capsys):
+    progress = Progress(10, 0)
+    progress.show(5, {"loss": 1.0, "images_per_second": 80.0, "data_wait": 0.034})
+    progress.show(6, {"loss": 1.0, "images_per_second": 80.0})
+    progress.close()
+    printed = capsys.readouterr().out
+    assert "step 5 loss 1.000 images/s 80 wait 3%\n" in printed
+    assert "step 6 loss 1.000 images/s 80\n" in printed

@@ -90,6 +90,48 @@ def test_lars_trust_ratio_and_its_clip(clip, eta):
     np.testing.assert_allclose(updates["fc"]["bias"], -rate * np.ones(2), rtol=1e-6)
 
 
+@pytest.mark.parametrize("name", ["adamw", "sgd", "lars", "clipped lars"])
+@pytest.mark.parametrize("decay_all", [False, True])
+def test_stacked_layers_move_as_layers_of_their_own(name, decay_all, rng):
+    """`model.scan` stacks layers: a bias is still a vector, a ratio still a layer's."""
+    scale = 10.0 ** np.arange(3)  # layers of very different norms
+    layers = [
+        {
+            "fc": {
+                "kernel": jnp.asarray(scale[i] * rng.normal(size=(4, 2))),
+                "bias": jnp.asarray(rng.normal(size=2)),
+            },
+            "norm": {"scale": jnp.asarray(rng.normal(size=4))},
+        }
+        for i in range(3)
+    ]
+    unrolled = {"encoder": {f"blocks_{i}": layer for i, layer in enumerate(layers)}}
+    gradients = jax.tree.map(lambda p: jnp.asarray(rng.normal(size=p.shape)), unrolled)
+
+    def stack(tree):
+        layers = tree["encoder"].values()
+        return {"encoder": {"blocks": jax.tree.map(lambda *x: jnp.stack(x), *layers)}}
+
+    clip = name.startswith("clipped")
+    config = config_of(name.split()[-1], trust_clip=clip, decay_all=decay_all)
+    optimizer = make_optimizer(config, optax.constant_schedule(0.5))
+
+    def two_steps(params, gradients):
+        state = optimizer.init(params)
+        for _ in range(2):
+            updates, state = optimizer.update(gradients, state, params)
+            params = optax.apply_updates(params, updates)
+        return updates
+
+    expected = stack(two_steps(unrolled, gradients))
+    actual = two_steps(stack(unrolled), stack(gradients))
+    jax.tree.map(
+        lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-7),
+        actual,
+        expected,
+    )
+
+
 def test_unknown_optimizer_is_named():
     with pytest.raises(ValueError, match="optim.name 'adam'"):
         make_optimizer(config_of("adam"), optax.constant_schedule(0.1))

@@ -9,26 +9,42 @@ import numpy as np
 import orbax.checkpoint as ocp
 import pytest
 
-from snclr_jax.data import Split
+from snclr_jax.data import Split, pipeline
+from snclr_jax.data.crop import View, crop_boxes, cut_views, draw_uniforms
+from snclr_jax.data.folder import open_folder
 from snclr_jax.data.pipeline import eval_batches, train_batches
+
+VIEWS = (View(6, (0.1, 1.0), (3 / 4, 4 / 3)), View(3, (0.1, 0.5), (3 / 4, 4 / 3)))
 
 
 class Numbered:
-    """Image i is 2 x 2 pixels of the value i; a class, so that workers can load it."""
+    """Image i shades from the value i down; a class, so that workers can load it."""
 
     def __call__(self, indices: np.ndarray) -> np.ndarray:
-        values = np.asarray(indices, np.uint8)[:, None, None, None]
-        return np.broadcast_to(values, (len(indices), 2, 2, 3))
+        rows, columns = np.mgrid[:9, :9]
+        values = np.asarray(indices)[:, None, None, None]
+        shades = np.stack([0 * rows, 9 * rows, 9 * columns], axis=-1)
+        return (values + shades).astype(np.uint8)
 
 
 def numbered(size: int) -> Split:
     return Split(Numbered(), size=size)
 
 
-def batches(count: int, *, size: int = 23, resident: bool = True, **options) -> list:
-    options = {"batch_size": 4, "seed": 0, "num_workers": 0} | options
-    iterator = train_batches(numbered(size), resident=resident, **options)
-    return [next(iterator) for _ in range(count)]
+def batches(count: int, *, size: int = 23, **options) -> list:
+    options = {"batch_size": 4, "seed": 0, "num_workers": 0, "views": None} | options
+    iterator = train_batches(numbered(size), **options)
+    try:
+        return [next(iterator) for _ in range(count)]
+    finally:
+        iterator.close()
+
+
+def assert_equal(batches: list, others: list) -> None:
+    for batch, other in zip(batches, others, strict=True):
+        assert batch.keys() == other.keys()
+        for name in batch:
+            np.testing.assert_array_equal(batch[name], other[name], err_msg=name)
 
 
 def indices(count: int, **options) -> list[list[int]]:
@@ -74,18 +90,47 @@ def test_processes_read_consecutive_rows_of_the_same_batch():
 
 
 def test_images_are_those_of_the_indices():
-    for resident, decoded in zip(batches(9), batches(9, resident=False), strict=True):
-        assert set(resident) == {"index"} and set(decoded) == {"index", "image"}
+    for resident, decoded in zip(batches(9), batches(9, views=VIEWS), strict=True):
+        assert set(resident) == {"index"}
+        assert set(decoded) == {"index", "view0", "view1"}
         assert resident["index"].dtype == decoded["index"].dtype == np.int32
         assert resident["index"].tolist() == decoded["index"].tolist()
-        assert decoded["image"].shape == (4, 2, 2, 3)
-        assert decoded["image"].dtype == np.uint8
-        assert decoded["image"][:, 0, 0, 0].tolist() == decoded["index"].tolist()
+        for name, view in zip(("view0", "view1"), VIEWS, strict=True):
+            assert decoded[name].shape == (4, view.size, view.size, 3)
+            assert decoded[name].dtype == np.uint8
+            assert decoded[name][:, 0, 0, 0].tolist() == decoded["index"].tolist()
 
 
-@pytest.mark.parametrize("resident", [True, False])
-def test_state_restores_the_exact_position(resident):
-    options = {"batch_size": 4, "seed": 3, "num_workers": 0, "resident": resident}
+def test_crops_follow_from_seed_step_row_and_view():
+    for step, batch in enumerate(batches(8, seed=5, views=VIEWS)):
+        images = Numbered()(batch["index"])
+        for number, view in enumerate(VIEWS):
+            draws = draw_uniforms(5, step, number, range(4))
+            for row in range(4):
+                boxes = crop_boxes((9, 9), [view], [draws[row]])
+                (want,) = cut_views(images[row], boxes, [view])
+                np.testing.assert_array_equal(batch[f"view{number}"][row], want)
+
+
+def test_batches_do_not_depend_on_chunks(monkeypatch):
+    whole = batches(7, batch_size=20, views=VIEWS)
+    for size in (3, 7):  # neither divides the batch
+        monkeypatch.setattr(pipeline, "CHUNK", size)
+        assert_equal(batches(7, batch_size=20, views=VIEWS), whole)
+        parts = [
+            batches(7, batch_size=20, views=VIEWS, process_index=p, process_count=2)
+            for p in range(2)
+        ]
+        joined = [
+            {name: np.concatenate([one[name], two[name]]) for name in one}
+            for one, two in zip(*parts, strict=True)
+        ]
+        assert_equal(joined, whole)
+
+
+@pytest.mark.parametrize("views", [None, VIEWS])
+def test_state_restores_the_exact_position(views):
+    options = {"batch_size": 4, "seed": 3, "num_workers": 0, "views": views}
     iterator = train_batches(numbered(23), **options)
     for _ in range(7):
         next(iterator)
@@ -99,8 +144,9 @@ def test_state_restores_the_exact_position(resident):
 
 
 def test_workers_continue_a_checkpoint_written_without_them(tmp_path):
-    options = {"batch_size": 4, "seed": 3, "resident": False}
-    alone = train_batches(numbered(23), num_workers=0, **options)
+    # Of three chunks, the workers' first does not lie at the start of a batch.
+    options = {"batch_size": 70, "seed": 3, "views": VIEWS}
+    alone = train_batches(numbered(200), num_workers=0, **options)
     for _ in range(6):
         next(alone)
     with ocp.CheckpointManager(tmp_path) as manager:
@@ -108,21 +154,33 @@ def test_workers_continue_a_checkpoint_written_without_them(tmp_path):
             6, args=ocp.args.Composite(data=grain.checkpoint.CheckpointSave(alone))
         )
         manager.wait_until_finished()
-        workers = train_batches(numbered(23), num_workers=2, **options)
+        workers = train_batches(numbered(200), num_workers=2, **options)
         manager.restore(
             6, args=ocp.args.Composite(data=grain.checkpoint.CheckpointRestore(workers))
         )
     for _ in range(9):
-        want, got = next(alone), next(workers)
-        assert got["index"].tolist() == want["index"].tolist()
-        assert np.array_equal(got["image"], want["image"])
+        assert_equal([next(workers)], [next(alone)])
     assert workers.get_state() == alone.get_state() == {"step": 15}
     workers.close()
 
 
+@pytest.mark.parametrize("num_workers", [0, 1])
+def test_an_image_that_cannot_be_decoded_is_named(tmp_path, num_workers):
+    for name in ("a.jpg", "b.jpg"):
+        (tmp_path / name).write_bytes(b"no image")
+    split = open_folder(str(tmp_path), 8)[0]
+    iterator = train_batches(
+        split, batch_size=2, seed=0, num_workers=num_workers, views=VIEWS
+    )
+    with pytest.raises(ValueError, match=r"[ab]\.jpg cannot be decoded .*replace"):
+        next(iterator)
+    assert iterator.get_state() == {"step": 0}
+    iterator.close()
+
+
 def test_resident_batches_are_cheap():
     iterator = train_batches(
-        numbered(50_000), batch_size=256, seed=0, num_workers=0, resident=True
+        numbered(50_000), batch_size=256, seed=0, num_workers=0, views=None
     )
     next(iterator)
     times = []

@@ -98,6 +98,7 @@ def test_a_run_leaves_its_summary(finished):
     assert lines[0]["step"] == 0 and "knn_untrained" in lines[0]
     assert [line["step"] for line in lines if "knn" in line] == [int(state.step)]
     assert {"loss", "learning_rate", "neighbor_purity"} <= lines[-2].keys()
+    assert "data_wait" not in summary and "data_wait" not in lines[-2]
     assert any((Path(workdir) / "tensorboard").iterdir())
 
 
@@ -128,20 +129,24 @@ def test_another_config_does_not_continue_a_run(finished):
     train(config.copy_and_resolve_references(), workdir)
 
 
+def interrupt_at_batch(number: int, monkeypatch) -> None:
+    taken = []
+    next_batch = Feed.next
+
+    def next_and_interrupt(feed, under_way=None):
+        taken.append(None)
+        if len(taken) == number:
+            os.kill(os.getpid(), signal.SIGTERM)
+        return next_batch(feed, under_way)
+
+    monkeypatch.setattr(Feed, "next", next_and_interrupt)
+
+
 def test_a_request_to_stop_saves_and_says_how_to_continue(
     tmp_path, monkeypatch, capsys
 ):
     config = tiny.config(data__holdback=200)
-    taken = []
-    next_batch = Feed.next
-
-    def next_and_interrupt(feed):
-        taken.append(None)
-        if len(taken) == 4:
-            os.kill(os.getpid(), signal.SIGTERM)
-        return next_batch(feed)
-
-    monkeypatch.setattr(Feed, "next", next_and_interrupt)
+    interrupt_at_batch(4, monkeypatch)
     with pytest.raises(Interrupted) as stopped:
         train(config, str(tmp_path))
     assert stopped.value.code == 128 + signal.SIGTERM
@@ -172,18 +177,39 @@ def test_a_loss_that_is_no_number_stops_the_run(tmp_path):
     assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(state.params))
 
 
-def test_a_flat_folder_trains_without_labels(tmp_path, rng):
-    photos = tmp_path / "photos"
-    photos.mkdir()
+@pytest.fixture(scope="module")
+def photos(tmp_path_factory):
+    """A finished run on a flat folder, cropped on the host: 6 steps in 3 epochs."""
+    folder = tmp_path_factory.mktemp("photos")
+    rng = np.random.default_rng(0)
     for number in range(40):
         pixels = rng.integers(0, 256, (40, 50, 3), dtype=np.uint8)
-        Image.fromarray(pixels).save(photos / f"{number}.png")
+        Image.fromarray(pixels).save(folder / f"{number}.png")
     config = tiny.config(
-        data__name="folder", data__path=str(photos), data__resident=False
+        epochs=3, data__name="folder", data__path=str(folder), data__resident=False
     )
-    state = train(config, str(tmp_path / "run"))
-    assert state.step == 40 // 16
-    summary = json.loads((tmp_path / "run" / "summary.json").read_text())
-    assert summary.keys() == {"train_seconds", "images_per_second"}
+    workdir = tmp_path_factory.mktemp("run")
+    return config, workdir, train(config, str(workdir))
+
+
+def test_a_flat_folder_trains_without_labels(photos):
+    _, workdir, state = photos
+    assert state.step == 6
+    summary = json.loads((workdir / "summary.json").read_text())
+    assert summary.keys() == {"train_seconds", "images_per_second", "data_wait"}
+    lines = [line for line in read_metrics(workdir) if "loss" in line]
+    assert all(0 <= line["data_wait"] <= 1 for line in [summary, *lines])
     with pytest.raises(ValueError, match="no labelled test split"):
-        evaluate(str(tmp_path / "run"))
+        evaluate(str(workdir))
+
+
+def test_a_stopped_run_continues_with_the_next_batch_from_the_host(
+    photos, tmp_path, monkeypatch
+):
+    config, _, state = photos
+    with monkeypatch.context() as patch:
+        interrupt_at_batch(4, patch)
+        with pytest.raises(Interrupted):
+            train(config, str(tmp_path))
+    continued = train(config, str(tmp_path))
+    jax.tree.map(np.testing.assert_array_equal, continued, state)

@@ -25,9 +25,10 @@ def open_data(config: ConfigDict) -> Data:
     Args:
       config: `config.data`. `name` is "digits" (embedded), "folder" (`path` is the
         root) or "tfds" (`tfds_name`, `train_split`, `test_split`; `path` is TFDS's
-        data_dir, "" for its default); `image_size` is the side s in pixels of every
-        decoded image; `holdback` > 0 replaces the test split by that many training
-        images, to choose recipes on; `pictures_per_digit` is read for digits alone.
+        data_dir, "" for its default); `image_size` is the side s in pixels of the
+        square that images are decoded to, where they are not cropped for training;
+        `holdback` > 0 replaces the test split by that many training images, to choose
+        recipes on; `pictures_per_digit` is read for digits alone.
 
     Returns:
       The splits; `test` is None where the set has none.

@@ -6,19 +6,24 @@ The order is a function of (seed, epoch) alone. Process p of P reads rows
 
 from __future__ import annotations
 
+import dataclasses
 import functools
+import os
 import weakref
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 
 import grain
 import numpy as np
 from absl import flags
 
+from snclr_jax.data.crop import View, draw_uniforms
+from snclr_jax.data.decode import decode_views
 from snclr_jax.data.split import Split
 
-_FOREVER = 2**62  # steps; Grain wants a length
-
-Indices = Callable[[int], dict[str, np.ndarray]]  # step -> this process's batch
+# Rows that a thread or worker process makes at a time. Were it a whole batch, every
+# worker would hold gigabytes: 4,096 pairs of 224-pixel views are 1.2.
+CHUNK = 32
+_FOREVER = 2**62  # elements; Grain wants a length
 
 
 def train_batches(
@@ -27,7 +32,7 @@ def train_batches(
     batch_size: int,
     seed: int,
     num_workers: int,
-    resident: bool,
+    views: Sequence[View] | None,
     process_index: int = 0,
     process_count: int = 1,
 ) -> TrainBatches:
@@ -38,16 +43,17 @@ def train_batches(
     Args:
       split: n images.
       batch_size: global batch size b, over all processes.
-      seed: of the order, 0 to 2^32 - 1.
+      seed: of the order and the crops, 0 to 2^32 - 1.
       num_workers: processes that decode images; 0 decodes in this one, with threads.
-      resident: the images already live on the device, so only indices are produced.
+      views: random crops that are cut out of every image; None where the images
+        already live on the device, so that only indices are produced.
       process_index: p, this process.
       process_count: P.
 
     Returns:
-      A Grain iterator over {"index": int32 (b / P,)} and, unless resident,
-      {"image": uint8 (b / P, s, s, 3)}. Its state is the number of batches produced:
-      it may be restored with any number of workers or processes.
+      A Grain iterator over {"index": int32 (b / P,)} and, for each view v,
+      {"view{v}": uint8 (b / P, s_v, s_v, 3)}. Its state is the number of batches
+      produced: it may be restored with any number of workers or processes.
 
     Raises:
       ValueError: where b does not fit the split or the processes.
@@ -63,16 +69,16 @@ def train_batches(
             f"processes; use {-(-batch_size // process_count) * process_count}"
         )
     per_process = batch_size // process_count
-    indices = functools.partial(
-        _batch_indices,
-        size=split.size,
-        batch_size=batch_size,
-        seed=seed,
-        rows=slice(process_index * per_process, (process_index + 1) * per_process),
+    part = _Part(
+        split,
+        batch_size,
+        seed,
+        rows=range(process_index * per_process, (process_index + 1) * per_process),
+        views=tuple(views or ()),
     )
-    if resident:
-        return TrainBatches(functools.partial(_resident, indices))
-    return TrainBatches(functools.partial(_decoded, split, indices, num_workers))
+    if views is None:
+        return TrainBatches(part, functools.partial(_read_indices, part))
+    return TrainBatches(part, functools.partial(_read_views, part, num_workers))
 
 
 def eval_batches(split: Split, batch_size: int) -> Iterator[np.ndarray]:
@@ -90,18 +96,70 @@ def epoch_order(size: int, seed: int, epoch: int) -> np.ndarray:
     return order
 
 
+@dataclasses.dataclass(frozen=True)
+class _Part:
+    """This process's rows of every global batch, in chunks.
+
+    Chunk c of a step is element step * chunks + c of the pipeline.
+    """
+
+    split: Split
+    batch_size: int
+    seed: int
+    rows: range
+    views: tuple[View, ...]
+
+    @property
+    def chunks(self) -> int:
+        return -(-len(self.rows) // CHUNK)
+
+    def indices(self, element: int) -> dict[str, np.ndarray]:
+        """Which images chunk `element` holds, {"index": int32 (c,)}."""
+        step, rows = self._rows_of(element)
+        epoch, batch = divmod(step, self.split.size // self.batch_size)
+        first = batch * self.batch_size
+        order = epoch_order(self.split.size, self.seed, epoch)
+        return {"index": order[first + rows.start : first + rows.stop]}
+
+    def cut(self, element: int) -> dict[str, np.ndarray]:
+        """The same images' random crops too, {"view{v}": uint8 (c, s_v, s_v, 3)}."""
+        chunk = self.indices(element)
+        step, rows = self._rows_of(element)
+        uniforms = [
+            draw_uniforms(self.seed, step, view, rows)
+            for view in range(len(self.views))
+        ]
+        crops = [
+            decode_views(original, self.views, numbers)
+            for original, *numbers in zip(
+                self.split.originals(chunk["index"]), *uniforms, strict=True
+            )
+        ]
+        for number, of_view in enumerate(zip(*crops, strict=True)):
+            chunk[f"view{number}"] = np.stack(of_view)
+        return chunk
+
+    def _rows_of(self, element: int) -> tuple[int, range]:
+        step, chunk = divmod(element, self.chunks)
+        return step, self.rows[chunk * CHUNK : (chunk + 1) * CHUNK]
+
+
 class TrainBatches(grain.DatasetIterator):
-    """A Grain iterator whose whole state is the step.
+    """A Grain iterator over whole batches, whose whole state is the step.
 
     Grain's own state of a pipeline with workers holds one position per worker, and is
     lost when their number changes.
 
     Args:
-      pipeline: first step -> iterable over the batches from there on.
+      part: what a batch is made of.
+      pipeline: first element -> iterable over the chunks from there on.
     """
 
-    def __init__(self, pipeline: Callable[[int], grain.IterDataset]) -> None:
+    def __init__(
+        self, part: _Part, pipeline: Callable[[int], grain.IterDataset]
+    ) -> None:
         super().__init__()
+        self._part = part
         self._pipeline = pipeline
         self._running: list[grain.DatasetIterator] = []  # at most one
         self._step = 0
@@ -110,11 +168,29 @@ class TrainBatches(grain.DatasetIterator):
 
     def __next__(self) -> dict[str, np.ndarray]:
         if not self._running:
-            self._running.append(iter(self._pipeline(self._step)))
-        batch = next(self._running[0])
+            first = self._step * self._part.chunks
+            self._running.append(iter(self._pipeline(first)))
+        try:
+            batch = self._join_chunks(self._running[0])
+        except BaseException:
+            self.close()  # it may stand in the middle of a batch
+            raise
         self._step += 1
-        # Workers hand over shared memory, which whoever kept it would never free.
-        return {name: np.array(array) for name, array in batch.items()}
+        return batch
+
+    def _join_chunks(self, chunks: Iterator[dict]) -> dict[str, np.ndarray]:
+        """Copies each chunk as it comes: workers hand over scarce shared memory."""
+        batch: dict[str, np.ndarray] = {}
+        end = 0
+        for _ in range(self._part.chunks):
+            chunk = next(chunks)
+            start, end = end, end + len(chunk["index"])
+            for name, rows in chunk.items():
+                if name not in batch:
+                    shape = (len(self._part.rows), *rows.shape[1:])
+                    batch[name] = np.empty(shape, rows.dtype)
+                batch[name][start:end] = rows
+        return batch
 
     def get_state(self) -> dict[str, int]:
         return {"step": self._step}
@@ -133,35 +209,23 @@ def _close_all(running: list[grain.DatasetIterator]) -> None:
         running.pop().close()
 
 
-def _batch_indices(
-    step: int, *, size: int, batch_size: int, seed: int, rows: slice
-) -> dict[str, np.ndarray]:
-    epoch, batch = divmod(step, size // batch_size)
-    order = epoch_order(size, seed, epoch)
-    return {"index": order[batch * batch_size : (batch + 1) * batch_size][rows]}
-
-
-def _read_images(split: Split, batch: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
-    return batch | {"image": split.read(batch["index"])}
-
-
-def _resident(indices: Indices, first: int) -> grain.IterDataset:
-    steps = grain.MapDataset.range(first, _FOREVER).map(indices)
+def _read_indices(part: _Part, first: int) -> grain.IterDataset:
+    chunks = grain.MapDataset.range(first, _FOREVER).map(part.indices)
     # No threads: they would cost more than the slice of a permutation.
-    return steps.to_iter_dataset(grain.ReadOptions(num_threads=0))
+    return chunks.to_iter_dataset(grain.ReadOptions(num_threads=0))
 
 
-def _decoded(
-    split: Split, indices: Indices, num_workers: int, first: int
-) -> grain.IterDataset:
-    steps = grain.MapDataset.range(first, _FOREVER).map(indices)
-    steps = steps.map(functools.partial(_read_images, split))
-    # A step is a whole batch, so few are kept: the threads are inside `split.read`.
-    batches = steps.to_iter_dataset(
-        grain.ReadOptions(num_threads=1, prefetch_buffer_size=2)
-    )
+def _read_views(part: _Part, num_workers: int, first: int) -> grain.IterDataset:
+    chunks = grain.MapDataset.range(first, _FOREVER).map(part.cut)
     if num_workers == 0:
-        return batches
+        threads = min(16, os.cpu_count() or 1)
+        return chunks.to_iter_dataset(
+            grain.ReadOptions(
+                num_threads=threads,
+                prefetch_buffer_size=max(2 * threads, part.chunks),
+            )
+        )
     if not flags.FLAGS.is_parsed():  # Grain's workers read absl's flags
         flags.FLAGS.mark_as_parsed()
-    return batches.mp_prefetch(grain.MultiprocessingOptions(num_workers=num_workers))
+    chunks = chunks.to_iter_dataset(grain.ReadOptions(num_threads=0))
+    return chunks.mp_prefetch(grain.MultiprocessingOptions(num_workers=num_workers))

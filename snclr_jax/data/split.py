@@ -9,9 +9,12 @@ from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 
+from snclr_jax.data.decode import Encoded
+
 _CHUNK = 32  # images per task of the thread pool: a small one costs less than a task
 
 Load = Callable[[np.ndarray], np.ndarray]
+Read = Callable[[np.ndarray], Sequence[Encoded]]
 Labels = np.ndarray | Callable[[], np.ndarray] | None
 
 
@@ -21,6 +24,9 @@ class Split:
     Args:
       load: decodes some images, (b,) indices in [0, size) -> uint8 (b, s, s, 3); must
         be safe to call from several threads, and picklable for worker processes.
+      encoded: reads some images as they are stored, (b,) indices -> b of them, in any
+        size; the same threads and processes call it. None where there is nothing
+        beyond what `load` returns.
       size: number of images, n.
       labels: int32 (n,), or a function that reads them when first asked for, or
         None for an unlabelled set.
@@ -32,11 +38,13 @@ class Split:
         self,
         load: Load,
         *,
+        encoded: Read | None = None,
         size: int,
         labels: Labels = None,
         group: np.ndarray | None = None,
     ) -> None:
         self._load = load
+        self._encoded = encoded
         self.size = size
         self.group = group
         self._labels = labels
@@ -57,6 +65,12 @@ class Split:
         chunks = [indices[i : i + _CHUNK] for i in range(0, len(indices), _CHUNK)]
         return np.concatenate(list(_thread_pool().map(self._load, chunks)))
 
+    def originals(
+        self, indices: np.ndarray
+    ) -> Sequence[Encoded] | Sequence[np.ndarray]:
+        """Reads some whole images without threads: encoded, or uint8 (h, w, 3)."""
+        return (self._encoded or self._load)(indices)
+
     def images(self) -> np.ndarray:
         """All images, uint8 (n, s, s, 3), decoded once; for sets that fit in memory."""
         return self._images
@@ -68,7 +82,9 @@ class Split:
     def subset(self, indices: np.ndarray) -> Split:
         """The split that holds only `indices`, (m,), in that order."""
         return Split(
-            functools.partial(_load_at, self._load, indices),
+            functools.partial(_call_at, self._load, indices),
+            encoded=self._encoded
+            and functools.partial(_call_at, self._encoded, indices),
             size=len(indices),
             labels=functools.partial(_labels_at, self, indices)
             if self.labelled
@@ -107,8 +123,8 @@ def hold_back(split: Split, count: int) -> tuple[Split, Split]:
     return split.subset(np.flatnonzero(~held)), split.subset(np.flatnonzero(held))
 
 
-def _load_at(load: Load, at: np.ndarray, indices: np.ndarray) -> np.ndarray:
-    return load(at[indices])
+def _call_at(function: Callable, at: np.ndarray, indices: np.ndarray):
+    return function(at[indices])
 
 
 def _labels_at(split: Split, at: np.ndarray) -> np.ndarray:

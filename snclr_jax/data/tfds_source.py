@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-import io
 from collections.abc import Sequence
 from typing import Any
 
@@ -11,7 +10,7 @@ import numpy as np
 import tensorflow_datasets as tfds
 from etils import epath
 
-from snclr_jax.data.decode import decode_image
+from snclr_jax.data.decode import Encoded, decode_squares
 from snclr_jax.data.split import Split
 
 _LABELS_AT_ONCE = 4096  # records per read; one by one is four times slower
@@ -104,21 +103,21 @@ def _open_split(builder: Any, field: str, split: str, side: int, label: Any) -> 
             f"has {sorted(builder.info.splits)}, and slices of these"
         ) from error
     name = f"{builder.data_dir}, split {split}"
+    encoded = functools.partial(_encoded, source, name)
     return Split(
-        functools.partial(_load, source, name, side),
+        functools.partial(decode_squares, encoded, side),
+        encoded=encoded,
         size=len(source),
         labels=functools.partial(_read_labels, source, name) if label else None,
     )
 
 
-def _load(source: Any, name: str, side: int, indices: np.ndarray) -> np.ndarray:
+def _encoded(source: Any, name: str, indices: np.ndarray) -> list[Encoded]:
     records = _read_records(source, name, indices.tolist())
-    return np.stack(
-        [
-            decode_image(io.BytesIO(r["image"]), side, name=f"{name}, image {index}")
-            for index, r in zip(indices, records, strict=True)
-        ]
-    )
+    return [
+        Encoded(record["image"], name=f"{name}, image {index}")
+        for index, record in zip(indices, records, strict=True)
+    ]
 
 
 def _read_labels(source: Any, name: str) -> np.ndarray:

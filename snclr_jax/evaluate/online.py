@@ -32,7 +32,8 @@ class OnlineKnn:
         if not self.possible:
             return
         self._encode = make_encode(model, config, mesh)
-        self._train = _at_most(data.train, config.evaluate.train_images)
+        train = with_labels(data.train)
+        self._train = _at_most(train, config.evaluate.train_images)
         self._test = data.test
 
     def of_raw_pixels(self) -> float:
@@ -64,6 +65,12 @@ def encoder_of(state: TrainState, network: str) -> tuple[dict, dict]:
     if network == "target":
         return state.target_params, state.target_batch_stats
     return state.params, state.batch_stats
+
+
+def with_labels(split: Split) -> Split:
+    """Returns the images whose label is known, that is not below 0."""
+    known = np.flatnonzero(split.labels >= 0)
+    return split if len(known) == split.size else split.subset(known)
 
 
 def _at_most(split: Split, count: int) -> Split:

@@ -14,7 +14,7 @@ from snclr_jax.data import open_data
 from snclr_jax.evaluate.features import labelled_features, make_encode
 from snclr_jax.evaluate.knn import knn_accuracy
 from snclr_jax.evaluate.linear import linear_probe
-from snclr_jax.evaluate.online import encoder_of
+from snclr_jax.evaluate.online import encoder_of, with_labels
 from snclr_jax.models import build_model
 from snclr_jax.optim import learning_rate, make_optimizer
 from snclr_jax.partition import make_mesh
@@ -58,7 +58,7 @@ def evaluate(workdir: str) -> dict[str, float]:
         make_encode(model, config, mesh),
         params,
         batch_stats,
-        data.train,
+        with_labels(data.train),
         data.test,
         batch_size=settings.batch_size,
         mesh=mesh,

@@ -8,6 +8,7 @@ the same functions applied to two sets of variables.
 from __future__ import annotations
 
 import dataclasses
+import functools
 import math
 from typing import Any, NamedTuple
 
@@ -38,8 +39,8 @@ class _Network(nn.Module):
     predictor: nn.Module
     attention: nn.Module | None
 
-    def online(self, images: jax.Array) -> Outputs:
-        feature = self.encoder(images, train=True)
+    def online(self, images: jax.Array, *keys: jax.Array) -> Outputs:
+        feature = self.encoder(images, *keys, train=True)
         projection = self.projector(feature, train=True)
         return Outputs(feature, projection, self.predictor(projection, train=True))
 
@@ -68,12 +69,14 @@ class Model:
       network: the Linen module; nothing outside this package touches it.
       feature_dim: f, of the encoder's output.
       embedding_dim: d, of projections and predictions.
+      drop_path: rate of stochastic depth at the last block.
       dtype: of the computation.
     """
 
     network: nn.Module
     feature_dim: int
     embedding_dim: int
+    drop_path: float
     dtype: jnp.dtype
 
     def init(
@@ -88,7 +91,11 @@ class Model:
         return variables["params"], variables.get("batch_stats", {})
 
     def online(
-        self, params: Variables, batch_stats: Variables, images: jax.Array
+        self,
+        params: Variables,
+        batch_stats: Variables,
+        images: jax.Array,
+        keys: jax.Array | None = None,
     ) -> tuple[Outputs, Variables]:
         """Applies encoder, projector and predictor, on the batch's own statistics.
 
@@ -97,11 +104,23 @@ class Model:
         Args:
           params, batch_stats: the online network's.
           images: (b, h, w, c), float32, channels already normalized.
+          keys: (b,), one PRNG key per image, which alone decides the branches that
+            stochastic depth drops for it; read where `drop_path` is not 0.
 
         Returns:
           The outputs, and the batch statistics moved by this batch.
+
+        Raises:
+          ValueError: if `drop_path` is not 0 and there are no keys.
         """
-        return self._train("online", params, batch_stats, images)
+        if not self.drop_path:
+            return self._train("online", params, batch_stats, images)
+        if keys is None:
+            raise ValueError(
+                f"model.drop_path {self.drop_path} needs a key for each image; pass "
+                "keys to Model.online, or use model.drop_path=0"
+            )
+        return self._train("online", params, batch_stats, images, keys)
 
     def target(
         self, params: Variables, batch_stats: Variables, images: jax.Array
@@ -137,11 +156,15 @@ class Model:
         return self.network.apply(variables, images, method="encode")
 
     def _train(
-        self, method: str, params: Variables, batch_stats: Variables, images: jax.Array
+        self,
+        method: str,
+        params: Variables,
+        batch_stats: Variables,
+        *inputs: jax.Array,
     ) -> tuple[Any, Variables]:
         outputs, updates = self.network.apply(
             {"params": params, "batch_stats": batch_stats},
-            images,
+            *inputs,
             method=method,
             mutable=["batch_stats"],
         )
@@ -175,36 +198,46 @@ def build_model(config: Any, *, attention: str) -> Model:
     _check_choice("attention.kind", attention, ("cosine", "linear"))
     if config.dtype == "float64" and not jax.config.jax_enable_x64:
         raise ValueError("model.dtype 'float64' needs JAX_ENABLE_X64=1")
+    if not 0 <= config.drop_path < 1:
+        raise ValueError(
+            f"model.drop_path {config.drop_path} must be at least 0 and below 1"
+        )
     dtype = jnp.dtype(config.dtype)
     encoder, feature_dim = _build_encoder(config, dtype)
+    head = functools.partial(
+        MLPHead, features=config.embedding_dim, bn_scope=config.bn_scope, dtype=dtype
+    )
     network = _Network(
         encoder=encoder,
-        projector=MLPHead(
-            hidden=tuple(config.projector_hidden),
-            features=config.embedding_dim,
-            last_bn=config.projector_last_bn,
-            dtype=dtype,
+        projector=head(
+            tuple(config.projector_hidden), last_bn=config.projector_last_bn
         ),
-        predictor=MLPHead(
-            hidden=tuple(config.predictor_hidden),
-            features=config.embedding_dim,
-            last_bn=config.predictor_last_bn,
-            dtype=dtype,
+        predictor=head(
+            tuple(config.predictor_hidden), last_bn=config.predictor_last_bn
         ),
         attention=LinearAttention() if attention == "linear" else None,
     )
-    return Model(network, feature_dim, config.embedding_dim, dtype)
+    return Model(network, feature_dim, config.embedding_dim, config.drop_path, dtype)
 
 
 def _build_encoder(config: Any, dtype: jnp.dtype) -> tuple[nn.Module, int]:
     """Returns the encoder and its feature dimension."""
-    if config.name in resnet.STRUCTURE:
-        return _build_resnet(config, dtype)
     if config.name in vit.WIDTH:
         return _build_vit(config, dtype)
+    _refuse(config, "scan", "a ViT")
+    if config.name in resnet.STRUCTURE:
+        return _build_resnet(config, dtype)
+    _refuse(config, "drop_path", "a ResNet or ViT")
+    _refuse(config, "remat", "a ResNet or ViT")
     width = config.width or patchnet.WIDTH
-    depth = config.depth or patchnet.DEPTH
-    return patchnet.PatchNet(width, depth, config.patch_size, dtype), 2 * width
+    encoder = patchnet.PatchNet(
+        width=width,
+        depth=config.depth or patchnet.DEPTH,
+        patch_size=config.patch_size,
+        bn_scope=config.bn_scope,
+        dtype=dtype,
+    )
+    return encoder, 2 * width
 
 
 def _build_resnet(config: Any, dtype: jnp.dtype) -> tuple[nn.Module, int]:
@@ -215,7 +248,16 @@ def _build_resnet(config: Any, dtype: jnp.dtype) -> tuple[nn.Module, int]:
         )
     stage_sizes, bottleneck = resnet.STRUCTURE[config.name]
     width = config.width or resnet.WIDTH
-    encoder = resnet.ResNet(stage_sizes, bottleneck, width, config.stem, dtype)
+    encoder = resnet.ResNet(
+        stage_sizes=stage_sizes,
+        bottleneck=bottleneck,
+        width=width,
+        stem=config.stem,
+        bn_scope=config.bn_scope,
+        drop_path=config.drop_path,
+        remat=config.remat,
+        dtype=dtype,
+    )
     return encoder, width * 8 * (resnet.EXPANSION if bottleneck else 1)
 
 
@@ -232,13 +274,26 @@ def _build_vit(config: Any, dtype: jnp.dtype) -> tuple[nn.Module, int]:
         )
     encoder = vit.VisionTransformer(
         width=width,
-        depth=config.depth or vit.DEPTH,
+        depth=config.depth or vit.DEPTH[config.name],
         heads=heads,
         patch_size=config.patch_size,
         freeze_patch_embed=config.freeze_patch_embed,
+        drop_path=config.drop_path,
+        remat=config.remat,
+        scan=config.scan,
         dtype=dtype,
     )
     return encoder, width
+
+
+def _refuse(config: Any, field: str, needed: str) -> None:
+    """Raises where a field is set that this encoder would ignore."""
+    value = getattr(config, field)
+    if value:
+        raise ValueError(
+            f"model.{field} {value} means nothing to {config.name}; use {needed}, or "
+            f"model.{field}={type(value)(0)}"
+        )
 
 
 def _check_choice(field: str, value: Any, choices: tuple[str, ...]) -> None:

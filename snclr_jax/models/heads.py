@@ -8,7 +8,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from snclr_jax.models.layers import batch_norm
+from snclr_jax.models.layers import BatchNorm
 
 # PyTorch's default for a linear layer, uniform within 1/sqrt(fan_in), which MoCo v3's
 # heads keep.
@@ -25,12 +25,14 @@ class MLPHead(nn.Module):
       hidden: features of each hidden layer; empty for one linear layer.
       features: output features.
       last_bn: end with a batch normalization without scale and bias.
+      bn_scope: consecutive images that share statistics; see `BatchNorm`.
       dtype: of the hidden layers.
     """
 
     hidden: tuple[int, ...]
     features: int
     last_bn: bool
+    bn_scope: int | None
     dtype: Any
 
     @nn.compact
@@ -45,7 +47,7 @@ class MLPHead(nn.Module):
                 dtype=self.dtype,
                 name=f"dense_{i}",
             )(x)
-            x = batch_norm(train=train, dtype=self.dtype, name=f"bn_{i}")(x)
+            x = BatchNorm(train, self.bn_scope, self.dtype, name=f"bn_{i}")(x)
             x = nn.relu(x)
 
         # Similarities of outputs rounded to bfloat16 reorder neighbors, and this layer
@@ -60,8 +62,8 @@ class MLPHead(nn.Module):
             name=f"dense_{last}",
         )(x)
         if self.last_bn:
-            x = batch_norm(
-                train=train, dtype=output_dtype, affine=False, name=f"bn_{last}"
+            x = BatchNorm(
+                train, self.bn_scope, output_dtype, affine=False, name=f"bn_{last}"
             )(x)
         return x
 

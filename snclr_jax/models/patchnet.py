@@ -8,7 +8,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from snclr_jax.models.layers import batch_norm, split_patches
+from snclr_jax.models.layers import BatchNorm, split_patches
 
 WIDTH = 48
 DEPTH = 1
@@ -58,12 +58,14 @@ class PatchNet(nn.Module):
       width: channels on the first grid; the feature has twice as many.
       depth: residual convolutions on each grid.
       patch_size: distance of the patches, in pixels; each is twice as wide.
+      bn_scope: consecutive images that share statistics; see `BatchNorm`.
       dtype: of the computation.
     """
 
     width: int
     depth: int
     patch_size: int
+    bn_scope: int | None
     dtype: Any
 
     @nn.compact
@@ -78,7 +80,7 @@ class PatchNet(nn.Module):
             )
 
         def normalize(x: jax.Array, name: str) -> jax.Array:
-            return nn.relu(batch_norm(train=train, dtype=self.dtype, name=name)(x))
+            return nn.relu(BatchNorm(train, self.bn_scope, self.dtype, name=name)(x))
 
         def conv(x: jax.Array, features: int, kernel: int, name: str) -> jax.Array:
             stride = self.patch_size if name == "stem" else 1

@@ -1,20 +1,24 @@
-"""ResNet-18, -34 and -50 (He et al., 2016), in torchvision's v1.5 form."""
+"""ResNet-18 to ResNet-152 (He et al., 2016), in torchvision's v1.5 form."""
 
 from __future__ import annotations
 
+import functools
+from collections.abc import Callable
 from typing import Any
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from snclr_jax.models.layers import batch_norm, he_conv
+from snclr_jax.models.layers import BatchNorm, branch_scales, he_conv, scale_branch
 
 # He et al. (2016), Table 1: blocks per stage, and whether a block is a bottleneck.
 STRUCTURE = {
     "resnet18": ((2, 2, 2, 2), False),
     "resnet34": ((3, 4, 6, 3), False),
     "resnet50": ((3, 4, 6, 3), True),
+    "resnet101": ((3, 4, 23, 3), True),
+    "resnet152": ((3, 8, 36, 3), True),
 }
 WIDTH = 64  # He et al. (2016), Table 1: channels of the stem
 EXPANSION = 4  # output channels of a bottleneck over its inner channels, same table
@@ -34,16 +38,19 @@ class ResidualBlock(nn.Module):
       features: inner channels; a bottleneck returns `EXPANSION` times as many.
       stride: of the block, 1 or 2.
       bottleneck: the three-layer form.
+      norm: makes each `BatchNorm`, from `name` and `zero_scale`.
       dtype: of the computation.
     """
 
     features: int
     stride: int
     bottleneck: bool
+    norm: Callable[..., nn.Module]
     dtype: Any
 
     @nn.compact
-    def __call__(self, x: jax.Array, *, train: bool) -> jax.Array:
+    def __call__(self, x: jax.Array, scales: jax.Array | None = None) -> jax.Array:
+        """Maps (b, h, w, c) on; scales (1, b) multiply F, see `branch_scales`."""
         # (features, kernel, stride) of each convolution
         if self.bottleneck:
             layers = [
@@ -58,16 +65,14 @@ class ResidualBlock(nn.Module):
         for i, (features, kernel, stride) in enumerate(layers, start=1):
             y = he_conv(features, kernel, stride, self.dtype, f"conv{i}")(y)
             last = i == len(layers)
-            y = batch_norm(
-                train=train, dtype=self.dtype, zero_scale=last, name=f"bn{i}"
-            )(y)
+            y = self.norm(zero_scale=last, name=f"bn{i}")(y)
             if not last:
                 y = nn.relu(y)
 
         if x.shape != y.shape:
             x = he_conv(y.shape[-1], 1, self.stride, self.dtype, "downsample_conv")(x)
-            x = batch_norm(train=train, dtype=self.dtype, name="downsample_bn")(x)
-        return nn.relu(x + y)
+            x = self.norm(name="downsample_bn")(x)
+        return nn.relu(x + scale_branch(y, None if scales is None else scales[0]))
 
 
 class ResNet(nn.Module):
@@ -77,10 +82,14 @@ class ResNet(nn.Module):
       stage_sizes: blocks per stage; each stage doubles the channels, and each but the
         first halves the resolution.
       bottleneck: use the three-layer block.
-      width: channels of the stem.
+      width: channels of the stem and of the first stage's inner layers; 128 is the
+        "2x" network of Chen et al. (2020), all of whose layers are twice as wide.
       stem: "imagenet" is a 7x7 convolution of stride 2 and a 3x3 max-pool of stride 2;
         "cifar" is a 3x3 convolution of stride 1, for 32-pixel images (Chen et al.
         2020, "A Simple Framework for Contrastive Learning", appendix B.9).
+      bn_scope: consecutive images that share statistics; see `BatchNorm`.
+      drop_path: stochastic depth's rate at the last block; see `branch_scales`.
+      remat: keep each block's input alone and compute the block again for its gradient.
       dtype: of the computation.
     """
 
@@ -88,25 +97,41 @@ class ResNet(nn.Module):
     bottleneck: bool
     width: int
     stem: str
+    bn_scope: int | None
+    drop_path: float
+    remat: bool
     dtype: Any
 
     @nn.compact
-    def __call__(self, images: jax.Array, *, train: bool) -> jax.Array:
-        """Maps images (b, h, w, c) to the mean of the last stage, (b, f)."""
+    def __call__(
+        self, images: jax.Array, keys: jax.Array | None = None, *, train: bool
+    ) -> jax.Array:
+        """Maps images (b, h, w, c) to the mean of the last stage, (b, f).
+
+        Branches are dropped where there are keys, (b,).
+        """
+        norm = functools.partial(BatchNorm, train, self.bn_scope, self.dtype)
+        total = sum(self.stage_sizes)
+        scales = iter([None] * total)
+        if keys is not None:
+            scales = iter(branch_scales(keys, self.drop_path, blocks=total, branches=1))
+        residual_block = nn.remat(ResidualBlock) if self.remat else ResidualBlock
+
         x = images.astype(self.dtype)
         kernel, stride = (7, 2) if self.stem == "imagenet" else (3, 1)
         x = he_conv(self.width, kernel, stride, self.dtype, "conv1")(x)
-        x = nn.relu(batch_norm(train=train, dtype=self.dtype, name="bn1")(x))
+        x = nn.relu(norm(name="bn1")(x))
         if self.stem == "imagenet":
             x = nn.max_pool(x, (3, 3), (2, 2), padding=((1, 1), (1, 1)))
 
         for stage, blocks in enumerate(self.stage_sizes):
             for block in range(blocks):
-                x = ResidualBlock(
+                x = residual_block(
                     features=self.width * 2**stage,
                     stride=2 if stage > 0 and block == 0 else 1,
                     bottleneck=self.bottleneck,
+                    norm=norm,
                     dtype=self.dtype,
                     name=f"layer{stage + 1}_{block}",
-                )(x, train=train)
+                )(x, next(scales))
         return jnp.mean(x, axis=(1, 2), dtype=jnp.promote_types(x.dtype, jnp.float32))

@@ -8,18 +8,22 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from snclr_jax.models.layers import split_patches
+from snclr_jax.models.layers import branch_scales, scale_branch, split_patches
 
 # Width of each network: Touvron et al. (2021), "Training data-efficient image
-# transformers", Table 1; all have depth 12. `timm` heads are 64 features wide, as
-# there; MoCo v3's ViT-S and ViT-B both have 12 (Chen et al., 2021, table of
-# configurations), and ViT-Ti, which it does not train, follows them here.
-WIDTH = {"vit_ti": 192, "vit_s": 384, "vit_b": 768}
-DEPTH = 12
+# transformers", Table 1, and, for ViT-L, Dosovitskiy et al. (2021), Table 1. `timm`
+# heads are 64 features wide, as there; MoCo v3's ViT-S and ViT-B both have 12 (Chen et
+# al., 2021, table of configurations), and ViT-Ti, which it does not train, follows them
+# here.
+WIDTH = {"vit_ti": 192, "vit_s": 384, "vit_b": 768, "vit_l": 1024}
+DEPTH = {"vit_ti": 12, "vit_s": 12, "vit_b": 12, "vit_l": 24}
 HEADS = {
-    "mocov3": {"vit_ti": 12, "vit_s": 12, "vit_b": 12},
-    "timm": {"vit_ti": 3, "vit_s": 6, "vit_b": 12},
+    "mocov3": {"vit_ti": 12, "vit_s": 12, "vit_b": 12, "vit_l": 16},
+    "timm": {"vit_ti": 3, "vit_s": 6, "vit_b": 12, "vit_l": 16},
 }
+
+# The name under which `scan` keeps the parameters of all layers, along a leading axis.
+STACKED = "blocks"
 
 _xavier = nn.initializers.xavier_uniform()
 
@@ -78,8 +82,10 @@ class TransformerBlock(nn.Module):
     dtype: Any
 
     @nn.compact
-    def __call__(self, x: jax.Array) -> jax.Array:
+    def __call__(self, x: jax.Array, scales: jax.Array | None = None) -> jax.Array:
+        """Maps (b, tokens, width) on; scales (2, b) multiply attention and MLP."""
         batch, tokens, width = x.shape
+        attention_scale, mlp_scale = (None, None) if scales is None else scales
         dense = lambda features, name, init=_xavier: nn.Dense(  # noqa: E731
             features, kernel_init=init, dtype=self.dtype, name=name
         )
@@ -88,11 +94,12 @@ class TransformerBlock(nn.Module):
         qkv = dense(3 * width, "qkv", _qkv_init)(y)
         qkv = qkv.reshape(batch, tokens, 3, self.heads, width // self.heads)
         y = jax.nn.dot_product_attention(qkv[:, :, 0], qkv[:, :, 1], qkv[:, :, 2])
-        x = x + dense(width, "proj")(y.reshape(batch, tokens, width))
+        y = dense(width, "proj")(y.reshape(batch, tokens, width))
+        x = x + scale_branch(y, attention_scale)
 
         y = nn.LayerNorm(epsilon=1e-6, dtype=self.dtype, name="norm2")(x)
         y = nn.gelu(dense(4 * width, "fc1")(y), approximate=False)
-        return x + dense(width, "fc2")(y)
+        return x + scale_branch(dense(width, "fc2")(y), mlp_scale)
 
 
 class VisionTransformer(nn.Module):
@@ -109,6 +116,10 @@ class VisionTransformer(nn.Module):
       freeze_patch_embed: keep the patch projection random: no gradient reaches it
         (Chen et al., 2021, section 4.2). The optimizer must leave it alone as well,
         for weight decay needs no gradient.
+      drop_path: stochastic depth's rate at the last block; see `branch_scales`.
+      remat: keep each block's input alone and compute the block again for its gradient.
+      scan: compile one block and loop over layers, whose parameters are stacked along a
+        leading axis under the name `STACKED`.
       dtype: of the computation.
     """
 
@@ -117,11 +128,19 @@ class VisionTransformer(nn.Module):
     heads: int
     patch_size: int
     freeze_patch_embed: bool
+    drop_path: float
+    remat: bool
+    scan: bool
     dtype: Any
 
     @nn.compact
-    def __call__(self, images: jax.Array, *, train: bool) -> jax.Array:
-        """Maps images (b, h, w, c) to class tokens (b, f)."""
+    def __call__(
+        self, images: jax.Array, keys: jax.Array | None = None, *, train: bool
+    ) -> jax.Array:
+        """Maps images (b, h, w, c) to class tokens (b, f).
+
+        Branches are dropped where there are keys, (b,).
+        """
         del train  # layer normalization does the same in both modes
         patches = split_patches(images.astype(self.dtype), self.patch_size)
         batch, rows, columns, _ = patches.shape
@@ -136,11 +155,34 @@ class VisionTransformer(nn.Module):
         cls = self.param("cls_token", nn.initializers.normal(1e-6), (self.width,))
         cls = jnp.broadcast_to(cls.astype(self.dtype), (batch, 1, self.width))
         x = jnp.concatenate([cls, x], axis=1)
-        for i in range(self.depth):
-            x = TransformerBlock(self.heads, self.dtype, name=f"blocks_{i}")(x)
+        x = self._blocks(x, keys)
         x = nn.LayerNorm(
             epsilon=1e-6,
             dtype=jnp.promote_types(self.dtype, jnp.float32),
             name="norm",
         )(x[:, 0])
+        return x
+
+    def _blocks(self, x: jax.Array, keys: jax.Array | None) -> jax.Array:
+        """Applies all transformer blocks to tokens (b, tokens, width)."""
+        scales = None
+        if keys is not None:
+            scales = branch_scales(keys, self.drop_path, blocks=self.depth, branches=2)
+        block = TransformerBlock
+        if self.remat:
+            # A loop body is a computation of its own: no barrier has to keep XLA from
+            # merging the second computation of a block with the first.
+            block = nn.remat(block, prevent_cse=not self.scan)
+        if not self.scan:
+            for i in range(self.depth):
+                own = None if scales is None else scales[i]
+                x = block(self.heads, self.dtype, name=f"{STACKED}_{i}")(x, own)
+            return x
+        over_layers = nn.scan(
+            lambda block, x, scales: (block(x, scales), None),
+            variable_axes={"params": 0},
+            split_rngs={"params": True},
+            length=self.depth,
+        )
+        x, _ = over_layers(block(self.heads, self.dtype, name=STACKED), x, scales)
         return x

@@ -13,7 +13,8 @@ import jax
 from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
-from snclr_jax.config import check_against_data, check_config
+from snclr_jax.config import check_against_data, check_config, notes
+from snclr_jax.data.choose import choose_from_folder
 from snclr_jax.partition import make_mesh
 from snclr_jax.preflight.chips import chip_of, slice_devices
 from snclr_jax.preflight.hlo import list_work, summarize
@@ -52,10 +53,12 @@ def preflight(
     mesh = make_mesh(slice_devices(topology) if topology else None)
     device = mesh.devices.flat[0]
     chip = chip_of(device)
+    config, chosen = choose_from_folder(config, devices=mesh.size)
     check_config(config, devices=mesh.size)
     images = number_of_images(config, images)
     check_against_data(config, images)
     steps = config.epochs * (images // config.batch_size)
+    print(*filter(None, [chosen, *notes(config, images)]), sep="\n")
     print(
         f"{config.model.name}, batch {config.batch_size}, {config.epochs} epochs of "
         f"{images} images: {steps} steps on {mesh.size} x {device.device_kind}\n"
@@ -69,10 +72,10 @@ def preflight(
     print(f"compiled in {time.perf_counter() - started:.0f} s")
 
     memory = Memory.of(compiled)
-    work, notes = list_work(compiled.as_text())
+    work, caveats = list_work(compiled.as_text())
     lines = [
         *memory_lines(memory, chip),
-        *cost_lines(summarize(work, notes), summarize(work, notes, SCOPES)),
+        *cost_lines(summarize(work, caveats), summarize(work, caveats, SCOPES)),
     ]
     if chip:
         cost_in_time = estimate(work, chip, dtype=config.model.dtype)

@@ -74,6 +74,7 @@ def compile_step(config, mesh: Mesh, *, images: int) -> jax.stages.Compiled:
 
 def _abstract_batch(config, mesh: Mesh, images: int) -> Batch:
     """The batch that `Feed` makes, of shapes; a set not on the device has no labels."""
+
     def rows(shape: tuple[int, ...], dtype, sharding) -> jax.ShapeDtypeStruct:
         return jax.ShapeDtypeStruct(shape, dtype, sharding=sharding)
 

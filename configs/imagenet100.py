@@ -1,0 +1,38 @@
+"""ImageNet-100 with ResNet-18: 100 classes of ImageNet, 126,689 images.
+
+The classes are those of CMC (Tian et al., 2020). Views and heads are those of MoCo v3
+(Chen et al., 2021), the optimizer that of `configs/cifar10.py`.
+
+    snclr train --config=configs/imagenet100.py --config.data.path=FOLDER
+
+FOLDER holds train/<class>/* and val/<class>/*: a folder of links to the class folders
+of ImageNet will do. `snclr prepare` turns it into array_record shards, which read
+faster; then --config.data.name=tfds --config.data.tfds_name=NAME.
+
+Hardware: one GPU, or 4 TPU chips. COST_IMAGENET100
+Expected: not yet run whole.
+"""
+
+from __future__ import annotations
+
+from ml_collections import ConfigDict
+from snclr_jax.configs import base, cifar10
+
+
+def get_config(name: str = "") -> ConfigDict:
+    """Returns the recipe, changed by variants (see `configs/base.py`)."""
+    config = cifar10.get_config()
+    config.batch_size = 512
+    config.data.image_size = 256
+    config.data.num_workers = 8
+    # Channel statistics of ImageNet.
+    config.data.mean = (0.485, 0.456, 0.406)
+    config.data.std = (0.229, 0.224, 0.225)
+    config.augment.size = 224
+    config.augment.view1 = base.view(crop_scale=(0.2, 1.0), blur=1.0)
+    config.augment.view2 = base.view(crop_scale=(0.2, 1.0), blur=0.1, solarize=0.2)
+    config.model.stem = "imagenet"
+    config.model.dtype = "bfloat16"
+    config.queue.size = 65_536
+    config.evaluate.k = 20
+    return base.variant(config, name)

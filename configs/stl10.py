@@ -1,0 +1,37 @@
+"""STL-10 with ResNet-18: 100,000 unlabelled images of 96 pixels.
+
+Views, heads and optimizer are those of `configs/cifar10.py`, with the blur of MoCo v3
+(Chen et al., 2021), which larger images need. The labelled training images join the
+unlabelled ones; only they are classified by (an image whose label is -1 is unlabelled).
+
+    snclr train --config=configs/stl10.py --config.data.path=DATA_DIR
+
+DATA_DIR holds the TFDS set stl10, prepared as array_record. 2.7 GB of pixels stay on
+every device.
+
+Hardware: one GPU or TPU chip. COST_STL10
+Expected: not yet run whole.
+"""
+
+from __future__ import annotations
+
+from ml_collections import ConfigDict
+from snclr_jax.configs import base, cifar10
+
+
+def get_config(name: str = "") -> ConfigDict:
+    """Returns the recipe, changed by variants (see `configs/base.py`)."""
+    config = cifar10.get_config()
+    config.data.name = "tfds"
+    config.data.tfds_name = "stl10"
+    config.data.train_split = "unlabelled+train"
+    config.data.image_size = 96
+    # Channel statistics of the training images.
+    config.data.mean = (0.4467, 0.4398, 0.4066)
+    config.data.std = (0.2603, 0.2566, 0.2713)
+    config.augment.size = 96
+    config.augment.view1 = base.view(crop_scale=(0.2, 1.0), blur=1.0)
+    config.augment.view2 = base.view(crop_scale=(0.2, 1.0), blur=0.1, solarize=0.2)
+    config.model.stem = "imagenet"
+    config.queue.size = 16_384
+    return base.variant(config, name)

@@ -1,0 +1,131 @@
+"""Encoded images, read and decoded once by worker processes to see that they can be.
+
+The workers load this file and what it imports: neither JAX nor TFDS.
+"""
+
+from __future__ import annotations
+
+import collections
+import io
+import multiprocessing
+import os
+import signal
+import threading
+import warnings
+from collections.abc import Iterable, Iterator
+from concurrent.futures import Future, ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
+
+from PIL import Image, UnidentifiedImageError
+
+from snclr_jax.data.decode import decode_image
+from snclr_jax.data.prepare.sources import EncodedImage
+
+# A task is large enough to cost more than its hand-over, and small enough to wait.
+_TASK_IMAGES = 128
+_TASK_BYTES = 4 * 2**20
+
+Checked = tuple[EncodedImage, bytes | str]  # the encoded bytes, or why it is left out
+
+
+def read_checked(images: Iterable[EncodedImage], workers: int) -> Iterator[Checked]:
+    """Reads images in their order, with worker processes that decode each of them.
+
+    Args:
+      images: what to read.
+      workers: number of processes; at most 2 workers + 1 tasks of about 4 MiB of images
+        are held in memory.
+
+    Yields:
+      The image, and its encoded bytes or the reason why it cannot be used.
+
+    Raises:
+      OSError: where a file cannot be read, or has changed since it was found.
+      ValueError: where a worker was killed.
+    """
+    pool = ProcessPoolExecutor(
+        workers,
+        # A forked copy of a process with JAX's threads may hang.
+        mp_context=multiprocessing.get_context("spawn"),
+        initializer=_start_worker,
+    )
+    waiting: collections.deque[tuple[list[EncodedImage], Future]] = collections.deque()
+    try:
+        for task in _tasks(images):
+            waiting.append((task, pool.submit(check_images, task)))
+            if len(waiting) > 2 * workers:
+                yield from _result(*waiting.popleft())
+        while waiting:
+            yield from _result(*waiting.popleft())
+    finally:
+        pool.shutdown(cancel_futures=True)
+
+
+def check_images(images: list[EncodedImage]) -> list[bytes | str]:
+    """Reads and decodes some images: the encoded bytes of each, or why it is left out.
+
+    Raises:
+      OSError: where a file cannot be read, or has changed since it was found.
+    """
+    return [_check(image) for image in images]
+
+
+def _check(image: EncodedImage) -> bytes | str:
+    if image.size == 0:
+        return "empty, or a link to nothing"
+    with open(image.file, "rb") as file:
+        file.seek(image.offset)
+        content = file.read(image.size)
+    if len(content) != image.size:
+        raise OSError(
+            f"{image.place} has changed since it was found: {len(content)} bytes of "
+            f"{image.size} are left"
+        )
+    try:
+        # At a side of 1, a JPEG is decoded at an eighth of its size: every one of its
+        # bytes is still read.
+        decode_image(io.BytesIO(content), 1, name=image.place)
+    except ValueError as error:
+        cause = error.__cause__
+        if isinstance(cause, UnidentifiedImageError):  # its message names an address
+            return "not an image"
+        return f"{type(cause).__name__}: {cause}"
+    return content
+
+
+def _tasks(images: Iterable[EncodedImage]) -> Iterator[list[EncodedImage]]:
+    task: list[EncodedImage] = []
+    size = 0
+    for image in images:
+        task.append(image)
+        size += image.size
+        if len(task) == _TASK_IMAGES or size >= _TASK_BYTES:
+            yield task
+            task, size = [], 0
+    if task:
+        yield task
+
+
+def _result(task: list[EncodedImage], future: Future) -> Iterator[Checked]:
+    try:
+        contents = future.result()
+    except BrokenProcessPool as error:
+        raise ValueError(
+            f"a worker process was killed at one of the {len(task)} images from "
+            f"{task[0].place} on, perhaps for lack of memory; continue with the same "
+            "command, with fewer --workers"
+        ) from error
+    return zip(task, contents, strict=True)
+
+
+def _start_worker() -> None:
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the main process's to heed
+    warnings.simplefilter("ignore")  # such as damaged EXIF, which hurts no pixel
+    warnings.simplefilter("error", Image.DecompressionBombWarning)
+    threading.Thread(target=_end_with_parent, daemon=True).start()
+
+
+def _end_with_parent() -> None:
+    """Where the parent is killed, nothing else would end its workers."""
+    multiprocessing.parent_process().join()
+    os._exit(1)

@@ -1,0 +1,266 @@
+"""The command `snclr prepare`.
+
+TFDS's metadata are written last: a run killed anywhere leaves no set behind that could
+be taken for whole. Started again, it continues after its last whole shard, and ends
+with the bytes of a run that was never disturbed.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import itertools
+import json
+import os
+import re
+import shlex
+import shutil
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import Any
+
+import tensorflow_datasets as tfds
+from tqdm import tqdm
+
+from snclr_jax.data.prepare.checking import Checked, read_checked
+from snclr_jax.data.prepare.shards import (
+    JOURNAL,
+    PART,
+    Journal,
+    Shard,
+    plan_shards,
+    publish,
+    write_shard,
+)
+from snclr_jax.data.prepare.sources import Source, open_source
+
+VERSION = "1.0.0"
+UNREADABLE = "unreadable.jsonl"
+METADATA = "dataset_info.json"  # without it, TFDS sees no set
+_SHOWN = 3  # files named on the console
+
+
+def prepare(
+    source: str,
+    name: str,
+    out: str,
+    *,
+    source_test: str = "",
+    test_labels: str = "",
+    shard_mb: float = 256,
+    workers: int | None = None,
+    max_unreadable: float = 0.01,
+) -> Path:
+    """Writes the images of a source as the TFDS set `name` under `out`, or continues.
+
+    Records hold the encoded bytes as they were found ("image"), the label of a labelled
+    set ("label") and the path below the folder of the split ("file_name"), in the order
+    of these paths. An image that cannot be decoded is left out and listed in
+    `unreadable.jsonl`. The same source and `shard_mb` give the same bytes.
+
+    Args:
+      source: see `open_source`, also for `source_test` and `test_labels`.
+      name: of the set: lower-case letters, digits and underscores.
+      out: folder of TFDS sets; receives `name/1.0.0`.
+      shard_mb: a shard is closed once it holds this many MB (10^6 bytes) of images.
+      workers: processes that decode; None takes one for each core.
+      max_unreadable: share of the images, 0 to 1, up to which unreadable ones are left
+        out. Damage that befalls single files stays far below one in a hundred; more
+        of it is a broken copy, better fetched again than trained on.
+
+    Returns:
+      The folder of the set.
+
+    Raises:
+      ValueError: for a source, name or folder that cannot be used, for more unreadable
+        images than allowed, and where the folder was begun with another source.
+      OSError: where a file cannot be read or written.
+    """
+    folder = _choose_folder(name, out, (source, source_test))
+    found = open_source(source, source_test, test_labels)
+    folder.mkdir(parents=True, exist_ok=True)
+    identity = _identity(found, shard_mb)
+    with contextlib.closing(Journal(folder, identity)) as journal:
+        if (folder / METADATA).exists():
+            print(f"{folder} is finished; nothing is left to do")
+        else:
+            shards = plan_shards(name, found.splits, shard_mb * 10**6)
+            _say_what_is_found(name, identity, shards, journal)
+            _write_shards(folder, shards, journal, found, workers, max_unreadable)
+            _write_unreadable(folder, found, journal)
+            _write_metadata(folder, name, found, shards, journal)
+    test_split = "test" if "test" in found.splits else ""
+    print(
+        f"use it with --config.data.name=tfds --config.data.tfds_name={name} "
+        f"--config.data.path={shlex.quote(out)} --config.data.test_split={test_split}"
+    )
+    return folder
+
+
+def _choose_folder(name: str, out: str, sources: Iterable[str]) -> Path:
+    if not re.fullmatch("[a-z][a-z0-9_]*", name):
+        raise ValueError(
+            f"--name={name} cannot name a TFDS set; use lower-case letters, digits and "
+            "underscores, beginning with a letter"
+        )
+    folder = Path(out).expanduser() / name / VERSION
+    for source in filter(None, sources):
+        if folder.resolve().is_relative_to(Path(source).expanduser().resolve()):
+            raise ValueError(
+                f"{folder}, for the set, lies inside {source}; use another --out"
+            )
+    if folder.exists() and not (folder / JOURNAL).exists() and any(folder.iterdir()):
+        raise ValueError(
+            f"{folder} holds files that snclr prepare has not written; use another "
+            "--name or --out"
+        )
+    return folder
+
+
+def _identity(found: Source, shard_mb: float) -> dict[str, Any]:
+    """What decides on the bytes of the shards, as far as names and sizes tell."""
+    digest = hashlib.sha256(repr(found.classes).encode())
+    for split, images in found.splits.items():
+        for image in images:
+            line = f"{split}\n{image.name}\n{image.size}\n{image.label}\n"
+            digest.update(os.fsencode(line))
+    return {
+        "images": {split: len(images) for split, images in found.splits.items()},
+        "bytes": sum(i.size for images in found.splits.values() for i in images),
+        "classes": len(found.classes or ()),
+        "shard_mb": float(shard_mb),
+        "sha256": digest.hexdigest(),
+    }
+
+
+def _write_shards(
+    folder: Path,
+    shards: list[Shard],
+    journal: Journal,
+    found: Source,
+    workers: int | None,
+    max_unreadable: float,
+) -> None:
+    total = sum(len(shard.images) for shard in shards)
+    left = shards[len(journal.shards) :]
+    images = [image for shard in left for image in shard.images]
+    unreadable = sum(len(line["unreadable"]) for line in journal.shards)
+    serializer = tfds.core.ExampleSerializer(_features(found).get_serialized_info())
+    bar = tqdm(
+        total=total,
+        initial=total - len(images),
+        unit=" images",
+        dynamic_ncols=True,
+        disable=None,  # where there is no terminal, the shards' lines tell enough
+    )
+    checked = read_checked(images, workers or os.cpu_count())
+    with bar, contextlib.closing(checked):
+        counted = _count(checked, bar, unreadable, max_unreadable * total, folder)
+        for shard in left:
+            of_shard = itertools.islice(counted, len(shard.images))
+            line = write_shard(folder / shard.file, of_shard, serializer)
+            journal.add(line)
+            tqdm.write(f"{shard.file}: {line['images']:,} images")
+
+
+def _count(
+    checked: Iterable[Checked],
+    bar: tqdm,
+    unreadable: int,
+    allowed: float,
+    folder: Path,
+) -> Iterator[Checked]:
+    """Passes images on, up to one unreadable image too many."""
+    for image, content in checked:
+        bar.update()
+        if isinstance(content, str):
+            unreadable += 1
+            if unreadable > allowed:
+                raise ValueError(
+                    f"{image.place} is unreadable ({content}): {unreadable} are, and "
+                    f"--max_unreadable allows {int(allowed)} of {bar.total}; raise it "
+                    "to leave such images out and have them listed, or repair the "
+                    f"source, delete {folder} and start again"
+                )
+        yield image, content
+
+
+def _features(found: Source) -> tfds.features.FeaturesDict:
+    features = {"image": tfds.features.Image(), "file_name": tfds.features.Text()}
+    if found.classes is not None:
+        features["label"] = tfds.features.ClassLabel(names=found.classes)
+    return tfds.features.FeaturesDict(features)
+
+
+def _write_unreadable(folder: Path, found: Source, journal: Journal) -> None:
+    unreadable = [each for line in journal.shards for each in line["unreadable"]]
+    others = [{"file": f, "reason": r} for f, r in sorted(found.passed_over)]
+    lines = [json.dumps(each) + "\n" for each in unreadable + others]
+    (folder / (UNREADABLE + PART)).write_text("".join(lines))
+    publish(folder / UNREADABLE)
+    for kind, left_out in (("unreadable images", unreadable), ("other files", others)):
+        if left_out:
+            print(f"{len(left_out):,} {kind} left out, listed in {folder / UNREADABLE}")
+            for each in left_out[:_SHOWN]:
+                # A name that is not UTF-8 could not be printed.
+                print(ascii(each["file"])[1:-1], f"({each['reason']})")
+
+
+def _write_metadata(
+    folder: Path, name: str, found: Source, shards: list[Shard], journal: Journal
+) -> None:
+    info = tfds.core.DatasetInfo(
+        builder=tfds.core.DatasetIdentity(
+            name=name,
+            version=tfds.core.Version(VERSION),
+            data_dir=str(folder),
+            module_name="",
+        ),
+        features=_features(found),
+    )
+    info.set_file_format("array_record")
+    splits = []
+    for split in found.splits:
+        lines = [
+            line
+            for shard, line in zip(shards, journal.shards, strict=True)
+            if shard.split == split
+        ]
+        splits.append(
+            tfds.core.SplitInfo(
+                name=split,
+                shard_lengths=[line["images"] for line in lines],
+                num_bytes=sum(line["bytes"] for line in lines),
+                filename_template=tfds.core.ShardedFileTemplate(
+                    dataset_name=name,
+                    data_dir=folder,
+                    split=split,
+                    filetype_suffix="array_record",
+                ),
+            )
+        )
+        if not splits[-1].num_examples:
+            raise ValueError(f"no image of split {split} can be read; see {UNREADABLE}")
+    info.set_splits(tfds.core.SplitDict(splits))
+    part = folder / f"metadata{PART}"
+    shutil.rmtree(part, ignore_errors=True)
+    part.mkdir()
+    info.write_to_directory(part)
+    files = sorted(os.listdir(part), key=lambda file: file == METADATA)  # it comes last
+    for file in files:
+        os.replace(part / file, folder / (file + PART))
+    part.rmdir()
+    for file in files:
+        publish(folder / file)
+
+
+def _say_what_is_found(
+    name: str, identity: dict[str, Any], shards: list[Shard], journal: Journal
+) -> None:
+    counts = " and ".join(f"{n:,} {split}" for split, n in identity["images"].items())
+    classes = identity["classes"]
+    kind = f"in {classes:,} classes" if classes else "without labels"
+    size = identity["bytes"] / 1e6
+    print(f"{name}: {counts} images {kind}, {size:,.0f} MB in {len(shards):,} shards")
+    if journal.shards:
+        print(f"continues after shard {len(journal.shards):,}")

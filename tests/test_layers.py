@@ -1,0 +1,177 @@
+"""Batch normalization over groups of images, and stochastic depth."""
+
+from __future__ import annotations
+
+import re
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from networks import (
+    arbitrary_variables,
+    assert_trees_close,
+    image_keys,
+    random_images,
+    small_model,
+)
+
+from snclr_jax.models.layers import BatchNorm, branch_scales, scale_branch
+from snclr_jax.partition import over_batch
+
+
+def test_projector_equals_a_numpy_oracle_with_its_running_statistics() -> None:
+    model = small_model("patchnet")
+    images = random_images(batch=6)
+    params, batch_stats = arbitrary_variables(model)
+    outputs, new_stats = jax.jit(model.online)(params, batch_stats, images)
+
+    def normalize(x: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        mean, variance = x.mean(0), x.var(0)
+        return (x - mean) / np.sqrt(variance + 1e-5), mean, variance
+
+    head = jax.tree.map(lambda leaf: np.asarray(leaf, np.float64), params["projector"])
+    x = np.asarray(outputs.feature, np.float64) @ head["dense_0"]["kernel"]
+    x, mean, variance = normalize(x)
+    x = np.maximum(x * head["bn_0"]["scale"] + head["bn_0"]["bias"], 0)
+    x, _, _ = normalize(x @ head["dense_1"]["kernel"])
+
+    np.testing.assert_allclose(outputs.projection, x, atol=1e-4)
+    for name, moment in (("mean", mean), ("var", variance)):
+        before, after = (
+            stats["projector"]["bn_0"][name] for stats in (batch_stats, new_stats)
+        )
+        np.testing.assert_allclose(after, 0.9 * before + 0.1 * moment, rtol=1e-4)
+    assert "bn_1" not in params["projector"]  # the last normalization has no affine
+    assert "bn_1" not in params["predictor"]  # and the predictor here has none
+
+
+def test_variance_survives_a_mean_a_thousand_deviations_away() -> None:
+    """As in the first projector layer of a fresh ViT, where images look alike."""
+    x = 1000.0 + np.random.default_rng(0).normal(size=(8, 4)).astype(np.float32)
+    norm = BatchNorm(True, None, jnp.float32, affine=False)
+    actual, _ = norm.init_with_output(jax.random.key(0), x)
+    exact = x.astype(np.float64)
+    expected = (exact - exact.mean(0)) / np.sqrt(exact.var(0) + 1e-5)
+    np.testing.assert_allclose(actual, expected, atol=1e-3)
+
+
+@pytest.mark.parametrize("shape", [(6, 2, 3, 4), (6, 4)])
+@pytest.mark.parametrize("bn_scope", [None, 2, 3])
+def test_batch_norm_equals_a_loop_over_groups(
+    shape: tuple[int, ...], bn_scope: int | None
+) -> None:
+    rng = np.random.default_rng(0)
+    x = 3 + rng.normal(size=shape)
+    scale, bias, old_mean, old_var = rng.uniform(0.5, 2, size=(4, 4))
+    size = bn_scope or 6
+    expected, moments = np.empty(shape), []
+    for start in range(0, 6, size):
+        group = x[start : start + size]
+        pixels = group.reshape(-1, 4)
+        mean, var = pixels.mean(0), pixels.var(0)
+        moments.append((mean, var))
+        y = (group - mean) / np.sqrt(var + 1e-5)
+        expected[start : start + size] = scale * y + bias
+
+    variables = {
+        "params": {"scale": scale, "bias": bias},
+        "batch_stats": {"mean": old_mean, "var": old_var},
+    }
+    variables = jax.tree.map(jnp.float32, variables)
+    norm = BatchNorm(True, bn_scope, jnp.float32)
+    actual, moved = norm.apply(variables, jnp.float32(x), mutable=["batch_stats"])
+    np.testing.assert_allclose(actual, expected, atol=1e-4)
+    new_mean, new_var = np.mean(moments, axis=0)
+    for name, old, new in (("mean", old_mean, new_mean), ("var", old_var, new_var)):
+        np.testing.assert_allclose(
+            moved["batch_stats"][name], 0.9 * old + 0.1 * new, rtol=1e-5
+        )
+
+
+def test_groups_of_images_are_networks_of_their_own() -> None:
+    images = random_images(batch=8)
+    whole, grouped = (small_model("patchnet", bn_scope=scope) for scope in (None, 4))
+    params, batch_stats = arbitrary_variables(whole)
+    online = jax.jit(whole.online)
+    halves = [online(params, batch_stats, half) for half in (images[:4], images[4:])]
+    expected = jax.tree.map(
+        lambda *both: jnp.concatenate(both), *(h[0] for h in halves)
+    )
+    stats = jax.tree.map(lambda *both: sum(both) / 2, *(h[1] for h in halves))
+    outputs, moved = jax.jit(grouped.online)(params, batch_stats, images)
+    assert_trees_close(outputs, expected, 1e-4)
+    assert_trees_close(moved, stats)
+    encode = [
+        jax.jit(model.encode)(params, batch_stats, images[:3])
+        for model in (whole, grouped)
+    ]
+    np.testing.assert_array_equal(*encode)
+
+
+def test_a_scope_of_several_batches_is_refused() -> None:
+    model = small_model("patchnet", bn_scope=3)
+    params, batch_stats = arbitrary_variables(model)
+    with pytest.raises(ValueError, match="model.bn_scope 3 .* batch of 4"):
+        model.target(params, batch_stats, random_images(batch=4))
+
+
+@pytest.mark.parametrize(
+    ("bn_scope", "moves"),
+    [(None, "all-reduce"), (2, None), (4, "all-reduce"), (16, "all-reduce")],
+)
+def test_scopes_are_places_in_the_batch_and_not_devices(
+    bn_scope: int | None, moves: str | None, mesh_of: Any
+) -> None:
+    """Devices have two images each: groups of two need no communication."""
+    model = small_model("patchnet", bn_scope=bn_scope, projector_last_bn=False)
+    params, batch_stats = arbitrary_variables(model)
+    images = random_images(batch=16)
+
+    @jax.jit
+    def project(images: jax.Array) -> jax.Array:
+        return model.target(params, batch_stats, images)[0]
+
+    spread = jax.device_put(images, over_batch(mesh_of(8)))
+    assert_trees_close(project(spread), project(images), 1e-4)
+    program = project.lower(spread).compile().as_text()
+    collectives = re.findall(r" (all-\w+|collective-permute)\(", program)
+    assert set(collectives) == ({moves} if moves else set())
+
+
+# Stochastic depth
+
+
+def test_depth_drops_more_often_the_deeper_the_block() -> None:
+    count, rate = 4000, 0.6
+    scales = branch_scales(image_keys(count), rate, blocks=4, branches=2)
+    assert scales.shape == (4, 2, count)
+    np.testing.assert_array_equal(scales[0], 1)
+    for block, dropped in enumerate((0.0, 0.2, 0.4, 0.6)):
+        for branch in scales[block]:
+            assert set(np.unique(branch).round(4)) <= {
+                0,
+                np.round(1 / (1 - dropped), 4),
+            }
+            deviation = np.sqrt(dropped * (1 - dropped) / count)
+            assert abs(np.mean(branch == 0) - dropped) <= 5 * deviation
+    both_dropped = np.mean((scales[3] == 0).all(axis=0))
+    assert both_dropped == pytest.approx(rate**2, abs=0.05)  # independent draws
+
+
+def test_a_draw_is_a_function_of_the_key_of_the_image() -> None:
+    keys = image_keys(6)
+    scales = branch_scales(keys, 0.5, blocks=3, branches=2)
+    order = np.array([4, 1, 0])
+    own = branch_scales(keys[order], 0.5, blocks=3, branches=2)
+    np.testing.assert_array_equal(own, scales[..., order])
+
+
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+def test_scaled_branch_keeps_its_type(dtype: str) -> None:
+    y = jnp.ones((2, 3, 4), dtype)
+    scaled = scale_branch(y, jnp.array([0.0, 1 / 0.9]))
+    assert scaled.dtype == y.dtype
+    expected = jnp.asarray([[0.0], [1 / 0.9]], dtype) * jnp.ones((2, 12), dtype)
+    np.testing.assert_array_equal(scaled.reshape(2, 12), expected)

@@ -1,0 +1,135 @@
+"""`snclr prepare`: folders and tars, and the mistakes made with them."""
+
+from __future__ import annotations
+
+import random
+import tarfile
+from pathlib import Path
+
+import pytest
+from pictures import (
+    make_folder,
+    pack,
+    read_without_workers,
+    records,
+    save,
+    snapshot,
+)
+
+from snclr_jax.data.prepare.run import prepare
+from snclr_jax.data.prepare.sources import open_source
+from snclr_jax.data.tfds_source import open_tfds
+
+
+@pytest.fixture
+def folder(tmp_path) -> Path:
+    return make_folder(tmp_path / "pictures")
+
+
+@pytest.fixture
+def no_pool(monkeypatch):
+    read_without_workers(monkeypatch)
+
+
+@pytest.mark.parametrize("top", ["", "./", "photos/"])
+def test_a_packed_folder_is_the_folder(folder, tmp_path, no_pool, top):
+    files = [path for path in folder.rglob("*") if path.is_file()]
+    random.Random(0).shuffle(files)
+    names = {f"{top}{p.relative_to(folder).as_posix()}": p.read_bytes() for p in files}
+    tar = pack(tmp_path / "photos.tar", names)
+    assert snapshot(prepare(str(tar), "photos", str(tmp_path / "a"))) == snapshot(
+        prepare(str(folder), "photos", str(tmp_path / "b"))
+    )
+
+
+def test_imagenets_tars(tmp_path, no_pool):
+    # The classes of the first three validation images, as ImageNet's own list has them.
+    classes = ("n01751748", "n09193705", "n02105855")
+    inner = {}
+    for seed, name in enumerate(classes):
+        images = {
+            f"{name}_{i}.JPEG": save(tmp_path / "1.jpg", 10 * seed + i).read_bytes()
+            for i in (7, 3)
+        }
+        tar = pack(tmp_path / "c.tar", images).read_bytes()
+        if seed:  # some writers leave out the empty blocks at the end
+            tar = tar[: -(len(tar.rstrip(b"\0")) // -512) * 512]
+        inner[f"{name}.tar"] = tar
+    train = pack(tmp_path / "ILSVRC2012_img_train.tar", inner)
+    images = {
+        f"ILSVRC2012_val_0000000{i}.JPEG": save(tmp_path / "1.jpg", 90 + i).read_bytes()
+        for i in (3, 1, 2)
+    }
+    val = pack(tmp_path / "ILSVRC2012_img_val.tar", images)
+    out = str(tmp_path)
+    made = prepare(str(train), "imagenet2012", out, source_test=str(val))
+
+    names = tuple(sorted(classes))
+    split, test, found = open_tfds(
+        "imagenet2012", out, 8, train_split="train", test_split="test"
+    )
+    assert found == names and split.labels.tolist() == [0, 0, 1, 1, 2, 2]
+    assert [names[label] for label in test.labels] == list(classes)
+    assert [r["image"] for r in records(made, "test")] == [
+        images[name] for name in sorted(images)
+    ]
+    assert [r["file_name"].decode() for r in records(made, "train")] == [
+        f"{name}/{name}_{i}.JPEG" for name in names for i in (3, 7)
+    ]
+    # The training tar alone has labels, too.
+    prepare(str(train), "alone", out)
+    alone = open_tfds("alone", out, 8, train_split="train", test_split="")[0]
+    assert alone.labels.tolist() == [0, 0, 1, 1, 2, 2]
+
+
+def test_listed_classes_label_a_flat_test_folder(folder, tmp_path, no_pool):
+    for seed in range(3):
+        save(tmp_path / "flat" / f"{seed}.png", seed)
+    (tmp_path / "list.txt").write_text("bee\nant lion\nbee\n")
+    prepare(
+        str(folder / "train"),
+        "photos",
+        str(tmp_path),
+        source_test=str(tmp_path / "flat"),
+        test_labels=str(tmp_path / "list.txt"),
+    )
+    test = open_tfds("photos", str(tmp_path), 8, train_split="train", test_split="test")
+    assert test[1].labels.tolist() == [1, 0, 1]
+
+
+def test_mistakes_are_named(folder, tmp_path):
+    train, test = str(folder / "train"), str(folder / "test")
+    save(tmp_path / "flat" / "0.png", 0)
+    save(tmp_path / "odd" / "cat" / "0.png", 0)
+    save(tmp_path / "loose" / "train" / "cat" / "0.png", 0)
+    save(tmp_path / "loose" / "train" / "1.png", 0)
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "list").write_text("bee\nbee\n")
+    tar = pack(tmp_path / "a.tar", {"a.png": save(tmp_path / "a.png", 0).read_bytes()})
+    with tarfile.open(tmp_path / "a.tar.gz", "w:gz") as packed:
+        packed.add(tmp_path / "a.png", "a.png")
+    (tmp_path / "cut.tar").write_bytes(tar.read_bytes()[:700])
+    inner = {"a.tar": tar.read_bytes()[:700], "b.tar": tar.read_bytes()}
+    pack(tmp_path / "inner.tar", inner)
+    flat, listed = str(tmp_path / "flat"), {"test_labels": str(tmp_path / "list")}
+    cases = [
+        ("nowhere", {}, "--source=nowhere does not exist"),
+        (tmp_path / "empty", {}, r"--source=.*empty holds no images; .*\.webp"),
+        (tmp_path / "a.tar.gz", {}, r"a\.tar\.gz cannot be read as a tar.*unpack"),
+        (tmp_path / "cut.tar", {}, r"cut\.tar cannot be read as a tar.*fetch it again"),
+        (
+            tmp_path / "inner.tar",
+            {},
+            r"inner\.tar cannot be read as a tar.*a/a\.png is",
+        ),
+        (tmp_path / "loose", {}, r"1 images lie beside class folders \(.*1\.png"),
+        (train, {"source_test": "nowhere"}, "--source_test=nowhere does not exist"),
+        (flat, {"source_test": test}, "flat has no class folders.*leave out"),
+        (train, {"source_test": flat}, r"no class folders \(.*0\.png.*--test_labels"),
+        (train, {"source_test": str(tmp_path / "odd")}, r"\['ant lion.*\['cat'\]"),
+        (train, {"source_test": flat} | listed, "list has 2 lines for 1 test images"),
+        (tmp_path / "loose" / "train", listed, "no class folders, so that test"),
+    ]
+    for source, options, message in cases:
+        with pytest.raises(ValueError, match=message):
+            open_source(str(source), **options)
