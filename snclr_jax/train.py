@@ -16,7 +16,7 @@ import ml_collections
 from snclr_jax.checkpoint import Checkpoints, claim_workdir
 from snclr_jax.config import check_against_data, check_config, notes
 from snclr_jax.data import open_data
-from snclr_jax.data.choose import choose_from_folder
+from snclr_jax.data.choose import choose_from_data
 from snclr_jax.data.feed import Feed
 from snclr_jax.evaluate.online import OnlineKnn
 from snclr_jax.metrics import (
@@ -65,7 +65,7 @@ def train(config: ml_collections.ConfigDict, workdir: str) -> TrainState:
       Interrupted: after SIGINT or SIGTERM, when the state is saved.
     """
     mesh = make_mesh()
-    config, chosen = choose_from_folder(config, devices=mesh.size)
+    config, chosen = choose_from_data(config, devices=mesh.size)
     check_config(config, devices=mesh.size)
     data = open_data(config.data)
     check_against_data(config, data.train.size)

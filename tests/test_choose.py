@@ -8,7 +8,7 @@ from PIL import Image
 from snclr_jax.configs import digits, folder
 
 from snclr_jax.config import check_config
-from snclr_jax.data.choose import FIELDS, choose, choose_from_folder
+from snclr_jax.data.choose import FIELDS, choose, choose_from_data
 
 
 @pytest.mark.parametrize(
@@ -61,27 +61,30 @@ def test_a_folder_is_looked_at(tmp_path):
     (tmp_path / "9.png").write_bytes(b"no image")
     config = folder.get_config()
     config.data.path = str(tmp_path)
-    chosen, sentence = choose_from_folder(config, devices=1)
+    chosen, sentence = choose_from_data(config, devices=1)
     assert chosen.augment.size == 48
     assert sentence.startswith("chosen for 6 images, shorter side 50 pixels")
     assert all(f"{field}=" in sentence for field in FIELDS)
-    assert choose_from_folder(chosen, devices=1) == (chosen, "")
+    assert choose_from_data(chosen, devices=1) == (chosen, "")
 
 
-def test_folders_that_say_nothing_are_refused(tmp_path):
+def test_data_that_say_nothing_are_refused(tmp_path):
     config = folder.get_config()
     config.data.path = str(tmp_path / "none")
     with pytest.raises(ValueError, match="data.path is .*none"):
-        choose_from_folder(config, devices=1)
+        choose_from_data(config, devices=1)
     (tmp_path / "1.jpg").write_bytes(b"no image")
     config.data.path = str(tmp_path)
-    with pytest.raises(ValueError, match="1.jpg.* can be read as an image"):
-        choose_from_folder(config, devices=1)
+    with pytest.raises(ValueError, match="none of 1 images .* can be read"):
+        choose_from_data(config, devices=1)
 
 
-def test_other_data_leave_nothing_to_choose():
-    assert choose_from_folder(digits.get_config(), devices=1)[1] == ""
+def test_any_data_can_be_looked_at():
+    config = digits.get_config()
+    assert choose_from_data(config, devices=1) == (config, "")
     config = folder.get_config()
-    config.data.name = "tfds"
-    with pytest.raises(ValueError, match="batch_size is None.*--config.batch_size"):
-        choose_from_folder(config, devices=1)
+    config.data.name, config.data.holdback = "digits", 2000
+    chosen, sentence = choose_from_data(config, devices=1)
+    # 10,000 of 12,000 pictures, drawn at the size that is asked for.
+    assert (chosen.augment.size, chosen.queue.size) == (32, 4096)
+    assert "10000 images" in sentence

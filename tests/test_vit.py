@@ -153,7 +153,7 @@ def test_remat_and_scan_change_neither_values_nor_gradients(
     assert_trees_close(gradient, stack(unrolled.result[1]), 1e-4)
     program = str(jax.make_jaxpr(model.online)(params, *unrolled.inputs))
     blocks = 1 if scan else 3
-    assert program.count("checkpoint[") == (blocks if remat else 0)
+    assert program.count("remat2[") == (blocks if remat else 0)
     assert program.count("scan[") == scan
 
 

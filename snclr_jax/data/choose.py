@@ -1,15 +1,17 @@
-"""Sizes, batch and queue that fit a folder of images, for a config that leaves them."""
+"""Sizes, batch and queue that fit a set of images, for a config that leaves them."""
 
 from __future__ import annotations
 
+import io
 import math
 import statistics
-from pathlib import Path
 
+import numpy as np
 from ml_collections import ConfigDict
 from PIL import Image
 
-from snclr_jax.data.folder import training_files
+from snclr_jax.data import Split, open_data
+from snclr_jax.data.decode import Encoded
 
 FIELDS = (
     "batch_size",
@@ -23,11 +25,11 @@ LARGEST_BATCH, LARGEST_QUEUE = 256, 65_536
 SAMPLE = 256  # images whose size is read
 
 
-def choose_from_folder(config: ConfigDict, *, devices: int) -> tuple[ConfigDict, str]:
+def choose_from_data(config: ConfigDict, *, devices: int) -> tuple[ConfigDict, str]:
     """Returns the config with every field of `FIELDS` that is None chosen.
 
-    The rules are `choose`'s, for the number of training images that `data.path` holds
-    and the median of their shorter sides.
+    The rules are `choose`'s, for the number of training images and the median of their
+    shorter sides.
 
     Args:
       config: a recipe; not changed.
@@ -38,22 +40,18 @@ def choose_from_folder(config: ConfigDict, *, devices: int) -> tuple[ConfigDict,
       was None.
 
     Raises:
-      ValueError: where a field is None and the data are not a folder of images.
+      ValueError: where a field is None and the data cannot be read.
     """
     missing = [field for field in FIELDS if _get(config, field) is None]
     if not missing:
         return config, ""
-    if config.data.name != "folder":
-        raise ValueError(
-            f"{missing[0]} is None, and is chosen for data.name='folder' alone; set "
-            f"--config.{missing[0]}"
-        )
-    root, files = training_files(config.data.path)
-    images = len(files) - config.data.holdback
-    side = _median_side(root, files)
-    chosen = choose(config, images=images, side=side, devices=devices)
+    data = config.data.copy_and_resolve_references()
+    data.image_size = data.image_size or VIEW_SIZES[-1]
+    train = open_data(data).train
+    side = _median_side(train)
+    chosen = choose(config, images=train.size, side=side, devices=devices)
+    found = f"{train.size} images, shorter side {side} pixels in the median"
     values = ", ".join(f"{field}={_get(chosen, field)!r}" for field in missing)
-    found = f"{images} images, shorter side {side} pixels in the median"
     return chosen, f"chosen for {found}: {values}"
 
 
@@ -101,20 +99,29 @@ def _power_of_two(most: int, unit: int) -> int:
     return max(power // unit * unit, unit)
 
 
-def _median_side(root: Path, files: list[str]) -> int:
-    """The median shorter side of some of the files; unreadable ones do not count."""
-    sides = []
-    for file in files[:: -(-len(files) // SAMPLE)]:
-        try:
-            with Image.open(root / file) as image:
-                sides.append(min(image.size))
-        except (OSError, ValueError, SyntaxError):
-            continue
+def _median_side(split: Split) -> int:
+    """The median shorter side of some of the images; unreadable ones do not count."""
+    some = np.arange(0, split.size, -(-split.size // SAMPLE))
+    sides = [side for side in map(_side, split.originals(some)) if side]
     if not sides:
         raise ValueError(
-            f"data.path: none of {root / files[0]}, ... can be read as an image"
+            f"data.path: none of {len(some)} images of {split.size} that were looked "
+            "at can be read; set augment.size and data.image_size, or replace them"
         )
     return round(statistics.median(sides))
+
+
+def _side(image: Encoded | np.ndarray) -> int | None:
+    """The shorter side, read from the head of an encoded image; None if unreadable."""
+    if isinstance(image, np.ndarray):
+        return min(image.shape[:2])
+    content = image.content
+    try:
+        opened = io.BytesIO(content) if isinstance(content, bytes) else content
+        with Image.open(opened) as image:
+            return min(image.size)
+    except (OSError, ValueError, SyntaxError):
+        return None
 
 
 def _get(config: ConfigDict, field: str):

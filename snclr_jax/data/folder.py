@@ -38,10 +38,15 @@ def open_folder(
         that are missing here and there or differ between training and test.
     """
     root = Path(path).expanduser()
-    train_root, files = training_files(path)
-    if train_root == root:
-        return _split(root, files, None, image_size), None, None
-    classes = _class_names(train_root, files)
+    if not path or not root.is_dir():
+        raise ValueError(
+            f"data.path is {path!r}, which is not a folder; give the folder that holds "
+            "train/<class>/ or the images"
+        )
+    if not (root / "train").is_dir():
+        return _split(root, _find_images(root), None, image_size), None, None
+    files = _find_images(root / "train")
+    classes = _class_names(root / "train", files)
     train = _split(root / "train", files, classes, image_size)
     test_root = next((root / n for n in ("test", "val") if (root / n).is_dir()), None)
     if classes is None or test_root is None:
@@ -49,23 +54,6 @@ def open_folder(
     files = _find_images(test_root)
     _check_classes(root / "train", classes, test_root, _class_names(test_root, files))
     return train, _split(test_root, files, classes, image_size), classes
-
-
-def training_files(path: str) -> tuple[Path, list[str]]:
-    """Returns the folder of the training images, and their paths below it, sorted.
-
-    Raises:
-      ValueError: for a folder that is missing or without images.
-    """
-    root = Path(path).expanduser()
-    if not path or not root.is_dir():
-        raise ValueError(
-            f"data.path is {path!r}, which is not a folder; give the folder that holds "
-            "train/<class>/ or the images"
-        )
-    if (root / "train").is_dir():
-        root = root / "train"
-    return root, _find_images(root)
 
 
 def _find_images(root: Path) -> list[str]:

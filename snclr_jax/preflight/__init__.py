@@ -14,7 +14,7 @@ from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
 from snclr_jax.config import check_against_data, check_config, notes
-from snclr_jax.data.choose import choose_from_folder
+from snclr_jax.data.choose import choose_from_data
 from snclr_jax.partition import make_mesh
 from snclr_jax.preflight.chips import chip_of, slice_devices
 from snclr_jax.preflight.hlo import list_work, summarize
@@ -53,7 +53,7 @@ def preflight(
     mesh = make_mesh(slice_devices(topology) if topology else None)
     device = mesh.devices.flat[0]
     chip = chip_of(device)
-    config, chosen = choose_from_folder(config, devices=mesh.size)
+    config, chosen = choose_from_data(config, devices=mesh.size)
     check_config(config, devices=mesh.size)
     images = number_of_images(config, images)
     check_against_data(config, images)
