@@ -45,8 +45,9 @@ train() {
     --config=configs/cifar10.py --workdir="$runs/$name" \
     --config.data.path="$folder" --config.data.resident=True \
     --config.model.dtype=bfloat16 --config.checkpoint.every_steps=5000 \
-    --config.evaluate.every_epochs=50 "$@"
-  [[ -e $runs/$name/evaluation.json ]] || until_end "$snclr" evaluate --workdir="$runs/$name"
+    --config.evaluate.every_epochs=50 "$@" || return 1
+  [[ -e $runs/$name/evaluation.json ]] ||
+    until_end "$snclr" evaluate --workdir="$runs/$name"
 }
 
 status=0

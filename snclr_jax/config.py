@@ -91,6 +91,11 @@ def check_config(config, *, devices: int) -> None:
             f"data.path {config.data.path!r} is not read where data.name is 'digits', "
             "as in every debug variant; add --config.data.name=folder or tfds"
         )
+    if config.optim.warmup_epochs >= config.epochs:
+        raise ValueError(
+            f"optim.warmup_epochs {config.optim.warmup_epochs:g} must be less than "
+            f"epochs {config.epochs}: the rate rises, then falls"
+        )
     if config.batch_size < 2:
         raise ValueError("batch_size 1 has no negatives; use at least 2")
     _check_parts(config, devices)

@@ -4,33 +4,33 @@ from __future__ import annotations
 
 import jax
 import numpy as np
-import pytest
 import tiny
 
 from snclr_jax.preflight.report import Memory
 
 
-def one_step(config, mesh):
+def two_steps(config, mesh):
     _, step, state = tiny.build(config, mesh)
     for seed in range(2):
         state, metrics = step(state, tiny.batch(config, mesh, seed=seed))
     return jax.device_get((metrics, state.params, state.batch_stats, state.queue.keys))
 
 
-@pytest.mark.parametrize("devices", [1, 2])
-def test_parts_leave_the_step_as_it_is(mesh_of, devices):
+def test_parts_leave_the_step_as_it_is(mesh_of):
     """Loss, gradients, BatchNorm, dropped paths and queue: as without accumulation."""
     settings = {
         "model__name": "vit_ti",
         "model__depth": 2,
-        "model__patch_size": 16,
+        "model__scan": True,
         "model__drop_path": 0.5,
         "model__bn_scope": 4,
         "augment__local_views": 1,
         "augment__local_size": 16,
+        # AdamW would turn rounding errors of vanishing gradients into whole steps.
+        "optim__name": "sgd",
     }
-    whole = one_step(tiny.config(**settings), mesh_of(devices))
-    parts = one_step(tiny.config(accumulate=2, **settings), mesh_of(devices))
+    whole = two_steps(tiny.config(**settings), mesh_of(2))
+    parts = two_steps(tiny.config(accumulate=2, **settings), mesh_of(2))
     for name, value in whole[0].items():
         np.testing.assert_allclose(
             parts[0][name], value, rtol=1e-4, atol=1e-6, err_msg=name
@@ -45,7 +45,16 @@ def test_parts_leave_the_step_as_it_is(mesh_of, devices):
 
 def test_parts_need_less_memory(mesh_of):
     def temporaries(parts):
-        config = tiny.config(accumulate=parts, model__bn_scope=4)
+        # Many layers and tokens, so that activations are most of it.
+        config = tiny.config(
+            accumulate=parts,
+            batch_size=48,
+            model__name="vit_ti",
+            model__depth=8,
+            model__patch_size=4,
+            model__scan=True,
+            model__bn_scope=4,
+        )
         _, step, state = tiny.build(config, mesh_of(1))
         lowered = step.lower(state, tiny.batch(config, mesh_of(1)))
         return Memory.of(lowered.compile()).temporaries

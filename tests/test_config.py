@@ -162,6 +162,7 @@ def test_notes_say_what_is_unusual():
         ("model.bn_scope", 1, "model.bn_scope 1 must be at least 2"),
         ("model.drop_path", 1.5, "model.drop_path 1.5 must be between 0 and 1"),
         ("data.path", "photos", "data.path 'photos' is not read .*data.name=folder"),
+        ("epochs", 1, "optim.warmup_epochs 1 must be less than epochs 1"),
         ("accumulate", 32, "accumulate 32 does not divide the 16 images .* 256"),
         ("accumulate", 2, "model.bn_scope is None.* divides 8"),
     ],
