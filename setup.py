@@ -32,7 +32,7 @@ setup(
         "jax>=0.10,<0.12",
         "ml-collections>=1.0",
         "numpy>=2.0",
-        # Decodes JPEGs and cuts crops 1.5 times as fast as Pillow (benchmarks/input.py).
+        # Decodes and crops 1.5 times as fast as Pillow (benchmarks/input.py).
         "opencv-python-headless>=4.10",
         "optax>=0.2.8,<0.3",
         "orbax-checkpoint>=0.12.8,<0.13",
