@@ -13,7 +13,18 @@ from snclr_jax.metrics import read_metrics
 from snclr_jax.train import train
 
 
-@pytest.mark.parametrize("name", RECIPES)
+# These compile a program of their own kind; the others differ from `cifar10` in data and
+# sizes, which debug replaces, and `imagenet_resnet50` in its long compilation.
+FAST = ("cifar10", "digits", "imagenet_vit_b16", "imagenet_vit_s16")
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        pytest.param(name, marks=() if name in FAST else pytest.mark.slow)
+        for name in RECIPES
+    ],
+)
 def test_every_recipe_runs_at_debug_size(name, tmp_path, mesh_of, monkeypatch):
     # On one device and for twelve steps, since nearly all of the time is compilation.
     monkeypatch.setattr("snclr_jax.train.make_mesh", lambda: mesh_of(1))

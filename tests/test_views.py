@@ -88,7 +88,7 @@ def test_each_view_predicts_the_other_global_targets(mesh_of):
 
 
 def test_many_views_agree_on_one_and_eight_devices(mesh_of):
-    config = tiny.config(queue__push="both", **MANY)
+    config = tiny.config(queue__push="both", **MANY | {"augment__local_views": 1})
 
     def two_steps(mesh):
         _, step, state = tiny.build(config, mesh)
