@@ -2,25 +2,14 @@
 
 from __future__ import annotations
 
-import importlib
 from pathlib import Path
 
 import pytest
-import snclr_jax.configs
+from recipes import RECIPES, recipe
 from snclr_jax.configs import base, digits, imagenet_resnet50
 
 from snclr_jax.config import check_against_data, check_config, notes
 from snclr_jax.data.choose import choose
-
-RECIPES = sorted(
-    path.stem
-    for path in Path(snclr_jax.configs.__path__[0]).glob("*.py")
-    if path.stem not in ("__init__", "base", "imagenet_base")
-)
-
-
-def recipe(name, variant=""):
-    return importlib.import_module(f"snclr_jax.configs.{name}").get_config(variant)
 
 
 @pytest.mark.parametrize(

@@ -7,14 +7,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from test_config import RECIPES, recipe
+from recipes import RECIPES, recipe
 
 from snclr_jax.metrics import read_metrics
 from snclr_jax.train import train
 
-
-# These compile a program of their own kind; the others differ from `cifar10` in data and
-# sizes, which debug replaces, and `imagenet_resnet50` in its long compilation.
+# Programs of their own kind. Others differ from `cifar10` in data and sizes, which debug
+# replaces; `imagenet_resnet50` takes long to compile.
 FAST = ("cifar10", "digits", "imagenet_vit_b16", "imagenet_vit_s16")
 
 
