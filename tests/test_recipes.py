@@ -12,8 +12,8 @@ from recipes import RECIPES, recipe
 from snclr_jax.metrics import read_metrics
 from snclr_jax.train import train
 
-# Programs of their own kind. Others differ from `cifar10` in data and sizes, which debug
-# replaces; `imagenet_resnet50` takes long to compile.
+# Programs of their own kind. Others differ from `cifar10` in data and sizes, which
+# debug replaces; `imagenet_resnet50` takes long to compile.
 FAST = ("cifar10", "digits", "imagenet_vit_b16", "imagenet_vit_s16")
 
 
