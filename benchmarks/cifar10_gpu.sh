@@ -59,8 +59,9 @@ for name in snclr k0; do
   [[ -e $runs/$name/evaluation.json ]] || continue
   # Both files have one field a line.
   value() { sed -n "s/^ *\"$2\": \([0-9.]*\),\{0,1\}$/\1/p" "$runs/$name/$1.json"; }
-  echo "| $name | $(value evaluation knn) | $(value evaluation linear) |" \
-    "$(value summary train_seconds) | $(value summary images_per_second) |"
+  printf '| %s | %.2f | %.2f | %.0f | %.0f |\n' "$name" \
+    "$(value evaluation knn)" "$(value evaluation linear)" \
+    "$(value summary train_seconds)" "$(value summary images_per_second)"
 done
 ((status == 0)) || echo "not complete: the same command continues" >&2
 exit "$status"
