@@ -17,8 +17,8 @@ def get_config() -> ConfigDict:
     config.data.test_split = "validation"
     # Evaluation cuts the middle 224 pixels out of 256.
     config.data.image_size = 256
-    # For each process. A TPU v5e chip takes the images of 1 to 2 cores, an H200 those of
-    # about 10 (benchmarks/input.py).
+    # For each process. A TPU v5e chip takes the images of 1 to 2 cores, an H200 those
+    # of about 10 (benchmarks/input.py).
     config.data.num_workers = 16
     config.augment.size = 224
 
