@@ -31,11 +31,11 @@ mkdir -p "$autotune"
 export JAX_COMPILATION_CACHE_DIR=$runs/cache
 export XLA_FLAGS="${XLA_FLAGS:-} --xla_gpu_per_fusion_autotune_cache_dir=$autotune"
 
-# Runs a command until `end`; it saves on SIGTERM. Status 1 where it was not done.
+# Runs a command until `end`; it saves on SIGTERM. Status 124 where it was not done.
 until_end() {
   local left=$((end - SECONDS))
-  ((left > 0)) || return 1
-  timeout --signal=TERM --kill-after=60 "$left" "$@" || return 1
+  ((left > 0)) || return 124
+  timeout --foreground --signal=TERM --kill-after=60 "$left" "$@"
 }
 
 train() {
@@ -45,13 +45,14 @@ train() {
     --config=configs/cifar10.py --workdir="$runs/$name" \
     --config.data.path="$folder" --config.data.resident=True \
     --config.model.dtype=bfloat16 --config.checkpoint.every_steps=5000 \
-    --config.evaluate.every_epochs=50 "$@" || return 1
+    --config.evaluate.every_epochs=50 "$@" || return
   [[ -e $runs/$name/evaluation.json ]] ||
     until_end "$snclr" evaluate --workdir="$runs/$name"
 }
 
 status=0
-train snclr "$@" && train k0 "$@" --config.queue.k=0 || status=1
+train snclr "$@" || status=$?
+((status)) || train k0 "$@" --config.queue.k=0 || status=$?
 
 echo "| run | kNN | linear | training s | images/s |"
 echo "|---|---|---|---|---|"
@@ -63,5 +64,5 @@ for name in snclr k0; do
     "$(value evaluation knn)" "$(value evaluation linear)" \
     "$(value summary train_seconds)" "$(value summary images_per_second)"
 done
-((status == 0)) || echo "not complete: the same command continues" >&2
+((status != 124)) || echo "not complete: the same command continues" >&2
 exit "$status"

@@ -148,9 +148,9 @@ def _model() -> ConfigDict:
     model.depth = placeholder(int)
     # ViT and patchnet: pixels per patch side.
     model.patch_size = 16
-    # ViT: "mocov3" (12 attention heads) or "timm" (3, 6, 12 for Ti, S, B).
+    # ViT: "mocov3" (12 attention heads) or "timm" (3, 6, 12 for Ti, S, B); L has 16.
     model.vit_heads = "mocov3"
-    # ViT: keep the random patch embedding (MoCo v3, section 4.3).
+    # ViT: keep the random patch embedding (MoCo v3, section 4.2).
     model.freeze_patch_embed = True
     # Hidden widths of projector and predictor, and the embedding dimension d.
     model.projector_hidden = (4096,)

@@ -39,6 +39,7 @@ def get_config(name: str = "") -> ConfigDict:
     )
     config.augment.view1 = base.view(**view)
     config.augment.view2 = base.view(**view)
+    config.augment.local = base.view(**view | {"crop_scale": (0.2, 0.5)})
 
     config.model.name = "patchnet"
     config.model.patch_size = 4

@@ -1,7 +1,7 @@
 """ImageNet-100 with ResNet-18: 100 classes of ImageNet, 126,689 images.
 
-The classes are those of CMC (Tian et al., 2020). Views and heads are those of MoCo v3
-(Chen et al., 2021), the optimizer that of `configs/cifar10.py`.
+The classes are those of CMC (Tian et al., 2020). Views are those of MoCo v3 (Chen et
+al., 2021), heads and optimizer those of `configs/cifar10.py`.
 
     snclr train --config=configs/imagenet100.py --config.data.path=FOLDER
 
@@ -31,6 +31,8 @@ def get_config(name: str = "") -> ConfigDict:
     config.augment.size = 224
     config.augment.view1 = base.view(crop_scale=(0.2, 1.0), blur=1.0)
     config.augment.view2 = base.view(crop_scale=(0.2, 1.0), blur=0.1, solarize=0.2)
+    config.augment.local = base.view(crop_scale=(0.05, 0.2), blur=0.5)
+    config.augment.local_size = 96
     config.model.stem = "imagenet"
     config.model.dtype = "bfloat16"
     config.queue.size = 65_536

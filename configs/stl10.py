@@ -6,7 +6,7 @@ unlabelled ones; only they are classified by (an image whose label is -1 is unla
 
     snclr train --config=configs/stl10.py --config.data.path=DATA_DIR
 
-DATA_DIR holds the TFDS set stl10, prepared as array_record. 2.7 GB of pixels stay on
+DATA_DIR holds the TFDS set stl10, prepared as array_record. 2.9 GB of pixels stay on
 every device.
 
 Hardware: one GPU or TPU chip. COST_STL10
@@ -32,6 +32,8 @@ def get_config(name: str = "") -> ConfigDict:
     config.augment.size = 96
     config.augment.view1 = base.view(crop_scale=(0.2, 1.0), blur=1.0)
     config.augment.view2 = base.view(crop_scale=(0.2, 1.0), blur=0.1, solarize=0.2)
+    config.augment.local = base.view(crop_scale=(0.05, 0.2), blur=0.5)
+    config.augment.local_size = 48
     config.model.stem = "imagenet"
     config.queue.size = 16_384
     return base.variant(config, name)

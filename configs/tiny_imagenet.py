@@ -4,10 +4,12 @@ Views, heads and optimizer are those of `configs/cifar10.py`.
 
     snclr train --config=configs/tiny_imagenet.py --config.data.path=tiny-imagenet-200
 
-The folder holds train/<class>/images/*, as it is distributed. Its validation images lie
-in one folder beside a list of their classes; sort them before they can be scored:
+The folder holds train/<class>/images/*, as it is distributed. Its test images have no
+classes, and must not be taken for the test split; its validation images lie in one
+folder beside a list of their classes, into which they are to be sorted:
 
-    cd tiny-imagenet-200/val && while read -r file class rest; do
+    cd tiny-imagenet-200 && mv test unlabelled && cd val
+    while read -r file class rest; do
         mkdir -p "$class" && mv "images/$file" "$class/"; done < val_annotations.txt
     rmdir images
 

@@ -96,6 +96,8 @@ def check_config(config, *, devices: int) -> None:
             f"optim.warmup_epochs {config.optim.warmup_epochs:g} must be less than "
             f"epochs {config.epochs}: the rate rises, then falls"
         )
+    if config.seed >= 2**32:
+        raise ValueError(f"seed {config.seed} must be below 2**32")
     if config.batch_size < 2:
         raise ValueError("batch_size 1 has no negatives; use at least 2")
     _check_parts(config, devices)
@@ -146,7 +148,7 @@ def _cost_of_views(config) -> str:
     )
 
 
-def _get(config, field: str):
+def get_field(config, field: str):
     """Returns the value at a dotted path."""
     for name in field.split("."):
         config = config[name]
@@ -155,9 +157,9 @@ def _get(config, field: str):
 
 def _check_values(config) -> None:
     for field, choices in _CHOICES.items():
-        if _get(config, field) not in choices:
+        if get_field(config, field) not in choices:
             raise ValueError(
-                f"{field} {_get(config, field)!r} is unknown; use one of {choices}"
+                f"{field} {get_field(config, field)!r} is unknown; use one of {choices}"
             )
     rules = (
         (_AT_LEAST_ONE, lambda value: value >= 1, "at least 1"),
@@ -167,8 +169,8 @@ def _check_values(config) -> None:
     )
     for fields, holds, rule in rules:
         for field in fields:
-            if not holds(_get(config, field)):
-                raise ValueError(f"{field} {_get(config, field)} must be {rule}")
+            if not holds(get_field(config, field)):
+                raise ValueError(f"{field} {get_field(config, field)} must be {rule}")
 
 
 def _check_augment(config) -> None:
@@ -180,7 +182,8 @@ def _check_augment(config) -> None:
             f"augment.global_views {augment.global_views} must be at least 2: a view "
             "predicts the target of another one"
         )
-    for size in ("size", "local_size"):
+    sizes = ("size", "local_size") if augment.local_views else ("size",)
+    for size in sizes:
         if augment[size] > config.data.image_size:
             raise ValueError(
                 f"augment.{size} {augment[size]} is larger than data.image_size "

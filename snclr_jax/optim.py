@@ -29,7 +29,7 @@ def learning_rate(config, steps_per_epoch: int) -> optax.Schedule:
       steps_per_epoch: steps that one epoch takes.
     """
     total = config.epochs * steps_per_epoch
-    warmup = min(round(config.optim.warmup_epochs * steps_per_epoch), total)
+    warmup = min(round(config.optim.warmup_epochs * steps_per_epoch), total - 1)
     peak = config.optim.learning_rate * config.batch_size / 256
     return optax.warmup_cosine_decay_schedule(
         init_value=0.0, peak_value=peak, warmup_steps=warmup, decay_steps=total

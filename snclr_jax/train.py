@@ -30,7 +30,8 @@ from snclr_jax.models import build_model
 from snclr_jax.optim import learning_rate, make_optimizer
 from snclr_jax.partition import make_mesh
 from snclr_jax.train_state import TrainState, init_train_state
-from snclr_jax.train_step import Batch, make_train_step
+from snclr_jax.train_step import make_train_step
+from snclr_jax.views import Batch
 
 SUMMARY_FILE = "summary.json"
 LABELS = {

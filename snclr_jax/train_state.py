@@ -11,6 +11,7 @@ import optax
 from jax import Array
 from jax.sharding import Mesh
 
+from snclr_jax.augment import view_settings
 from snclr_jax.models import Model, target_subset
 from snclr_jax.neighbor_queue import NeighborQueue, init_queue
 from snclr_jax.partition import state_shardings
@@ -45,7 +46,13 @@ def init_train_state(
     """Returns the state at step 0, born with the shardings of the mesh.
 
     The target network starts as a copy of the online network.
+
+    Raises:
+      ValueError: where a size of view does not suit the network.
     """
+    for size in {size for size, _ in view_settings(config.augment)}:
+        shape = (size, size, 3)
+        jax.eval_shape(lambda shape=shape: model.init(jax.random.key(0), shape))
 
     def init() -> TrainState:
         size = config.augment.size

@@ -13,7 +13,7 @@ def two_steps(config, mesh):
     _, step, state = tiny.build(config, mesh)
     for seed in range(2):
         state, metrics = step(state, tiny.batch(config, mesh, seed=seed))
-    return jax.device_get((metrics, state.params, state.batch_stats, state.queue.keys))
+    return jax.device_get((metrics, state))
 
 
 def test_parts_leave_the_step_as_it_is(mesh_of):
@@ -35,12 +35,9 @@ def test_parts_leave_the_step_as_it_is(mesh_of):
         np.testing.assert_allclose(
             parts[0][name], value, rtol=1e-4, atol=1e-6, err_msg=name
         )
-    for ours, theirs in zip(parts[1:], whole[1:], strict=True):
-        jax.tree.map(
-            lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-3, atol=1e-5),
-            ours,
-            theirs,
-        )
+    # Relative to each array's largest number: small ones are sums of large ones.
+    for ours, theirs in zip(*map(jax.tree.leaves, (parts[1], whole[1])), strict=True):
+        assert np.abs(ours - theirs).max() <= 1e-4 * np.abs(theirs).max() + 1e-6
 
 
 def test_parts_need_less_memory(mesh_of):

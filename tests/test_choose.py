@@ -62,7 +62,7 @@ def test_a_folder_is_looked_at(tmp_path):
     config = folder.get_config()
     config.data.path = str(tmp_path)
     chosen, sentence = choose_from_data(config, devices=1)
-    assert chosen.augment.size == 48
+    assert (chosen.augment.size, chosen.augment.local_size) == (48, 16)
     assert sentence.startswith("chosen for 6 images, shorter side 50 pixels")
     assert all(f"{field}=" in sentence for field in FIELDS)
     assert choose_from_data(chosen, devices=1) == (chosen, "")

@@ -146,7 +146,8 @@ def test_notes_say_what_is_unusual():
     ("field", "value", "message"),
     [
         ("augment.global_views", 1, "augment.global_views 1 must be at least 2"),
-        ("augment.local_size", 64, "augment.local_size 64 .*data.image_size 32"),
+        ("augment.size", 64, "augment.size 64 .*data.image_size 32"),
+        ("seed", 2**32, "seed 4294967296 must be below"),
         ("model.bn_scope", 48, "model.bn_scope 48 .* divide batch_size 128"),
         ("model.bn_scope", 1, "model.bn_scope 1 must be at least 2"),
         ("model.drop_path", 1.5, "model.drop_path 1.5 must be between 0 and 1"),
@@ -164,6 +165,15 @@ def test_views_and_parts_that_do_not_fit_are_refused(field, value, message):
         target = target[section]
     target[name] = value
     with pytest.raises(ValueError, match=message):
+        check_config(config, devices=8)
+
+
+def test_local_views_must_fit_the_images_where_there_are_any():
+    config = digits.get_config()
+    config.augment.local_size = 64
+    check_config(config, devices=8)
+    config.augment.local_views = 2
+    with pytest.raises(ValueError, match="augment.local_size 64 .*image_size 32"):
         check_config(config, devices=8)
 
 

@@ -191,3 +191,6 @@ def test_images_without_a_label_do_not_vote():
     assert known.read([0, 1, 2]).ravel().tolist() == [0, 2, 4]
     whole = Split(pixels.__getitem__, size=5, labels=np.zeros(5, np.int32))
     assert with_labels(whole) is whole
+    nothing = Split(pixels.__getitem__, size=5, labels=np.full(5, -1, np.int32))
+    unlabelled = Split(pixels.__getitem__, size=5)
+    assert [with_labels(each) for each in (nothing, unlabelled, None)] == [None] * 3

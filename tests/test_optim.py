@@ -132,6 +132,13 @@ def test_stacked_layers_move_as_layers_of_their_own(name, decay_all, rng):
     )
 
 
+def test_a_warm_up_that_rounds_to_the_whole_run_leaves_a_step():
+    config = base.get_config()
+    config.epochs, config.optim.warmup_epochs = 1, 0.9
+    rate = learning_rate(config, 4)
+    assert float(rate(3)) == pytest.approx(config.optim.learning_rate)
+
+
 def test_unknown_optimizer_is_named():
     with pytest.raises(ValueError, match="optim.name 'adam'"):
         make_optimizer(config_of("adam"), optax.constant_schedule(0.1))

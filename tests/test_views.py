@@ -120,3 +120,9 @@ def test_local_views_leave_the_running_statistics_alone(mesh_of):
         statistics(),
         statistics(**local),
     )
+
+
+def test_a_view_that_the_network_cannot_take_is_refused_at_the_start(mesh_of):
+    config = tiny.config(augment__local_views=1, augment__local_size=20)
+    with pytest.raises(ValueError, match="patch_size 4 does not fit images of 20x20"):
+        tiny.build(config, mesh_of(1))

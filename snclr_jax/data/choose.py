@@ -10,6 +10,7 @@ import numpy as np
 from ml_collections import ConfigDict
 from PIL import Image
 
+from snclr_jax.config import get_field
 from snclr_jax.data import Split, open_data
 from snclr_jax.data.decode import Encoded
 
@@ -17,6 +18,7 @@ FIELDS = (
     "batch_size",
     "data.image_size",
     "augment.size",
+    "augment.local_size",
     "model.stem",
     "queue.size",
 )
@@ -42,7 +44,7 @@ def choose_from_data(config: ConfigDict, *, devices: int) -> tuple[ConfigDict, s
     Raises:
       ValueError: where a field is None and the data cannot be read.
     """
-    missing = [field for field in FIELDS if _get(config, field) is None]
+    missing = [field for field in FIELDS if get_field(config, field) is None]
     if not missing:
         return config, ""
     data = config.data.copy_and_resolve_references()
@@ -51,7 +53,7 @@ def choose_from_data(config: ConfigDict, *, devices: int) -> tuple[ConfigDict, s
     side = _median_side(train)
     chosen = choose(config, images=train.size, side=side, devices=devices)
     found = f"{train.size} images, shorter side {side} pixels in the median"
-    values = ", ".join(f"{field}={_get(chosen, field)!r}" for field in missing)
+    values = ", ".join(f"{field}={get_field(chosen, field)!r}" for field in missing)
     return chosen, f"chosen for {found}: {values}"
 
 
@@ -60,6 +62,7 @@ def choose(config: ConfigDict, *, images: int, side: int, devices: int) -> Confi
 
     augment.size     the largest of `VIEW_SIZES` that the images have
     data.image_size  8/7 of that (256 for 224), and no more than the images have
+    augment.local_size  3/7 of it, as a multiple of 16 (96 for 224)
     model.stem       "cifar" for views up to 64 pixels, "imagenet" above
     queue.size       half the images: long, without holding every image several times
     batch_size       a tenth of the queue at most, so that neighbors do not all come
@@ -83,6 +86,8 @@ def choose(config: ConfigDict, *, images: int, side: int, devices: int) -> Confi
     config.augment.size = size
     if config.data.image_size is None:
         config.data.image_size = max(size, min(side, round(size * 8 / 7)))
+    if config.augment.local_size is None:
+        config.augment.local_size = 16 * round(size * 3 / 7 / 16)
     if config.model.stem is None:
         config.model.stem = "cifar" if size <= 64 else "imagenet"
     queue.size = rows
@@ -120,11 +125,5 @@ def _side(image: Encoded | np.ndarray) -> int | None:
         opened = io.BytesIO(content) if isinstance(content, bytes) else content
         with Image.open(opened) as image:
             return min(image.size)
-    except (OSError, ValueError, SyntaxError):
+    except Exception:  # Pillow raises many kinds
         return None
-
-
-def _get(config: ConfigDict, field: str):
-    for name in field.split("."):
-        config = config[name]
-    return config

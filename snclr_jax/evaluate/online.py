@@ -28,13 +28,13 @@ class OnlineKnn:
 
     def __init__(self, model: Model, config, mesh: Mesh, data: Data) -> None:
         self._config, self._mesh = config, mesh
-        self.possible = data.test is not None and data.train.labelled
+        train, test = with_labels(data.train), with_labels(data.test)
+        self.possible = train is not None and test is not None
         if not self.possible:
             return
         self._encode = make_encode(model, config, mesh)
-        train = with_labels(data.train)
         self._train = _at_most(train, config.evaluate.train_images)
-        self._test = data.test
+        self._test = test
 
     def of_raw_pixels(self) -> float:
         """Returns the accuracy of comparing pixels."""
@@ -67,10 +67,14 @@ def encoder_of(state: TrainState, network: str) -> tuple[dict, dict]:
     return state.params, state.batch_stats
 
 
-def with_labels(split: Split) -> Split:
-    """Returns the images whose label is known, that is not below 0."""
+def with_labels(split: Split | None) -> Split | None:
+    """Returns the images whose label is known, that is not below 0; None for none."""
+    if split is None or not split.labelled:
+        return None
     known = np.flatnonzero(split.labels >= 0)
-    return split if len(known) == split.size else split.subset(known)
+    if len(known) == split.size:
+        return split
+    return split.subset(known) if len(known) else None
 
 
 def _at_most(split: Split, count: int) -> Split:

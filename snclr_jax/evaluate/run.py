@@ -38,7 +38,8 @@ def evaluate(workdir: str) -> dict[str, float]:
     """
     config = ml_collections.ConfigDict(read_config(workdir))
     data = open_data(config.data)
-    if data.test is None or not data.train.labelled:
+    train, test = with_labels(data.train), with_labels(data.test)
+    if train is None or test is None:
         raise ValueError(
             f"the data of {workdir} has no labelled test split to evaluate on; for a "
             "folder, add test/<class>/* beside train/<class>/*, or hold training "
@@ -58,8 +59,8 @@ def evaluate(workdir: str) -> dict[str, float]:
         make_encode(model, config, mesh),
         params,
         batch_stats,
-        with_labels(data.train),
-        data.test,
+        train,
+        test,
         batch_size=settings.batch_size,
         mesh=mesh,
     )

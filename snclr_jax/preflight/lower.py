@@ -13,7 +13,8 @@ from snclr_jax.models import build_model
 from snclr_jax.optim import learning_rate, make_optimizer
 from snclr_jax.partition import over_batch, replicated, state_shardings
 from snclr_jax.train_state import TrainState, init_train_state
-from snclr_jax.train_step import Batch, make_train_step
+from snclr_jax.train_step import make_train_step
+from snclr_jax.views import Batch
 
 # Training images of TFDS sets (tensorflow.org/datasets/catalog), for where the set
 # itself is not prepared.
@@ -73,7 +74,7 @@ def compile_step(config, mesh: Mesh, *, images: int) -> jax.stages.Compiled:
 
 
 def _abstract_batch(config, mesh: Mesh, images: int) -> Batch:
-    """The batch that `Feed` makes, of shapes; a set not on the device has no labels."""
+    """The batch that `Feed` makes, of shapes; labels of large folders are left out."""
 
     def rows(shape: tuple[int, ...], dtype, sharding) -> jax.ShapeDtypeStruct:
         return jax.ShapeDtypeStruct(shape, dtype, sharding=sharding)
