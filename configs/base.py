@@ -80,7 +80,10 @@ def _data() -> ConfigDict:
     data.image_size = 32
     # Training images held back to choose recipes on, in place of the test split.
     data.holdback = 0
-    # Grain worker processes that decode images; 0 decodes in threads.
+    # Grain worker processes that decode images; 0 decodes in threads. They pass images
+    # through shared memory, some 30 MB each for views of 224 pixels (a container's
+    # --shm-size), and load the calling script again (guard it: if __name__ ==
+    # "__main__").
     data.num_workers = 0
     # Keep the decoded set on the device: True, False, or None to do so where it is
     # small (see snclr_jax/data/feed.py).

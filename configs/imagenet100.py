@@ -9,7 +9,11 @@ FOLDER holds train/<class>/* and val/<class>/*: a folder of links to the class f
 of ImageNet will do. `snclr prepare` turns it into array_record shards, which read
 faster; then --config.data.name=tfds --config.data.tfds_name=NAME.
 
-Hardware: one GPU, or 4 TPU chips. COST_IMAGENET100
+Hardware: one GPU, or 4 TPU chips. On 4 TPU v5e chips, by the compiler's account and the
+chip's peak numbers (`snclr preflight --topology=v5e:2x2 --images=126689`): 2.6 of 16
+GiB, 3.5 TFLOP and 25 GB read and written per chip and step, at best 43 ms, so 0.6 h for
+the recipe at the least.
+
 Expected: not yet run whole.
 """
 

@@ -9,7 +9,9 @@ DATA_DIR holds the TFDS set imagenet2012, prepared as array_record. Without it,
 
     snclr preflight --config=configs/imagenet_vit_b16.py --topology=v5e:8x8
 
-compiles the step for a slice of 64 TPU v5e chips and prints what it costs: COST_VIT_B
+compiles the step for a slice of 64 TPU v5e chips and prints what it costs: 4.2 of
+16 GiB, 22 TFLOP and 102 GB read and written per chip and step, at best 212 ms, so 5.5 h
+for the recipe at the least (estimated from the chip's peak numbers).
 
 Expected: MoCo v3 reaches 76.7% by linear evaluation. Not yet run whole.
 """
