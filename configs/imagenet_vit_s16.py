@@ -9,8 +9,8 @@ DATA_DIR holds the TFDS set imagenet2012, prepared as array_record. Without it,
 
     snclr preflight --config=configs/imagenet_vit_s16.py --topology=v5e:8x8
 
-compiles the step for a slice of 64 TPU v5e chips and prints what it costs: 9.2 of
-16 GiB, 5.5 TFLOP and 61 GB read and written per chip and step, at best 92 ms, so 2.4 h
+compiles the step for a slice of 64 TPU v5e chips and prints what it costs: 8.8 of
+16 GiB, 5.4 TFLOP and 61 GB read and written per chip and step, at best 91 ms, so 2.4 h
 for the recipe at the least (estimated from the chip's peak numbers).
 
 Expected: MoCo v3 reaches 73.2% by linear evaluation. Not yet run whole.
