@@ -36,9 +36,9 @@ VIEWS = [VIEW, VIEW]
 BATCH = 64
 WARM_UP, TIMED = 6, 16  # batches; what was read ahead meanwhile is used up at first
 ROUNDS = 5
-# Milliseconds of a step of 64 images per v5e chip: the table "Preflight of the ImageNet
-# recipes" of RESULTS.md, and both are bound by main memory.
-STEPS_V5E = {"ViT-S/16": 91.6, "ResNet-50": 68.2}
+# Milliseconds of a step of 64 images per v5e chip: the table "Preflight of the
+# recipes" of RESULTS.md; both are bound by main memory.
+STEPS_V5E = {"ViT-S/16": 91.0, "ResNet-50": 69.6}
 IMAGES_PER_STEP = 64
 PILLOW, OURS = "Pillow, one after the other", "ours, threads"
 
