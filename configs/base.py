@@ -137,6 +137,13 @@ def view(**overrides) -> ConfigDict:
     return settings
 
 
+def set_photo_views(augment: ConfigDict) -> None:
+    """Sets the views of photographs: MoCo v3's for ResNets, and SwAV's small crops."""
+    augment.view1 = view(crop_scale=(0.2, 1.0), blur=1.0)
+    augment.view2 = view(crop_scale=(0.2, 1.0), blur=0.1, solarize=0.2)
+    augment.local = view(crop_scale=(0.05, 0.2), blur=0.5)
+
+
 def _model() -> ConfigDict:
     model = ConfigDict()
     # resnet18, resnet34, resnet50, resnet101, resnet152, vit_ti, vit_s, vit_b, vit_l or

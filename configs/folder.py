@@ -29,9 +29,7 @@ def get_config(name: str = "") -> ConfigDict:
     config.data.image_size = placeholder(int)
     config.data.num_workers = 2
     config.augment.size = placeholder(int)
-    config.augment.view1 = base.view(crop_scale=(0.2, 1.0), blur=1.0)
-    config.augment.view2 = base.view(crop_scale=(0.2, 1.0), blur=0.1, solarize=0.2)
-    config.augment.local = base.view(crop_scale=(0.05, 0.2), blur=0.5)
+    base.set_photo_views(config.augment)
     config.augment.local_size = placeholder(int)
     config.model.name = "resnet18"
     config.model.stem = placeholder(str)

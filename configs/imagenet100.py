@@ -33,9 +33,7 @@ def get_config(name: str = "") -> ConfigDict:
     config.data.mean = (0.485, 0.456, 0.406)
     config.data.std = (0.229, 0.224, 0.225)
     config.augment.size = 224
-    config.augment.view1 = base.view(crop_scale=(0.2, 1.0), blur=1.0)
-    config.augment.view2 = base.view(crop_scale=(0.2, 1.0), blur=0.1, solarize=0.2)
-    config.augment.local = base.view(crop_scale=(0.05, 0.2), blur=0.5)
+    base.set_photo_views(config.augment)
     config.augment.local_size = 96
     config.model.stem = "imagenet"
     config.model.dtype = "bfloat16"

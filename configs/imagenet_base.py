@@ -21,8 +21,7 @@ def get_config() -> ConfigDict:
     # of about 10 (benchmarks/input.py).
     config.data.num_workers = 16
     config.augment.size = 224
-    # SwAV's small crops (Caron et al., 2020), for augment.local_views > 0.
-    config.augment.local = base.view(crop_scale=(0.05, 0.2), blur=0.5)
+    base.set_photo_views(config.augment)
     config.augment.local_size = 96
 
     config.model.dtype = "bfloat16"

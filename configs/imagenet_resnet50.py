@@ -44,8 +44,6 @@ def get_config(name: str = "") -> ConfigDict:
         epochs, variants = "100", name
     config = imagenet_base.get_config()
     config.epochs = int(epochs)
-    config.augment.view1 = base.view(crop_scale=(0.2, 1.0), blur=1.0)
-    config.augment.view2 = base.view(crop_scale=(0.2, 1.0), blur=0.1, solarize=0.2)
 
     config.model.name = "resnet50"
     config.model.stem = "imagenet"

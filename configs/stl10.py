@@ -34,9 +34,7 @@ def get_config(name: str = "") -> ConfigDict:
     config.data.mean = (0.4467, 0.4398, 0.4066)
     config.data.std = (0.2603, 0.2566, 0.2713)
     config.augment.size = 96
-    config.augment.view1 = base.view(crop_scale=(0.2, 1.0), blur=1.0)
-    config.augment.view2 = base.view(crop_scale=(0.2, 1.0), blur=0.1, solarize=0.2)
-    config.augment.local = base.view(crop_scale=(0.05, 0.2), blur=0.5)
+    base.set_photo_views(config.augment)
     config.augment.local_size = 48
     config.model.stem = "imagenet"
     config.queue.size = 16_384

@@ -26,3 +26,24 @@ def mesh_of():
 @pytest.fixture
 def rng():
     return np.random.default_rng(0)
+
+
+@pytest.fixture
+def folder(tmp_path):
+    """A labelled folder of small pictures, with a test split."""
+    from pictures import make_folder  # loads TFDS, which takes seconds
+
+    return make_folder(tmp_path / "pictures")
+
+
+@pytest.fixture
+def no_pool(monkeypatch):
+    """Lets `snclr prepare` decode in this process: workers take half a second."""
+    from snclr_jax.data.prepare import run
+    from snclr_jax.data.prepare.checking import check_images
+
+    def read_checked(images, workers):
+        for image in images:
+            yield image, *check_images([image])
+
+    monkeypatch.setattr(run, "read_checked", read_checked)

@@ -12,8 +12,6 @@ import tensorflow_datasets as tfds
 from PIL import Image
 
 from snclr_jax.data.folder import open_folder
-from snclr_jax.data.prepare import run
-from snclr_jax.data.prepare.checking import check_images
 from snclr_jax.data.tfds_source import open_tfds
 
 SUFFIXES = (".png", ".jpg", ".webp", ".JPEG")
@@ -58,16 +56,6 @@ def records(folder: Path, split: str) -> list[dict]:
     decoders = {"image": tfds.decode.SkipDecoding()}
     builder = tfds.builder_from_directory(folder)
     return list(builder.as_data_source(split=split, decoders=decoders))
-
-
-def read_without_workers(monkeypatch) -> None:
-    """Reads and decodes in this process: starting workers takes half a second."""
-
-    def read_checked(images, workers):
-        for image in images:
-            yield image, *check_images([image])
-
-    monkeypatch.setattr(run, "read_checked", read_checked)
 
 
 def assert_reads_as(source: Path, folder: Path, test_split: str) -> None:

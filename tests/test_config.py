@@ -12,6 +12,17 @@ from snclr_jax.config import check_against_data, check_config, notes
 from snclr_jax.data.choose import choose
 
 
+def assert_refused(config, field, value, message):
+    """Sets one field, at a dotted path, to a value that must be refused."""
+    *sections, name = field.split(".")
+    target = config
+    for section in sections:
+        target = target[section]
+    target[name] = value
+    with pytest.raises(ValueError, match=message):
+        check_config(config, devices=8)
+
+
 @pytest.mark.parametrize(
     "field, value, message",
     [
@@ -46,13 +57,7 @@ from snclr_jax.data.choose import choose
 )
 def test_bad_field_is_named_with_its_fix(field, value, message):
     config = base.get_config()
-    target = config
-    *sections, name = field.split(".")
-    for section in sections:
-        target = target[section]
-    target[name] = value
-    with pytest.raises(ValueError, match=message):
-        check_config(config, devices=8)
+    assert_refused(config, field, value, message)
 
 
 def test_the_base_and_a_queueless_config_are_accepted():
@@ -159,13 +164,7 @@ def test_notes_say_what_is_unusual():
 )
 def test_views_and_parts_that_do_not_fit_are_refused(field, value, message):
     config = digits.get_config()
-    *sections, name = field.split(".")
-    target = config
-    for section in sections:
-        target = target[section]
-    target[name] = value
-    with pytest.raises(ValueError, match=message):
-        check_config(config, devices=8)
+    assert_refused(config, field, value, message)
 
 
 def test_local_views_must_fit_the_images_where_there_are_any():

@@ -15,7 +15,6 @@ from pictures import (
     assert_reads_as,
     assert_reads_nothing,
     make_folder,
-    read_without_workers,
     records,
     save,
     snapshot,
@@ -28,16 +27,6 @@ from snclr_jax.data.prepare import shards
 from snclr_jax.data.prepare.run import prepare
 
 ROOT = Path(__file__).parents[1]
-
-
-@pytest.fixture
-def folder(tmp_path) -> Path:
-    return make_folder(tmp_path / "pictures")
-
-
-@pytest.fixture
-def no_pool(monkeypatch):
-    read_without_workers(monkeypatch)
 
 
 # What is read back.

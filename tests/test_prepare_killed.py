@@ -16,8 +16,6 @@ import pytest
 from pictures import (
     assert_reads_as,
     assert_reads_nothing,
-    make_folder,
-    read_without_workers,
     save,
     snapshot,
 )
@@ -26,16 +24,6 @@ from snclr_jax.data.prepare import run
 from snclr_jax.data.prepare.run import prepare
 
 ROOT = Path(__file__).parents[1]
-
-
-@pytest.fixture
-def folder(tmp_path) -> Path:
-    return make_folder(tmp_path / "pictures")
-
-
-@pytest.fixture
-def no_pool(monkeypatch):
-    read_without_workers(monkeypatch)
 
 
 class Killed(BaseException):

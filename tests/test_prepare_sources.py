@@ -4,13 +4,10 @@ from __future__ import annotations
 
 import random
 import tarfile
-from pathlib import Path
 
 import pytest
 from pictures import (
-    make_folder,
     pack,
-    read_without_workers,
     records,
     save,
     snapshot,
@@ -19,16 +16,6 @@ from pictures import (
 from snclr_jax.data.prepare.run import prepare
 from snclr_jax.data.prepare.sources import open_source
 from snclr_jax.data.tfds_source import open_tfds
-
-
-@pytest.fixture
-def folder(tmp_path) -> Path:
-    return make_folder(tmp_path / "pictures")
-
-
-@pytest.fixture
-def no_pool(monkeypatch):
-    read_without_workers(monkeypatch)
 
 
 @pytest.mark.parametrize("top", ["", "./", "photos/"])
