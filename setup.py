@@ -37,7 +37,9 @@ setup(
         "optax>=0.2.8,<0.3",
         "orbax-checkpoint>=0.12.8,<0.13",
         "pillow>=11",
+        "safetensors>=0.5",
         "scikit-learn>=1.6",
+        "scipy>=1.14",
         "tensorboardX>=2.6.5",
         "tensorflow-datasets>=4.9.10",
         "tqdm>=4.67",
@@ -45,6 +47,6 @@ setup(
     extras_require={
         "cuda": ["jax[cuda12]"],
         "tpu": ["jax[tpu]"],
-        "dev": ["pytest>=8", "ruff>=0.14", "scipy>=1.14"],
+        "dev": ["pytest>=8", "ruff>=0.14"],
     },
 )

@@ -1,4 +1,4 @@
-"""Checkpoints: everything that the step reads, and the position in the data.
+"""Checkpoints: everything that the step reads, the position in the data, the config.
 
 Orbax writes them in the background and renames them into place when whole, so a run
 killed at any moment leaves the previous checkpoint intact.
@@ -12,6 +12,7 @@ from typing import Any
 
 import grain
 import jax
+import ml_collections
 import orbax.checkpoint as ocp
 
 from snclr_jax.train_state import TrainState
@@ -46,7 +47,11 @@ class Checkpoints:
         return self._manager.latest_step()
 
     def save(
-        self, state: TrainState, batches: grain.DatasetIterator, clock: dict[str, float]
+        self,
+        state: TrainState,
+        batches: grain.DatasetIterator,
+        clock: dict[str, float],
+        config: ml_collections.ConfigDict,
     ) -> None:
         """Starts saving `state`; returns once its arrays are copied off the device.
 
@@ -54,23 +59,29 @@ class Checkpoints:
           state: the state after a whole step.
           batches: the training batches, at the batch that comes next.
           clock: seconds and images spent on training so far.
+          config: the run's: which network the arrays belong to, and how images are
+            prepared for it, so that a checkpoint says what it is wherever it is moved.
         """
         step = int(state.step)
         if step == self.latest_step:
             return
-        self._manager.save(
-            step,
-            args=ocp.args.Composite(
-                state=ocp.args.StandardSave(state),
-                data=grain.checkpoint.CheckpointSave(batches),
-                clock=ocp.args.JsonSave(clock),
-            ),
-        )
+        items = {
+            "state": ocp.args.StandardSave(_without_probe(state)),
+            "data": grain.checkpoint.CheckpointSave(batches),
+            "clock": ocp.args.JsonSave(clock),
+            "config": ocp.args.JsonSave(as_json(config)),
+        }
+        if state.probe is not None:
+            items["probe"] = ocp.args.StandardSave(state.probe)
+        self._manager.save(step, args=ocp.args.Composite(**items))
 
     def restore(
         self, state: TrainState, batches: grain.DatasetIterator
     ) -> tuple[TrainState, dict[str, float]]:
         """Returns the newest checkpoint's state and clock, and sets `batches` to it.
+
+        A run may be continued with an online probe that it did not have: the probe then
+        stays the one of `state`.
 
         Args:
           state: a state of the same shapes, types and shardings, to restore into.
@@ -79,16 +90,17 @@ class Checkpoints:
         Raises:
           ValueError: where the checkpoint does not fit the config's state.
         """
-        restored = self._restore(
-            state=ocp.args.StandardRestore(_abstract(state)),
-            data=grain.checkpoint.CheckpointRestore(batches),
-            clock=ocp.args.JsonRestore(),
-        )
-        return restored.state, restored.clock
-
-    def restore_state(self, state: TrainState) -> TrainState:
-        """Returns the newest checkpoint's state alone, for evaluation."""
-        return self._restore(state=ocp.args.StandardRestore(_abstract(state))).state
+        items = {
+            "state": ocp.args.StandardRestore(_abstract(_without_probe(state))),
+            "data": grain.checkpoint.CheckpointRestore(batches),
+            "clock": ocp.args.JsonRestore(),
+        }
+        stored = self._folder / str(self.latest_step) / "probe"
+        if state.probe is not None and stored.exists():
+            items["probe"] = ocp.args.StandardRestore(_abstract(state.probe))
+        restored = self._restore(**items)
+        probe = restored.get("probe", state.probe)
+        return state.replace(**restored.state, probe=probe), restored.clock
 
     def _restore(self, **items: Any) -> ocp.args.Composite:
         step = self.latest_step
@@ -121,7 +133,7 @@ def claim_workdir(config, workdir: str | Path) -> None:
       ValueError: where the workdir holds a run of another or of an unknown config.
     """
     path = Path(workdir) / CONFIG_FILE
-    ours = json.loads(config.to_json())
+    ours = as_json(config)
     if path.exists():
         theirs = read_config(workdir)
         differing = [
@@ -143,6 +155,11 @@ def claim_workdir(config, workdir: str | Path) -> None:
     temporary = path.with_suffix(".tmp")
     temporary.write_text(json.dumps(ours, indent=2))
     temporary.replace(path)
+
+
+def as_json(config: ml_collections.ConfigDict) -> dict[str, Any]:
+    """Returns a config as it reads when it comes back from a JSON file."""
+    return json.loads(config.to_json())
 
 
 def read_config(workdir: str | Path) -> dict[str, Any]:
@@ -179,5 +196,10 @@ def _differences(ours: Any, theirs: Any, prefix: str = "") -> list[tuple]:
     ]
 
 
-def _abstract(state: TrainState) -> TrainState:
-    return jax.tree.map(ocp.utils.to_shape_dtype_struct, state)
+def _without_probe(state: TrainState) -> dict[str, Any]:
+    """The probe is an item of its own, so that every run's state looks alike."""
+    return {name: value for name, value in vars(state).items() if name != "probe"}
+
+
+def _abstract(tree: Any) -> Any:
+    return jax.tree.map(ocp.utils.to_shape_dtype_struct, tree)

@@ -8,6 +8,7 @@ python -m snclr_jax.main train --config=configs/digits.py --config.epochs=5
 
 from __future__ import annotations
 
+import importlib.util
 import sys
 from pathlib import Path
 from typing import NoReturn
@@ -22,9 +23,27 @@ snclr: contrastive pretraining of visual encoders with soft neighbors, in JAX
       Pretrains an encoder, or continues the run in DIR (default: runs/<config>).
       DIR receives checkpoints/, metrics.jsonl, tensorboard/ and summary.json.
 
-  snclr evaluate --workdir=DIR
-      Scores the newest checkpoint of a run: kNN and a linear probe on frozen
-      features. Writes DIR/evaluation.json.
+  snclr evaluate --workdir=DIR [--what=knn,linear] [--baselines] [--config.FIELD=VALUE]
+      Scores an encoder and prints a table; DIR/evaluation.json keeps every number
+      with its settings. DIR is a run's folder (its newest checkpoint), one of its
+      checkpoints (DIR/checkpoints/STEP) or an exported file. --what takes any of knn,
+      linear, linear_augmented, finetune, semi, fewshot, retrieval, quality. With
+      --baselines an untrained encoder and raw pixels are scored beside it.
+      --network=online or target says whose encoder (default: as the run's config
+      says). The settings are the fields of configs/evaluate.py. On other images:
+        snclr evaluate --workdir=DIR --config.data.name=folder --config.data.path=FOLDER
+        snclr evaluate --workdir=DIR --config.data.name=tfds \\
+            --config.data.tfds_name=cifar100 --config.data.path=DATA_DIR
+
+  snclr features --workdir=DIR --out=FILE.npz [--network=...] [--config.data...]
+      Writes every image's features, label, split and name into one numpy file.
+
+  snclr export --workdir=DIR --out=FILE.safetensors [--network=...]
+      Writes the encoder alone into one file that evaluate and features take as DIR.
+
+  snclr compare DIR DIR ...
+      Prints runs side by side: settings that differ, curves, evaluations. Runs that
+      differ in their seed alone are one column, with confidence intervals.
 
   snclr preflight --config=FILE[:VARIANT] [--topology=SLICE] [--images=N]
       Compiles the training step and prints the memory, work, communication and time
@@ -56,17 +75,19 @@ Every field of configs/base.py can be set:
 
 Ctrl-C and SIGTERM save; the same command continues where it stopped.
 """
-COMMANDS = ("train", "evaluate", "preflight", "prepare")
 
 _CONFIG = config_flags.DEFINE_config_file("config", None, "Recipe, see configs/.")
 _WORKDIR = flags.DEFINE_string("workdir", None, "Folder of the run.")
 _TOPOLOGY = flags.DEFINE_string("topology", None, "TPU slice, such as v5e:8x8.")
 _IMAGES = flags.DEFINE_integer("images", None, "Training images.", lower_bound=1)
-_SOURCE = flags.DEFINE_string("source", "", "Images to prepare: folder or tar.")
+flags.DEFINE_string("source", "", "Images to prepare: folder or tar.")
 _SOURCE_TEST = flags.DEFINE_string("source_test", "", "Test images: folder or tar.")
 _TEST_LABELS = flags.DEFINE_string("test_labels", "", "Classes of the test images.")
-_NAME = flags.DEFINE_string("name", "", "TFDS set to prepare.")
-_OUT = flags.DEFINE_string("out", "", "Folder of TFDS sets.")
+flags.DEFINE_string("name", "", "TFDS set to prepare.")
+flags.DEFINE_string("out", "", "File or folder to write.")
+_WHAT = flags.DEFINE_list("what", ["knn", "linear"], "Evaluations.")
+_NETWORK = flags.DEFINE_string("network", None, "Encoder: online or target.")
+_BASELINES = flags.DEFINE_boolean("baselines", False, "Score the baselines too.")
 _SHARD_MB = flags.DEFINE_integer("shard_mb", 256, "Size of a shard.", lower_bound=1)
 _WORKERS = flags.DEFINE_integer(
     "workers", None, "Processes that decode.", lower_bound=1
@@ -94,15 +115,12 @@ def main(arguments: list[str]) -> None:
     # Orbax narrates every save; the run's own lines say what matters.
     logging.set_verbosity(logging.WARNING)
     command = arguments[1] if len(arguments) > 1 else ""
-    if command not in COMMANDS or len(arguments) > 2:
-        _fail(f"{' '.join(arguments[1:])!r} is not a command; use one of {COMMANDS}")
+    operands = arguments[2:]
+    if command not in COMMANDS or (operands and command != "compare"):
+        commands = ", ".join(COMMANDS)
+        _fail(f"{' '.join(arguments[1:])!r} is not a command; use one of {commands}")
     try:
-        {
-            "train": _train,
-            "evaluate": _evaluate,
-            "preflight": _preflight,
-            "prepare": _prepare,
-        }[command]()
+        COMMANDS[command](*([operands] if command == "compare" else []))
     except (ValueError, OSError) as error:
         _fail(str(error))
 
@@ -120,11 +138,55 @@ def _train() -> None:
 
 
 def _evaluate() -> None:
-    if _WORKDIR.value is None:
-        _fail("evaluate needs --workdir=DIR of a run")
+    (workdir,) = _needed("evaluate", "workdir")
+    settings = _evaluation_settings()
     from snclr_jax.evaluate.run import evaluate
+    from snclr_jax.metrics import NonFiniteError
 
-    evaluate(_WORKDIR.value)
+    try:
+        evaluate(
+            workdir,
+            _WHAT.value,
+            settings,
+            network=_NETWORK.value,
+            baselines=_BASELINES.value,
+        )
+    except NonFiniteError as error:
+        _fail(str(error))
+
+
+def _features() -> None:
+    workdir, out = _needed("features", "workdir", "out")
+    settings = _evaluation_settings()
+    from snclr_jax.evaluate.extract import extract
+
+    extract(workdir, out, settings, network=_NETWORK.value)
+
+
+def _export() -> None:
+    workdir, out = _needed("export", "workdir", "out")
+    from snclr_jax.encoder import open_encoder, save_encoder
+    from snclr_jax.partition import make_mesh
+
+    encoder = open_encoder(workdir, network=_NETWORK.value, mesh=make_mesh())
+    save_encoder(out, encoder)
+    print(f"{out}: {encoder.describe()}")
+
+
+def _compare(workdirs: list[str]) -> None:
+    from snclr_jax.evaluate.compare import compare
+
+    print(compare(workdirs))
+
+
+def _evaluation_settings() -> ConfigDict:
+    if "fewshot" not in _CONFIG.value:
+        name = config_flags.get_config_filename(flags.FLAGS["config"])
+        _fail(
+            f"--config={name} is a recipe; an evaluation's settings are those of "
+            "configs/evaluate.py, and the run's own config is read from its checkpoint"
+        )
+    return _CONFIG.value
 
 
 def _preflight() -> None:
@@ -138,17 +200,14 @@ def _preflight() -> None:
 
 
 def _prepare() -> None:
-    needed = {"source": _SOURCE, "name": _NAME, "out": _OUT}
-    missing = [f"--{name}" for name, flag in needed.items() if not flag.value]
-    if missing:
-        _fail(f"prepare needs {' and '.join(missing)}; see snclr --help")
+    source, name, out = _needed("prepare", "source", "name", "out")
     from snclr_jax.data.prepare.run import prepare
 
     try:
         prepare(
-            _SOURCE.value,
-            _NAME.value,
-            _OUT.value,
+            source,
+            name,
+            out,
             source_test=_SOURCE_TEST.value,
             test_labels=_TEST_LABELS.value,
             shard_mb=_SHARD_MB.value,
@@ -159,6 +218,13 @@ def _prepare() -> None:
         _fail("stopped; the same command continues", status=130)
 
 
+def _needed(command: str, *names: str) -> list[str]:
+    missing = [f"--{name}" for name in names if not flags.FLAGS[name].value]
+    if missing:
+        _fail(f"{command} needs {' and '.join(missing)}; see snclr --help")
+    return [flags.FLAGS[name].value for name in names]
+
+
 def _config(command: str) -> ConfigDict:
     if _CONFIG.value is None:
         _fail(f"{command} needs --config=FILE, such as --config=configs/digits.py")
@@ -167,6 +233,11 @@ def _config(command: str) -> ConfigDict:
 
 def _parse(arguments: list[str]) -> list[str]:
     """Parses the flags; an error ends in one line that names the flag or the file."""
+    named = any(argument.startswith("--config=") for argument in arguments)
+    if arguments[1] in ("evaluate", "features") and not named:
+        # Found like any file of the package; fields can follow as with a recipe.
+        settings = importlib.util.find_spec("snclr_jax.configs.evaluate")
+        arguments = [*arguments[:2], f"--config={settings.origin}", *arguments[2:]]
     try:
         return flags.FLAGS(arguments)
     except (flags.Error, AttributeError, KeyError, TypeError, ValueError, OSError) as e:
@@ -193,6 +264,16 @@ def _fail(message: str, *, status: int = 2) -> NoReturn:
     print(f"snclr: {message}", file=sys.stderr)
     sys.exit(status)
 
+
+COMMANDS = {
+    "train": _train,
+    "evaluate": _evaluate,
+    "features": _features,
+    "export": _export,
+    "compare": _compare,
+    "preflight": _preflight,
+    "prepare": _prepare,
+}
 
 if __name__ == "__main__":
     run()

@@ -159,6 +159,7 @@ class Progress:
         ("age", "neighbor_age", ".0f"),
         ("purity", "neighbor_purity", ".2f"),
         ("recall", "search_recall", ".3f"),
+        ("probe", "probe_accuracy", ".1f"),
         ("std", "feature_std", ".2f"),
         ("gradient", "gradient_norm", ".2g"),
         ("lr", "learning_rate", ".2g"),

@@ -27,6 +27,7 @@ from snclr_jax.metrics import (
     read_metrics,
 )
 from snclr_jax.models import build_model
+from snclr_jax.online_probe import count_classes
 from snclr_jax.optim import learning_rate, make_optimizer
 from snclr_jax.partition import make_mesh
 from snclr_jax.train_state import TrainState, init_train_state
@@ -77,7 +78,8 @@ def train(config: ml_collections.ConfigDict, workdir: str) -> TrainState:
     step = make_train_step(
         model, optimizer, config, mesh, steps_per_epoch=steps_per_epoch
     )
-    state = init_train_state(model, optimizer, config, mesh)
+    classes = count_classes(data.train.labels) if config.evaluate.online_probe else 0
+    state = init_train_state(model, optimizer, config, mesh, probe_classes=classes)
     feed = Feed(config, data.train, mesh)
     knn = OnlineKnn(model, config, mesh, data)
     # Only now that nothing was refused does the workdir belong to this config.
@@ -190,7 +192,9 @@ class Loop:
             self.writer.write(step, {"knn": accuracy})
             self.progress.say(f"step {step}: kNN {accuracy:.2f}%")
         if saves:
-            self.checkpoints.save(state, self.feed.batches, self.clock.totals())
+            self.checkpoints.save(
+                state, self.feed.batches, self.clock.totals(), self.config
+            )
         if stops:
             self.checkpoints.wait()
             self.progress.say(

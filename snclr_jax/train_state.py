@@ -14,6 +14,7 @@ from jax.sharding import Mesh
 from snclr_jax.augment import view_settings
 from snclr_jax.models import Model, target_subset
 from snclr_jax.neighbor_queue import NeighborQueue, init_queue
+from snclr_jax.online_probe import Probe, init_probe
 from snclr_jax.partition import state_shardings
 
 
@@ -29,6 +30,7 @@ class TrainState(flax.struct.PyTreeNode):
       target_batch_stats: the target network's own running BatchNorm statistics.
       opt_state: the optimizer's state.
       queue: earlier target projections, rows spread over the devices.
+      probe: a linear classifier of the encoder's features, for metrics; None for none.
     """
 
     step: Array
@@ -38,14 +40,27 @@ class TrainState(flax.struct.PyTreeNode):
     target_batch_stats: Any
     opt_state: Any
     queue: NeighborQueue
+    probe: Probe | None = None
 
 
 def init_train_state(
-    model: Model, optimizer: optax.GradientTransformation, config, mesh: Mesh
+    model: Model,
+    optimizer: optax.GradientTransformation,
+    config,
+    mesh: Mesh,
+    *,
+    probe_classes: int = 0,
 ) -> TrainState:
     """Returns the state at step 0, born with the shardings of the mesh.
 
     The target network starts as a copy of the online network.
+
+    Args:
+      model: the networks.
+      optimizer: from `make_optimizer`.
+      config: the run's checked config.
+      mesh: devices, axis "data".
+      probe_classes: classes of the online probe, see `count_classes`; 0 for no probe.
 
     Raises:
       ValueError: where a size of view does not suit the network.
@@ -57,6 +72,10 @@ def init_train_state(
     def init() -> TrainState:
         size = config.augment.size
         params, batch_stats = model.init(jax.random.key(config.seed), (size, size, 3))
+        probe = None
+        if probe_classes:
+            dtype = jnp.promote_types(model.dtype, jnp.float32)
+            probe = init_probe(model.feature_dim, probe_classes, dtype)
         return TrainState(
             step=jnp.zeros((), jnp.int32),
             params=params,
@@ -67,6 +86,7 @@ def init_train_state(
             queue=init_queue(
                 config.queue.size, model.embedding_dim, dtype=config.queue.dtype
             ),
+            probe=probe,
         )
 
     shardings = state_shardings(jax.eval_shape(init), mesh)

@@ -21,6 +21,7 @@ from snclr_jax.describe import Direction, Metrics, describe, feature_std
 from snclr_jax.fused_loss import search_and_loss
 from snclr_jax.models import Model, target_subset
 from snclr_jax.neighbor_queue import NeighborQueue
+from snclr_jax.online_probe import update_probe
 from snclr_jax.optim import learning_rate
 from snclr_jax.partition import replicated, state_shardings
 from snclr_jax.schedules import ema_momentum, linear_warmup
@@ -37,6 +38,7 @@ class Forward(NamedTuple):
     """What the online network leaves behind, besides its gradient."""
 
     directions: tuple[Direction, ...]
+    feature: Array
     projection: Array
     batch_stats: Any
 
@@ -93,6 +95,7 @@ def make_train_step(
             target_subset(params), state.target_params, 1.0 - momentum
         )
         queue = push_views(state, all_targets, batch, config=config, mesh=mesh)
+        probe, probe_metrics = update_probe(state.probe, forward.feature, batch)
         metrics = {
             "loss": loss,
             **describe(forward.directions, batch, state.step),
@@ -102,6 +105,7 @@ def make_train_step(
             "learning_rate": rate(state.step),
             "ema_momentum": momentum,
             "neighbor_weight": neighbor_weight,
+            **probe_metrics,
         }
         state = TrainState(
             step=state.step + 1,
@@ -111,6 +115,7 @@ def make_train_step(
             target_batch_stats=target_batch_stats,
             opt_state=opt_state,
             queue=queue,
+            probe=probe,
         )
         state = jax.lax.with_sharding_constraint(state, state_shardings(state, mesh))
         return state, jax.lax.with_sharding_constraint(metrics, replicated(mesh))
@@ -153,12 +158,13 @@ def all_directions(
     With two views that is scale (L_12 + L_21) / 2. Of more, each predicts the targets
     of all other global views; local views have no target (SwAV, section 3.3).
     """
-    stats, outputs = state.batch_stats, []
+    stats, features, outputs = state.batch_stats, [], []
     for number, view in enumerate(views):
-        output, moved = project_and_predict(
+        ((feature, y), z), moved = project_and_predict(
             model, params, stats, view, number, state.step, config=config, mesh=mesh
         )
-        outputs.append(output)
+        features.append(feature)
+        outputs.append((y, z))
         # An encoder is used on whole images: local views do not move its statistics.
         stats = moved if number < len(all_targets) else stats
 
@@ -179,7 +185,8 @@ def all_directions(
 
     directions = tuple(direction(*each) for each in enumerate(all_targets))
     loss = sum(each.loss.value for each in directions) / len(directions)
-    return config.loss.scale * loss, Forward(directions, outputs[0][0], stats)
+    forward = Forward(directions, features[0], outputs[0][0], stats)
+    return config.loss.scale * loss, forward
 
 
 def project_and_predict(
@@ -192,18 +199,19 @@ def project_and_predict(
     *,
     config,
     mesh: Mesh,
-) -> tuple[tuple[Array, Array], Any]:
-    """Returns the unit projection y and prediction z of one view, and BN statistics."""
+) -> tuple[tuple[tuple[Array, Array], Array], Any]:
+    """Returns ((feature, y), z) of one view, y and z of length 1, and BN statistics."""
     keys = ()
     if config.model.drop_path:
         keys = (image_keys(config.seed, step, DROP_PATH + number, view.shape[0]),)
 
     def project(view: Array, *keys: Array):
         outputs, moved = model.online(params, batch_stats, view, *keys)
-        return (outputs.projection, outputs.prediction), moved
+        return outputs, moved
 
-    (y, z), batch_stats = in_parts(project, config.accumulate, mesh, view, *keys)
-    return (unit(y), unit(z)), batch_stats
+    outputs, batch_stats = in_parts(project, config.accumulate, mesh, view, *keys)
+    encoded = outputs.feature, unit(outputs.projection)
+    return (encoded, unit(outputs.prediction)), batch_stats
 
 
 def attention_query(model: Model, params: Any, y: Array, settings) -> Array:

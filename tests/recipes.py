@@ -12,7 +12,7 @@ from snclr_jax import configs
 RECIPES = sorted(
     path.stem
     for path in Path(configs.__path__[0]).glob("*.py")
-    if path.stem not in ("__init__", "base", "imagenet_base")
+    if path.stem not in ("__init__", "base", "evaluate", "imagenet_base")
 )
 
 

@@ -30,7 +30,8 @@ def saved(tmp_path_factory, mesh_of):
         for step in range(2):
             state = state.replace(step=state.step * 0 + step)
             next(data)
-            checkpoints.save(state, data, {"train_seconds": 1.5 * step, "images": 4})
+            clock = {"train_seconds": 1.5 * step, "images": 4}
+            checkpoints.save(state, data, clock, tiny.config())
             checkpoints.wait()
     return workdir, state, next(data)
 
@@ -59,7 +60,7 @@ def test_a_state_of_another_shape_is_refused(saved, mesh_of):
     _, _, other = tiny.build(tiny.config(model__embedding_dim=8), mesh_of(4))
     with contextlib.closing(Checkpoints(saved[0])) as checkpoints:
         with pytest.raises(ValueError, match="checkpoints/1 cannot be read"):
-            checkpoints.restore_state(other)
+            checkpoints.restore(other, batches())
 
 
 def test_a_damaged_checkpoint_is_named_and_the_one_before_it_is_used(saved, tmp_path):
@@ -70,16 +71,16 @@ def test_a_damaged_checkpoint_is_named_and_the_one_before_it_is_used(saved, tmp_
             file.write_bytes(file.read_bytes()[:10])
     with contextlib.closing(Checkpoints(workdir)) as checkpoints:
         with pytest.raises(ValueError, match="remove that folder"):
-            checkpoints.restore_state(saved[1])
+            checkpoints.restore(saved[1], batches())
     shutil.rmtree(newest)
     with contextlib.closing(Checkpoints(workdir)) as checkpoints:
-        assert checkpoints.restore_state(saved[1]).step == 0
+        assert checkpoints.restore(saved[1], batches())[0].step == 0
 
 
 def test_no_checkpoint_says_so(tmp_path, saved):
     with contextlib.closing(Checkpoints(tmp_path)) as checkpoints:
         with pytest.raises(ValueError, match="no checkpoint in .*train first"):
-            checkpoints.restore_state(saved[1])
+            checkpoints.restore(saved[1], batches())
 
 
 def test_a_workdir_belongs_to_one_config(tmp_path):

@@ -60,6 +60,15 @@ def test_labels_are_read_when_first_asked_for():
     assert tiny_split().labels is None and not tiny_split().labelled
 
 
+def test_names_follow_images_through_every_choice_of_them():
+    split = tiny_split(group=np.arange(40, dtype=np.int32) // 4)
+    assert split.names([7, 0]) == ["image/7", "image/0"] and split.names([]) == []
+    train, held = hold_back(split, 12)
+    for part in (train, held, held.subset(np.array([5, 2, 9]))):
+        names = part.names(np.arange(part.size))
+        assert names == [f"image/{image}" for image in which(part)]
+
+
 def test_holdback_divides_the_split_without_loss():
     labels = np.arange(40, dtype=np.int32) % 7
     train, held = hold_back(tiny_split(labels=labels), 12)

@@ -68,6 +68,11 @@ def test_pictures_are_deterministic_and_extend(digits):
     assert np.array_equal(same_test.images(), test.images())
 
 
+def test_names_tell_the_split_and_the_row(digits):
+    assert digits[0].names([0, 11_999]) == ["digits/train/0", "digits/train/11999"]
+    assert digits[1].names([3]) == ["digits/test/3"]
+
+
 def test_every_picture_of_an_original_differs(digits):
     train = digits[0]
     pictures = train.images()[train.group == train.group[0]].reshape(8, -1)

@@ -1,196 +1,232 @@
-"""kNN and linear evaluation against scikit-learn, on small data that decides things."""
+"""`snclr evaluate` and `features`: one encoder, the same numbers whatever the path."""
 
+from __future__ import annotations
+
+import json
+import shutil
+
+import jax
 import numpy as np
 import pytest
-from sklearn.datasets import load_digits
-from sklearn.linear_model import LogisticRegression
-from sklearn.neighbors import KNeighborsClassifier
+from snclr_jax.configs import evaluate as settings_file
+from tensorboard_events import scalars
+from test_encoder import save_run
 
-from snclr_jax.data import Split
-from snclr_jax.evaluate import knn_accuracy, knn_predict, linear, linear_probe
-from snclr_jax.evaluate.online import with_labels
+from snclr_jax.data import Data, Split, open_data
+from snclr_jax.encoder import open_encoder, save_encoder
+from snclr_jax.evaluate.evaluations import EVALUATIONS
+from snclr_jax.evaluate.extract import extract
+from snclr_jax.evaluate.knn import knn_accuracies
+from snclr_jax.evaluate.run import evaluate, labelled_splits
+from snclr_jax.partition import make_mesh
+
+FAST = ("knn", "retrieval")
+
+
+def debug(**fields):
+    """The settings at debug size; `section__field=value` overrides."""
+    settings = settings_file.get_config("debug")
+    for path, value in fields.items():
+        section, name = path.split("__")
+        settings[section][name] = value
+    return settings
 
 
 @pytest.fixture(scope="module")
-def digits():
-    data, labels = load_digits(return_X_y=True)
-    noise = np.random.default_rng(0).normal(scale=6.0, size=data.shape)
-    data = (data + noise).astype(np.float32)
-    return data[:400], labels[:400], data[400:600], labels[400:600]
+def run(tmp_path_factory):
+    workdir = tmp_path_factory.mktemp("run")
+    save_run(workdir, make_mesh())
+    (workdir / "tensorboard").mkdir()
+    return workdir
 
 
-@pytest.mark.parametrize(("k", "temperature"), [(1, 0.07), (20, 0.07), (200, 1.0)])
-def test_knn_predictions_equal_scikit_learns(digits, k, temperature):
-    train, train_labels, test, test_labels = digits
-    oracle = KNeighborsClassifier(
-        k, metric="cosine", weights=lambda d: np.exp((1 - d) / temperature)
-    ).fit(train, train_labels)
-    expected = oracle.predict(test)
-    settings = dict(k=k, temperature=temperature, block=64)
-    predicted = knn_predict(train, train_labels, test, **settings)
-    np.testing.assert_array_equal(predicted, expected)
-    accuracy = knn_accuracy(train, train_labels, test, test_labels, **settings)
-    assert accuracy == pytest.approx(100 * np.mean(expected == test_labels))
-    assert 40 < accuracy < 100
+@pytest.fixture(scope="module")
+def records(run):
+    return evaluate(run, FAST, debug(), baselines=True)
 
 
-def test_knn_does_not_depend_on_the_block(digits):
-    train, train_labels, test, _ = digits
-    predictions = [
-        knn_predict(train, train_labels, test[:10], k=7, block=block)
-        for block in (3, 10, 1024)
+def stored(path):
+    content = json.loads(path.read_text())
+    assert content["version"] == 1
+    return content["records"]
+
+
+def test_every_number_is_stored_with_its_settings(run, records):
+    kept = stored(run / "evaluation.json")
+    assert kept == json.loads(json.dumps(records))
+    assert [(each["encoder"], each["what"]) for each in kept] == [
+        (encoder, what)
+        for encoder in ("trained", "untrained", "pixels")
+        for what in FAST
     ]
-    np.testing.assert_array_equal(predictions[0], predictions[1])
-    np.testing.assert_array_equal(predictions[0], predictions[2])
+    knn = kept[0]
+    assert knn["settings"]["knn"] == {"k": [1, 5], "temperature": [0.07, 0.1]}
+    assert knn["settings"]["data"]["name"] == "digits"
+    assert (knn["network"], knn["step"], knn["data"]) == ("online", 0, "own")
+    assert knn["fingerprint"] == open_encoder(run, mesh=make_mesh()).fingerprint
+    assert set(knn["metrics"]) == {
+        *("k1", "k1_T0.07", "k1_T0.1", "k5", "k5_T0.07", "k5_T0.1")
+    }
+    assert all(0 < value < 100 for value in knn["metrics"].values())
 
 
-def test_knn_normalizes_rows(digits):
-    train, train_labels, test, _ = digits
-    scale = np.random.default_rng(1).uniform(0.1, 10, (len(train), 1))
-    plain = knn_predict(train, train_labels, test)
-    scaled = knn_predict(train * scale, train_labels, test * 7)
-    np.testing.assert_array_equal(plain, scaled)
-
-
-def test_knn_takes_every_train_row_when_k_is_larger():
-    train = np.array([[1.0, 0.0], [0.0, 1.0], [0.1, 1.0]])
-    # The nearest row is of class 0, the two others together outvote it.
-    predicted = knn_predict(train, [0, 1, 1], [[1.0, 0.9]], k=1000, temperature=1.0)
-    assert predicted.tolist() == [1]
-
-
-def test_knn_ties_go_to_the_lowest_class():
-    train = np.array([[1.0, 0.0], [1.0, 0.0], [0.0, 1.0]])
-    assert knn_predict(train, [2, 1, 0], [[1.0, 0.0]], k=2).tolist() == [1]
-
-
-def test_knn_survives_a_tiny_temperature_and_a_zero_row():
-    train = np.eye(3)
-    test = np.vstack([np.eye(3)[1:], np.zeros(3)])
-    predicted = knn_predict(train, [0, 1, 2], test, k=3, temperature=1e-3)
-    assert predicted.tolist() == [1, 2, 0]
-
-
-GOOD = (np.eye(4, dtype=np.float32), np.arange(4))
-
-
-@pytest.mark.parametrize(
-    ("features", "labels", "message"),
-    [
-        (np.zeros((0, 4)), np.zeros(0, int), r"shape \(0, 4\)"),
-        (np.zeros(4), np.zeros(4, int), r"shape \(4,\)"),
-        (np.eye(4), np.arange(3), r"shape \(3,\) for 4 features"),
-        (np.eye(4), np.arange(4.0), "float64; use integer"),
-        (np.eye(4), np.arange(4) - 1, r"labels lie in \[-1, 2\]"),
-        (np.eye(4) * np.nan, np.arange(4), "4 rows that are not finite"),
-    ],
-)
-@pytest.mark.parametrize("evaluation", [knn_accuracy, linear_probe])
-@pytest.mark.parametrize("split", ["train", "test"])
-def test_a_bad_split_is_named(evaluation, split, features, labels, message):
-    bad = (features, labels)
-    arguments = (*bad, *GOOD) if split == "train" else (*GOOD, *bad)
-    with pytest.raises(ValueError, match=f"{split} .*{message}"):
-        evaluation(*arguments)
-
-
-@pytest.mark.parametrize("evaluation", [knn_accuracy, linear_probe])
-def test_splits_of_different_networks_are_refused(evaluation):
-    with pytest.raises(ValueError, match="3 wide, train features 4"):
-        evaluation(*GOOD, np.eye(4)[:, :3], np.arange(4))
-
-
-@pytest.mark.parametrize("name", ["k", "temperature", "block"])
-def test_knn_refuses_settings_that_are_not_positive(name):
-    with pytest.raises(ValueError, match=f"{name} is 0"):
-        knn_accuracy(*GOOD, *GOOD, **{name: 0})
-
-
-def test_knn_refuses_labels_beyond_num_classes():
-    with pytest.raises(ValueError, match="num_classes 3"):
-        knn_accuracy(*GOOD, *GOOD, num_classes=3)
-
-
-def test_linear_probe_agrees_with_scikit_learn(digits):
-    train, train_labels, test, test_labels = digits
-    l2 = 1e-2
-    scaled, scaled_test = (
-        (x - train.mean(axis=0)) / np.where(train.std(axis=0) > 0, train.std(axis=0), 1)
-        for x in (train.astype(np.float64), test.astype(np.float64))
+def test_accuracies_are_those_of_the_features(run, records):
+    mesh = make_mesh()
+    encoder = open_encoder(run, mesh=mesh)
+    data = open_data(encoder.config.data)
+    mean, std = np.array(encoder.config.data.mean), np.array(encoder.config.data.std)
+    encode = jax.jit(encoder.model.encode)
+    features = [
+        encode(encoder.params, encoder.batch_stats, (split.images() / 255 - mean) / std)
+        for split in data[:2]
+    ]
+    expected = knn_accuracies(
+        *(features[0], data.train.labels, features[1], data.test.labels),
+        k=(5,),
+        temperature=(0.1,),
+        mesh=mesh,
     )
-    oracle = LogisticRegression(C=1 / (len(train) * l2), tol=1e-8, max_iter=2000)
-    oracle.fit(scaled, train_labels)
-    result = linear_probe(*digits, l2_grid=(l2,))
-    expected = 100 * oracle.score(scaled_test, test_labels)
-    assert result.accuracy == pytest.approx(expected, abs=0.01)
+    assert records[0]["metrics"]["k5_T0.1"] == pytest.approx(expected[5, 0.1], abs=0.2)
 
-    features, _ = linear._standardize(train, test)
-    zeros = {"kernel": np.zeros((64, 10), "f"), "bias": np.zeros(10, "f")}
-    weights, steps = linear._fit(
-        zeros, features, train_labels, np.ones(400, bool), l2, max_steps=500
+
+def test_metrics_of_the_trained_encoder_are_on_the_board(run, records):
+    shown = scalars(run / "tensorboard")
+    for record in records[: len(FAST)]:
+        for name, value in record["metrics"].items():
+            tag = f"evaluation/{record['what']}/online/{name}"
+            assert shown[tag] == [(0, pytest.approx(value))]
+    assert len(shown) == sum(len(each["metrics"]) for each in records[: len(FAST)])
+
+
+def test_a_second_call_replaces_what_it_measures_again(run, records, tmp_path):
+    workdir = tmp_path / "run"
+    shutil.copytree(run, workdir)
+    before = stored(workdir / "evaluation.json")
+    (again,) = evaluate(workdir, ["knn"], debug(knn__k=(3,)))
+    after = stored(workdir / "evaluation.json")
+    assert len(after) == len(before) and after[1:] == before[1:]
+    assert after[0] == json.loads(json.dumps(again)) != before[0]
+    (same,) = evaluate(workdir, ["knn"], debug())
+    assert same["metrics"] == before[0]["metrics"]
+
+
+def test_a_checkpoint_and_a_file_give_the_same_numbers(run, records, tmp_path, capsys):
+    file = tmp_path / "encoder.safetensors"
+    save_encoder(file, open_encoder(run, mesh=make_mesh()))
+    for path in (run / "checkpoints" / "0", file):
+        (record,) = evaluate(path, ["knn"], debug())
+        assert record["metrics"] == records[0]["metrics"]
+        assert record["fingerprint"] == records[0]["fingerprint"]
+        printed = capsys.readouterr().out
+        assert record["fingerprint"][:16] in printed and "knn k5_T0.07" in printed
+    assert len(stored(tmp_path / "encoder.evaluation.json")) == 1
+    (target,) = evaluate(run, ["knn"], debug(), network="target")
+    assert target["network"] == "target"
+    assert target["fingerprint"] != records[0]["fingerprint"]
+
+
+def test_other_images_are_a_transfer(run, records, folder):
+    settings = debug(data__name="folder", data__path=str(folder))
+    knn, retrieval = evaluate(run, ["knn", "retrieval"], settings)
+    assert knn["data"] == f"name=folder,path={folder}"
+    assert knn["settings"]["data"]["path"] == str(folder)
+    assert retrieval["details"] == {"queries": 6, "left_out": 0}
+    assert {each["data"] for each in stored(run / "evaluation.json")} > {"own"}
+
+
+def test_one_split_is_compared_with_itself(run, tmp_path, folder):
+    shutil.rmtree(folder / "test")
+    settings = debug(data__name="folder", data__path=str(folder))
+    _, retrieval = evaluate(run, ["knn", "retrieval"], settings)
+    assert retrieval["details"]["queries"] == 12
+    with pytest.raises(ValueError, match="fewshot needs a labelled test.*holdback"):
+        evaluate(run, ["knn", "fewshot"], settings)
+    settings.data.holdback = 4
+    _, retrieval = evaluate(run, ["knn", "retrieval"], settings)
+    assert retrieval["details"]["queries"] == 4
+
+
+def test_quality_needs_no_labels(run, tmp_path, folder):
+    for part in sorted((folder / "train").rglob("*.*")):
+        shutil.copy(part, tmp_path / f"{part.parent.name}{part.name}")
+    flat = tmp_path / "flat"
+    flat.mkdir()
+    for part in tmp_path.glob("*.*"):
+        part.rename(flat / part.name)
+    settings = debug(data__name="folder", data__path=str(flat))
+    (record,) = evaluate(run, ["quality"], settings)
+    assert set(record["metrics"]) == {
+        *("alignment", "uniformity", "effective_rank", "feature_std")
+    }
+    with pytest.raises(ValueError, match="knn needs labels.*data.path"):
+        evaluate(run, ["knn"], settings)
+
+
+def test_quality_looks_at_the_queue_of_its_own_run(run):
+    (record,) = evaluate(run, ["quality"], debug())
+    metrics = record["metrics"]
+    assert {"neighbor_purity", "queue_fill", "queue_used"} <= set(metrics)
+    assert metrics["queue_fill"] == 0  # nothing was pushed before step 0
+    assert 0 < metrics["alignment"] < 2 and metrics["effective_rank"] > 1
+
+
+def test_images_of_one_class_are_refused():
+    split = Split(lambda rows: rows, size=3, labels=np.ones(3, np.int32))
+    data = Data(split, split, ("a", "b"))
+    with pytest.raises(ValueError, match="knn needs two classes or more, and all 3"):
+        labelled_splits(data, ["quality", "knn"])
+    assert labelled_splits(data, ["quality"]) == (split, split)
+
+
+def test_what_cannot_be_measured_or_kept_is_refused_first(run, tmp_path):
+    with pytest.raises(ValueError, match="--what=knn,logits is not known; use one"):
+        evaluate(run, ["knn", "logits"], debug())
+    with pytest.raises(ValueError, match="does not exist"):
+        evaluate(tmp_path / "nothing", ["knn"], debug())
+    old = tmp_path / "evaluation.json"
+    old.write_text('{"knn": 84.2}')
+    with pytest.raises(ValueError, match="evaluation.json is damaged, or of another"):
+        evaluate(tmp_path, ["knn"], debug())
+    assert old.read_text() == '{"knn": 84.2}'
+
+
+def test_features_of_all_images_come_in_one_file(run, tmp_path):
+    out = tmp_path / "features.npz"
+    extract(run, out, debug(), network=None)
+    with np.load(out, allow_pickle=False) as file:
+        found = dict(file)
+    encoder = open_encoder(run, mesh=make_mesh())
+    data = open_data(encoder.config.data)
+    count = data.train.size + data.test.size
+    assert found["features"].shape == (count, encoder.model.feature_dim)
+    assert found["split"].tolist().count("test") == data.test.size
+    np.testing.assert_array_equal(
+        found["labels"], np.concatenate([data.train.labels, data.test.labels])
     )
-    assert steps == result.steps < 500
-    np.testing.assert_allclose(weights["kernel"], oracle.coef_.T, atol=1e-3)
-    # A constant added to every bias changes no probability.
-    bias = weights["bias"] - weights["bias"].mean()
-    np.testing.assert_allclose(
-        bias, oracle.intercept_ - oracle.intercept_.mean(), atol=1e-3
+    assert found["image_id"][data.train.size] == data.test.names([0])[0]
+    about = json.loads(found["metadata"].item())
+    assert about["fingerprint"] == encoder.fingerprint
+    test = found["split"] == "test"
+    again = knn_accuracies(
+        *(found["features"][~test], found["labels"][~test]),
+        *(found["features"][test], found["labels"][test]),
+        k=(5,),
+        temperature=(0.1,),
+        mesh=make_mesh(),
     )
+    (record,) = evaluate(run, ["knn"], debug())
+    assert record["metrics"]["k5_T0.1"] == again[5, 0.1]
 
 
-def test_linear_probe_chooses_l2_on_held_back_rows_alone():
-    """Noise features: weak regularization fits the train split, strong one predicts."""
-    rng = np.random.default_rng(0)
-    labels = rng.integers(0, 2, 300)
-    features = rng.normal(size=(300, 100))
-    features[:, 0] += 2 * labels
-    train, test = (features[:150], labels[:150]), (features[150:], labels[150:])
-    settings = dict(l2_grid=(1e-6, 1.0), holdback=0.3)
-    result = linear_probe(*train, *test, **settings)
-    assert result.l2 == 1.0
-    assert result.holdback_accuracy[1.0] > result.holdback_accuracy[1e-6] + 5
-    # Other test labels change what is reported, never what is chosen.
-    flipped = linear_probe(*train, test[0], 1 - test[1], **settings)
-    assert flipped.holdback_accuracy == result.holdback_accuracy
-    assert flipped.accuracy == pytest.approx(100 - result.accuracy, abs=1e-3)
-
-
-def test_holdback_is_class_balanced_and_never_takes_a_whole_class():
-    labels = np.repeat([0, 1, 2, 3], [40, 20, 1, 2])
-    held = linear._held_back(labels, 0.5, seed=0)
-    assert np.bincount(labels[held], minlength=4).tolist() == [20, 10, 0, 1]
-    assert (linear._held_back(labels, 0.5, seed=1) != held).any()
-
-
-def test_a_constant_feature_is_ignored():
-    rng = np.random.default_rng(0)
-    train = rng.normal(size=(50, 3)).astype(np.float32)
-    train[:, 1] = 1000.3
-    scaled, moved = linear._standardize(train, train + 5)
-    assert np.all(scaled[:, 1] == 0) and np.all(moved[:, 1] == 0)
-    np.testing.assert_allclose(scaled[:, [0, 2]].std(axis=0), 1, rtol=1e-5)
-
-
-@pytest.mark.parametrize("holdback", [0.0, 1.0, 0.01])
-def test_a_holdback_without_rows_is_refused(holdback):
-    with pytest.raises(ValueError, match=f"holdback {holdback} leaves none of 4"):
-        linear_probe(*GOOD, *GOOD, holdback=holdback)
-
-
-@pytest.mark.parametrize("grid", [(), (0.0, 1.0)])
-def test_strengths_must_be_positive(grid):
-    with pytest.raises(ValueError, match="l2_grid is"):
-        linear_probe(*GOOD, *GOOD, l2_grid=grid)
-
-
-def test_images_without_a_label_do_not_vote():
-    pixels = np.arange(5, dtype=np.uint8).reshape(5, 1, 1, 1)
-    labels = np.array([2, -1, 0, -1, 1], np.int32)
-    known = with_labels(Split(pixels.__getitem__, size=5, labels=labels))
-    assert known.labels.tolist() == [2, 0, 1]
-    assert known.read([0, 1, 2]).ravel().tolist() == [0, 2, 4]
-    whole = Split(pixels.__getitem__, size=5, labels=np.zeros(5, np.int32))
-    assert with_labels(whole) is whole
-    nothing = Split(pixels.__getitem__, size=5, labels=np.full(5, -1, np.int32))
-    unlabelled = Split(pixels.__getitem__, size=5)
-    assert [with_labels(each) for each in (nothing, unlabelled, None)] == [None] * 3
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["patchnet", "vit_ti", "resnet18"])
+def test_everything_can_be_asked_for_at_once(tmp_path, name):
+    width = {"vit_ti": 12, "resnet18": 4}.get(name)
+    depth = None if name == "resnet18" else 1
+    fields = dict(model__name=name, model__width=width, model__depth=depth)
+    save_run(tmp_path, make_mesh(), **fields)
+    records = evaluate(tmp_path, list(EVALUATIONS), debug(), baselines=True)
+    assert len(records) == 2 * len(EVALUATIONS) + 4
+    for record in records:
+        assert all(np.isfinite(list(record["metrics"].values())))
+    assert len(stored(tmp_path / "evaluation.json")) == len(records)

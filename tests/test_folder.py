@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import numpy as np
@@ -72,6 +73,24 @@ def test_a_subset_has_the_originals_of_its_images(labelled):
     part = train.subset(np.array([4, 0, 5])).subset(np.array([2, 0]))
     names = [original.name for original in part.originals(np.array([1, 0, 0]))]
     assert names == [str(labelled / "train/bee" / f"{i}.png") for i in (1, 2, 2)]
+
+
+def test_names_are_paths_below_the_root(labelled):
+    train, test, _ = open_folder(str(labelled), 8)
+    assert train.names([5, 0]) == ["train/bee/2.png", "train/ant/0.png"]
+    assert test.names([1]) == ["test/ant/1.png"]
+    (labelled / "train").rename(labelled / "other")
+    everything = open_folder(str(labelled), 8)[0]
+    assert everything.names([0, 9]) == ["other/ant/0.png", "test/bee/1.png"]
+
+
+def test_a_file_name_that_is_not_text_is_spelled_out(tmp_path):
+    saved = save(tmp_path / "train" / "ant" / "0.png", (9, 9, 9))
+    (tmp_path / "train" / "käfer").mkdir()
+    os.rename(saved, os.fsencode(tmp_path) + b"/train/k\xc3\xa4fer/\xff.png")
+    train = open_folder(str(tmp_path), 8)[0].subset(np.array([0]))
+    assert train.names([0]) == [r"train/käfer/\xff.png"]
+    assert (train.images() == 9).all()
 
 
 def test_train_without_classes_is_unlabelled(tmp_path):

@@ -28,10 +28,11 @@ FLOORS = [
         "views",
         "accumulate",
         "describe",
+        "online_probe",
         "train_state",
         "train_step",
     },
-    {"data", "checkpoint", "metrics"},
+    {"data", "checkpoint", "read_checkpoint", "encoder", "metrics"},
     {"evaluate", "preflight"},
     {"train"},
     {"main"},
@@ -52,7 +53,8 @@ def imports(path: Path) -> set[str]:
         elif isinstance(node, ast.ImportFrom):
             assert node.level == 0, f"{path}: relative import"
             if node.module == "snclr_jax":
-                found |= {f"snclr_jax.{alias.name}" for alias in node.names}
+                names = {alias.name for alias in node.names} - {"__version__"}
+                found |= {f"snclr_jax.{name}" for name in names}
             else:
                 found.add(node.module)
     return found

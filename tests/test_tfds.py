@@ -45,6 +45,27 @@ class TinyShapes(tfds.core.GeneratorBasedBuilder):
             yield i, {"image": image, "label": i % 2}
 
 
+class NamedShapes(TinyShapes):
+    """The same images, with a name of bytes that are not all text, and a number."""
+
+    VERSION = tfds.core.Version("1.0.0")
+
+    def _info(self):
+        features = tfds.features.FeaturesDict(
+            {
+                "image": tfds.features.Image(shape=(None, None, 3)),
+                "id": np.int64,
+                "file_name": tfds.features.Text(),
+            }
+        )
+        return tfds.core.DatasetInfo(builder=self, features=features)
+
+    def _generate_examples(self, first, last):
+        for i, example in super()._generate_examples(first, last):
+            name = b"\xff/%d.png" % i
+            yield i, {"image": example["image"], "id": i, "file_name": name}
+
+
 def copy_set(source: Path, target: Path, version: str = "1.10.0") -> Path:
     folder = target / "tiny_shapes" / version
     return shutil.copytree(source / "tiny_shapes" / "1.10.0", folder)
@@ -81,6 +102,31 @@ def test_images_and_labels_belong_together(data_dir):
         assert np.array_equal(split.labels, number % 2)
         seen += number.tolist()
     assert sorted(seen) == list(range(16))
+
+
+def test_names_are_the_records_own(tmp_path):
+    NamedShapes(data_dir=tmp_path, file_format="array_record").download_and_prepare()
+    train = open_tiny(tmp_path, "named_shapes")[0]
+    number = train.images()[:, 0, 0, 0]
+    order = np.array([3, 0, 11])
+    want = [rf"\xff/{i}.png" for i in number[order]]
+    assert train.names(order) == want and train.subset(order).names(range(3)) == want
+    # Without the text, the number is the name.
+    features = tmp_path / "named_shapes" / "1.0.0" / "features.json"
+    change_json(features, without_file_name)
+    train = open_tiny(tmp_path, "named_shapes")[0]
+    assert train.names(order) == [str(i) for i in number[order]]
+
+
+def without_file_name(features: dict) -> dict:
+    del features["featuresDict"]["features"]["file_name"]
+    return features
+
+
+def test_rows_name_the_images_of_a_set_without_names(data_dir):
+    train, test, _ = open_tiny(data_dir, train_split="train[50%:]")
+    assert train.names([0, 5]) == ["train[50%:]/0", "train[50%:]/5"]
+    assert test.subset(np.array([2])).names([0]) == ["test/2"]
 
 
 def test_slices_and_no_test_split(data_dir):

@@ -16,8 +16,10 @@ import numpy as np
 import pytest
 import tiny
 from PIL import Image
+from snclr_jax.configs import evaluate as evaluation
 
 from snclr_jax.checkpoint import Checkpoints
+from snclr_jax.data import open_data
 from snclr_jax.data.feed import Feed
 from snclr_jax.evaluate.run import evaluate
 from snclr_jax.metrics import NonFiniteError, read_metrics
@@ -110,14 +112,15 @@ def test_a_finished_run_is_not_trained_again(finished):
     assert read_metrics(workdir) == before
 
 
-def test_the_newest_checkpoint_is_evaluated(finished):
-    _, workdir, state = finished
-    result = evaluate(workdir)
+def test_the_newest_checkpoint_is_evaluated_as_in_training(finished):
+    config, workdir, state = finished
+    settings = evaluation.get_config("debug")
+    settings.knn.k = (config.evaluate.k,)
+    (record,) = evaluate(workdir, ["knn"], settings)
     summary = json.loads((Path(workdir) / "summary.json").read_text())
-    assert result["knn"] == pytest.approx(summary["knn_trained"])
-    assert 2 < result["linear"] <= 100
-    assert result["step"] == int(state.step)
-    assert json.loads((Path(workdir) / "evaluation.json").read_text()) == result
+    name = f"k{config.evaluate.k}_T{config.evaluate.temperature:g}"
+    assert record["metrics"][name] == pytest.approx(summary["knn_trained"])
+    assert record["step"] == int(state.step)
 
 
 def test_another_config_does_not_continue_a_run(finished):
@@ -172,7 +175,9 @@ def test_a_loss_that_is_no_number_stops_the_run(tmp_path):
     assert saved == [1]  # its learning rate was still 0
     _, _, state = tiny.build(config, make_mesh())
     with contextlib.closing(Checkpoints(tmp_path)) as checkpoints:
-        state = checkpoints.restore_state(state)
+        split = open_data(config.data).train
+        batches = Feed(config, split, make_mesh()).batches
+        state, _ = checkpoints.restore(state, batches)
     assert state.step == saved[-1]
     assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(state.params))
 
@@ -199,8 +204,8 @@ def test_a_flat_folder_trains_without_labels(photos):
     assert summary.keys() == {"train_seconds", "images_per_second", "data_wait"}
     lines = [line for line in read_metrics(workdir) if "loss" in line]
     assert all(0 <= line["data_wait"] <= 1 for line in [summary, *lines])
-    with pytest.raises(ValueError, match="no labelled test split"):
-        evaluate(str(workdir))
+    with pytest.raises(ValueError, match="knn needs labels"):
+        evaluate(workdir, ["knn"], evaluation.get_config("debug"))
 
 
 def test_a_stopped_run_continues_with_the_next_batch_from_the_host(

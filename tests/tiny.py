@@ -34,14 +34,17 @@ def config(**fields):
     return config
 
 
-def build(config, mesh):
+def build(config, mesh, *, probe_classes=0):
     """Returns (model, step, state) of a config on a mesh."""
     model = build_model(config.model, attention=config.attention.kind)
     optimizer = make_optimizer(config, learning_rate(config, STEPS_PER_EPOCH))
     step = make_train_step(
         model, optimizer, config, mesh, steps_per_epoch=STEPS_PER_EPOCH
     )
-    return model, step, init_train_state(model, optimizer, config, mesh)
+    state = init_train_state(
+        model, optimizer, config, mesh, probe_classes=probe_classes
+    )
+    return model, step, state
 
 
 def batch(config, mesh, *, seed=0, resident=True):

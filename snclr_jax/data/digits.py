@@ -57,9 +57,9 @@ def open_digits(
         random_state=0,
     )
     splits = []
-    for part, originals, copies in (
-        (0, train, pictures_per_digit),
-        (1, test, TEST_PICTURES),
+    for part, name, originals, copies in (
+        (0, "train", train, pictures_per_digit),
+        (1, "test", test, TEST_PICTURES),
     ):
         # RandomState's stream is frozen (NEP 19); Generator's may change with numpy.
         images = [
@@ -73,6 +73,7 @@ def open_digits(
                 size=len(pixels),
                 labels=np.tile(labels[originals], copies).astype(np.int32),
                 group=np.tile(originals, copies).astype(np.int32),
+                names=f"digits/{name}",
             )
         )
     return splits[0], splits[1], tuple("0123456789")

@@ -74,8 +74,9 @@ class Feed:
         self._mesh = mesh
         self._under_way: Any = None
         self._waited = 0.0
-        # Labels feed one metric; reading them from a large TFDS set would take longer.
-        known = split.labelled and (self.resident or config.data.name != "tfds")
+        # Reading the labels of a large TFDS set takes longer than one metric is worth.
+        asked = self.resident or config.data.name != "tfds"
+        known = split.labelled and (asked or config.evaluate.online_probe)
         self._constant = Batch(
             image_id=None,
             resident=place_everywhere(split.images(), mesh) if self.resident else None,

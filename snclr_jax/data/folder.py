@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import os
 from collections.abc import Sequence
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
 import numpy as np
 
@@ -44,16 +44,18 @@ def open_folder(
             "train/<class>/ or the images"
         )
     if not (root / "train").is_dir():
-        return _split(root, _find_images(root), None, image_size), None, None
+        return _split(root, "", _find_images(root), None, image_size), None, None
     files = _find_images(root / "train")
     classes = _class_names(root / "train", files)
-    train = _split(root / "train", files, classes, image_size)
-    test_root = next((root / n for n in ("test", "val") if (root / n).is_dir()), None)
-    if classes is None or test_root is None:
+    train = _split(root, "train", files, classes, image_size)
+    test = next((name for name in ("test", "val") if (root / name).is_dir()), None)
+    if classes is None or test is None:
         return train, None, classes
-    files = _find_images(test_root)
-    _check_classes(root / "train", classes, test_root, _class_names(test_root, files))
-    return train, _split(test_root, files, classes, image_size), classes
+    files = _find_images(root / test)
+    _check_classes(
+        root / "train", classes, root / test, _class_names(root / test, files)
+    )
+    return train, _split(root, test, files, classes, image_size), classes
 
 
 def _find_images(root: Path) -> list[str]:
@@ -109,21 +111,32 @@ def _check_classes(
 
 
 def _split(
-    root: Path, files: list[str], classes: tuple[str, ...] | None, side: int
+    root: Path,
+    below: str,
+    files: list[str],
+    classes: tuple[str, ...] | None,
+    side: int,
 ) -> Split:
     labels = None
     if classes is not None:
         number = {name: label for label, name in enumerate(classes)}
         labels = np.array([number[f.split("/", 1)[0]] for f in files], np.int32)
-    encoded = functools.partial(_encoded, str(root), files)
+    encoded = functools.partial(_encoded, str(root / below), files)
     return Split(
         functools.partial(decode_squares, encoded, side),
         encoded=encoded,
         size=len(files),
         labels=labels,
+        names=functools.partial(_names, below, files),
     )
 
 
 def _encoded(root: str, files: Sequence[str], indices: np.ndarray) -> list[Encoded]:
     paths = [os.path.join(root, files[index]) for index in indices]
     return [Encoded(path, name=path) for path in paths]
+
+
+def _names(below: str, files: Sequence[str], indices: np.ndarray) -> list[str]:
+    paths = [PurePosixPath(below, files[index]) for index in indices]
+    # A name that is not UTF-8 could be neither printed nor written to a file.
+    return [os.fsencode(path).decode("utf-8", "backslashreplace") for path in paths]

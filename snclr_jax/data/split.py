@@ -1,4 +1,4 @@
-"""One split of an image set: random access to decoded images, labels and groups."""
+"""One split of an image set: random access to images, labels, groups and names."""
 
 from __future__ import annotations
 
@@ -16,6 +16,7 @@ _CHUNK = 32  # images per task of the thread pool: a small one costs less than a
 Load = Callable[[np.ndarray], np.ndarray]
 Read = Callable[[np.ndarray], Sequence[Encoded]]
 Labels = np.ndarray | Callable[[], np.ndarray] | None
+Names = Callable[[np.ndarray], list[str]] | str
 
 
 class Split:
@@ -32,6 +33,8 @@ class Split:
         None for an unlabelled set.
       group: int32 (n,), pictures of one original share a group, so that no original
         is ever divided between two splits; None where every image is its own.
+      names: names some images, (b,) indices -> b of them, the same in every run; or
+        what stands before their rows: "image" names them image/0, image/1, ...
     """
 
     def __init__(
@@ -42,12 +45,15 @@ class Split:
         size: int,
         labels: Labels = None,
         group: np.ndarray | None = None,
+        names: Names = "image",
     ) -> None:
         self._load = load
         self._encoded = encoded
         self.size = size
         self.group = group
         self._labels = labels
+        by_row = functools.partial(_rows, names)
+        self._names = by_row if isinstance(names, str) else names
 
     @property
     def labelled(self) -> bool:
@@ -71,6 +77,10 @@ class Split:
         """Reads some whole images without threads: encoded, or uint8 (h, w, 3)."""
         return (self._encoded or self._load)(indices)
 
+    def names(self, indices: Sequence[int] | np.ndarray) -> list[str]:
+        """Returns what some images are called, (b,) indices -> b names."""
+        return self._names(np.asarray(indices, np.intp))
+
     def images(self) -> np.ndarray:
         """All images, uint8 (n, s, s, 3), decoded once; for sets that fit in memory."""
         return self._images
@@ -78,6 +88,11 @@ class Split:
     @functools.cached_property
     def _images(self) -> np.ndarray:
         return self.read(np.arange(self.size))
+
+    def thinned(self, count: int) -> np.ndarray:
+        """Returns `count` rows at equal distances, or all where there are no more."""
+        count = min(count, self.size)
+        return np.linspace(0, self.size - 1, count).round().astype(np.int32)
 
     def subset(self, indices: np.ndarray) -> Split:
         """The split that holds only `indices`, (m,), in that order."""
@@ -90,6 +105,7 @@ class Split:
             if self.labelled
             else None,
             group=None if self.group is None else self.group[indices],
+            names=functools.partial(_call_at, self._names, indices),
         )
 
 
@@ -125,6 +141,10 @@ def hold_back(split: Split, count: int) -> tuple[Split, Split]:
 
 def _call_at(function: Callable, at: np.ndarray, indices: np.ndarray):
     return function(at[indices])
+
+
+def _rows(of: str, indices: np.ndarray) -> list[str]:
+    return [f"{of}/{index}" for index in indices]
 
 
 def _labels_at(split: Split, at: np.ndarray) -> np.ndarray:

@@ -13,7 +13,9 @@ from etils import epath
 from snclr_jax.data.decode import Encoded, decode_squares
 from snclr_jax.data.split import Split
 
-_LABELS_AT_ONCE = 4096  # records per read; one by one is four times slower
+_RECORDS_AT_ONCE = 4096  # one by one is four times slower
+# What sets call the feature that names an image; the first that there is counts.
+_NAME_FEATURES = ("file_name", "filename", "id")
 
 
 def open_tfds(
@@ -23,7 +25,8 @@ def open_tfds(
 
     Labels, where there is a "label" of classes, are read when first asked for: a record
     cannot be read without its encoded image, so that costs one pass over the files
-    (no image is decoded).
+    (no image is decoded). The images' own names, where there is a "file_name",
+    "filename" or "id", are read when they are asked for.
 
     Args:
       name: as TFDS spells it, "name", "name/config", each with ":version" if wanted;
@@ -49,10 +52,12 @@ def open_tfds(
         )
     label = features.get("label")
     label = label if isinstance(label, tfds.features.ClassLabel) else None
-    train = _open_split(builder, "train_split", train_split, image_size, label)
+    own_name = next((name for name in _NAME_FEATURES if name in features), None)
+    open_split = functools.partial(_open_split, builder, image_size, label, own_name)
+    train = open_split("train_split", train_split)
     test = None
     if test_split:
-        test = _open_split(builder, "test_split", test_split, image_size, label)
+        test = open_split("test_split", test_split)
     return train, test, tuple(label.names) if label and label.names else None
 
 
@@ -87,7 +92,9 @@ def _prepared_folder(name: str, data_dir: str) -> epath.Path:
     return max(found, key=lambda folder: tfds.core.Version(folder.name))
 
 
-def _open_split(builder: Any, field: str, split: str, side: int, label: Any) -> Split:
+def _open_split(
+    builder: Any, side: int, label: Any, own_name: str | None, field: str, split: str
+) -> Split:
     decoders = {"image": tfds.decode.SkipDecoding()}
     try:
         source = builder.as_data_source(split=split, decoders=decoders)
@@ -109,6 +116,9 @@ def _open_split(builder: Any, field: str, split: str, side: int, label: Any) -> 
         encoded=encoded,
         size=len(source),
         labels=functools.partial(_read_labels, source, name) if label else None,
+        names=functools.partial(_read_names, source, name, own_name)
+        if own_name
+        else split,
     )
 
 
@@ -121,12 +131,26 @@ def _encoded(source: Any, name: str, indices: np.ndarray) -> list[Encoded]:
 
 
 def _read_labels(source: Any, name: str) -> np.ndarray:
-    labels = np.empty(len(source), np.int32)
-    for start in range(0, len(source), _LABELS_AT_ONCE):
-        rows = range(start, min(start + _LABELS_AT_ONCE, len(source)))
-        records = _read_records(source, name, rows)
-        labels[rows.start : rows.stop] = [record["label"] for record in records]
-    return labels
+    return np.array(_read_feature(source, name, "label", range(len(source))), np.int32)
+
+
+def _read_names(source: Any, name: str, feature: str, indices: np.ndarray) -> list[str]:
+    names = _read_feature(source, name, feature, indices.tolist())
+    return [
+        # The bytes of a file's name need not be UTF-8.
+        own.decode("utf-8", "backslashreplace") if isinstance(own, bytes) else str(own)
+        for own in names
+    ]
+
+
+def _read_feature(
+    source: Any, name: str, feature: str, indices: Sequence[int]
+) -> list[Any]:
+    values = []
+    for start in range(0, len(indices), _RECORDS_AT_ONCE):
+        rows = indices[start : start + _RECORDS_AT_ONCE]
+        values += [record[feature] for record in _read_records(source, name, rows)]
+    return values
 
 
 def _read_records(source: Any, name: str, indices: Sequence[int]) -> list[Any]:

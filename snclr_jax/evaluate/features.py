@@ -9,28 +9,34 @@ import jax
 import numpy as np
 from jax import Array
 from jax.sharding import Mesh
+from tqdm import tqdm
 
 from snclr_jax.augment import center_view, normalize
 from snclr_jax.data import Split
 from snclr_jax.data.pipeline import eval_batches
-from snclr_jax.models import Model
 from snclr_jax.partition import place_batch, replicated
 
 RAW_PIXELS_SIZE = 32
-Encode = Callable[[Any, Any, Array], Array]
+# (params, batch_stats, images) -> (b, f), or several such by name
+Encode = Callable[[Any, Any, Array], Any]
 
 
-def make_encode(model: Model, config, mesh: Mesh) -> Encode:
-    """Returns the compiled `encode(params, batch_stats, images) -> (b, f)` features.
+def make_encode(encode: Encode, config, mesh: Mesh) -> Encode:
+    """Returns `encode` compiled for images as they are stored.
 
-    Images are uint8 (b, s, s, 3); they are cropped at the center to the size of a
-    training view and normalized, and BatchNorm uses running statistics.
+    They are uint8 (b, s, s, 3), cropped at the center to the size of a training view
+    and normalized.
+
+    Args:
+      encode: `Model.encode`, or `Model.layers` for the features of several depths.
+      config: reads `augment.size` and the channel statistics.
+      mesh: the devices.
     """
 
-    def encode(params, batch_stats, images: Array) -> Array:
-        return model.encode(params, batch_stats, _prepare(images, config))
+    def prepare_and_encode(params, batch_stats, images: Array):
+        return encode(params, batch_stats, _prepare(images, config))
 
-    return jax.jit(encode, out_shardings=replicated(mesh))
+    return jax.jit(prepare_and_encode, out_shardings=replicated(mesh))
 
 
 def make_raw_pixels(config, mesh: Mesh) -> Encode:
@@ -60,52 +66,44 @@ def extract_features(
     *,
     batch_size: int,
     mesh: Mesh,
-) -> np.ndarray:
+    description: str | None = None,
+) -> Any:
     """Returns the features of a split in its order, float32 (n, f).
 
     Args:
-      encode: from `make_encode` or `make_raw_pixels`.
+      encode: from `make_encode` or `make_raw_pixels`; where it returns several arrays
+        by name, so does this.
       params: encoder parameters, under the key "encoder".
       batch_stats: their running BatchNorm statistics.
       split: the images.
       batch_size: images per call; rounded up to a multiple of the devices.
       mesh: the devices. Every process reads all images and keeps its share.
+      description: of a progress bar; None shows none.
     """
     batch_size = -(-min(batch_size, split.size) // mesh.size) * mesh.size
     share = batch_size // jax.process_count()
     first = jax.process_index() * share
+    # None leaves it to whether there is a terminal.
+    shown = description is not None and jax.process_index() == 0
     features = []
-    for images in eval_batches(split, batch_size):
+    for images in tqdm(
+        eval_batches(split, batch_size),
+        total=-(-split.size // batch_size),
+        desc=description,
+        unit="batch",
+        disable=None if shown else True,
+    ):
         missing = batch_size - len(images)  # the last batch keeps the compiled shape
         padded = np.pad(images, ((0, missing), (0, 0), (0, 0), (0, 0)))
         placed = place_batch(padded[first : first + share], mesh)
         encoded = encode(params, batch_stats, placed)
-        features.append(np.asarray(encoded)[: len(images)])
-    return np.concatenate(features)
-
-
-def labelled_features(
-    encode: Encode,
-    params: Any,
-    batch_stats: Any,
-    train: Split,
-    test: Split,
-    *,
-    batch_size: int,
-    mesh: Mesh,
-) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
-    """Returns training features and labels, then test features and labels.
-
-    They are the leading arguments of `knn_accuracy` and `linear_probe`; the arguments
-    here are those of `extract_features`.
-    """
-    of_train, of_test = (
-        extract_features(
-            encode, params, batch_stats, split, batch_size=batch_size, mesh=mesh
+        features.append(
+            jax.tree.map(
+                lambda rows: np.asarray(rows, np.float32)[: len(images)],  # noqa: B023
+                encoded,
+            )
         )
-        for split in (train, test)
-    )
-    return of_train, train.labels, of_test, test.labels
+    return jax.tree.map(lambda *parts: np.concatenate(parts), *features)
 
 
 def _prepare(images: Array, config) -> Array:

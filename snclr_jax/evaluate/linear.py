@@ -1,184 +1,229 @@
-"""Linear classification of frozen features, with its regularization chosen honestly."""
+"""Linear classification of frozen features, with its settings chosen honestly."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
+from itertools import product
 from typing import NamedTuple
 
-import jax
-import jax.numpy as jnp
 import numpy as np
-import optax
-from jax import Array
+from jax.sharding import Mesh
 from jax.typing import ArrayLike
 
-from snclr_jax.evaluate.knn import check_features, check_split
+from snclr_jax.evaluate.checks import check_features, check_split
+from snclr_jax.evaluate.classifier import TrainSet, Weights, measure_scaling, score
+from snclr_jax.evaluate.logistic import fit_strengths
+from snclr_jax.evaluate.sgd import train_heads
+from snclr_jax.evaluate.subsets import held_back
 
-_GRADIENT_TOLERANCE = 1e-5  # of the mean loss; float32 reaches it, 1e-6 not always
+
+class Candidate(NamedTuple):
+    """One way to fit the classifier."""
+
+    kind: str  # "lbfgs" or "sgd"
+    layer: str  # whose features
+    l2: float  # strength of the penalty, which SGD knows as its weight decay
+    learning_rate: float | None  # of SGD
+    accuracy: float | None  # percent of the held-back rows; None: it diverged
 
 
 class LinearResult(NamedTuple):
     """What a linear probe found."""
 
-    accuracy: float  # percent of the test split
-    l2: float  # the chosen strength
-    holdback_accuracy: dict[float, float]  # percent of the held-back rows, by strength
-    steps: int  # of the last fit; max_steps means that it had not converged
+    accuracy: float  # top-1, percent of the test split
+    top5: float | None  # percent as well; None for at most 5 classes
+    chosen: Candidate
+    candidates: list[Candidate]
+    steps: int | None  # of the last fit, if by L-BFGS; max_steps: it had not converged
 
 
 def linear_probe(
-    train_features: ArrayLike,
+    train_features: Mapping[str, ArrayLike],
     train_labels: ArrayLike,
-    test_features: ArrayLike,
+    test_features: Mapping[str, ArrayLike],
     test_labels: ArrayLike,
     *,
-    l2_grid: Sequence[float] = (1e-1, 1e-2, 1e-3, 1e-4, 1e-5, 1e-6),
-    holdback: float = 0.1,
+    mesh: Mesh,
+    learning_rate: Sequence[float] = (0.01, 0.03, 0.1, 0.3, 1.0, 3.0),
+    weight_decay: Sequence[float] = (0.0, 1e-4),
+    epochs: int = 30,
+    batch_size: int = 256,
+    l2: Sequence[float] = (1e-1, 1e-2, 1e-3, 1e-4, 1e-5, 1e-6),
     max_steps: int = 500,
+    holdback: float = 0.1,
     seed: int = 0,
 ) -> LinearResult:
-    """Fits a linear classifier on frozen features and scores it once on the test split.
+    """Fits linear classifiers on frozen features and scores the best one on the test.
 
-        minimize  mean_i CE(softmax(W^T x_i + b), y_i) + l2 / 2 ||W||^2
+        minimize  mean_i CE(softmax(W x_i + b), y_i) + l2 / 2 ||W||^2
 
-    over features standardized with the train split's mean and deviation, by L-BFGS.
-    Each l2 is fitted without the held-back rows and judged on them; the best one
-    (the strongest of equals) is fitted again on the whole train split.
+    over features standardized with the train split's mean and deviation: by L-BFGS for
+    every l2 and layer, and by SGD for every rate, decay and layer. Each candidate is
+    fitted without the held-back rows and judged on them. The best one is fitted again
+    on the whole train split and scored once on the test split. Of equals, the first in
+    this order is the best: L-BFGS before SGD, layers as they are given, slow rates
+    before fast ones, strong penalties before weak ones.
+
+    The features stay in host memory, from where SGD and the scoring stream them. For
+    L-BFGS the rows of one layer lie on the devices, 4 n f bytes divided by their
+    number, and on each of them about 30 copies of f c weights.
 
     Args:
-      train_features: "n f".
+      train_features: layer -> "n f" with an f of its own; all layers of the same rows.
       train_labels: int "n".
-      test_features: "m f".
+      test_features: layer -> "m f", the same layers.
       test_labels: int "m".
-      l2_grid: strengths to choose from, each > 0.
-      holdback: share of every class's train rows that chooses l2, in (0, 1). A class
-        always keeps one row to be fitted on.
+      mesh: the devices.
+      learning_rate: SGD's, each > 0 and used as it is; may be empty, if l2 is not.
+      weight_decay: SGD's, each >= 0.
+      epochs: of SGD, >= 1.
+      batch_size: of SGD, >= 1.
+      l2: L-BFGS's strengths, each > 0; may be empty, if learning_rate is not.
       max_steps: L-BFGS steps per fit, >= 1.
-      seed: of the choice of the held-back rows.
+      holdback: share of every class's train rows that chooses, in (0, 1). A class
+        always keeps one row to be fitted on.
+      seed: of the choice of the held-back rows, and of SGD's order.
 
     Returns:
       The accuracy and how it was reached.
 
     Raises:
       ValueError: for an empty split, features that are not finite or not "n f", labels
-        that do not match them, a strength that is not positive, or a holdback that
-        leaves no row to choose with.
+        that do not match them, layers that differ, a setting out of range, a holdback
+        that leaves no row to choose with, or candidates that all diverge.
 
-    The protocol of Kornblith et al. 2019, "Do Better ImageNet Models Transfer Better?":
-    logistic regression by L-BFGS on frozen features, l2 chosen on a part of the train
-    split. Papers' linear accuracies mostly come of SGD with random crops instead.
+    L-BFGS with l2 chosen on a part of the train split is the protocol of Kornblith et
+    al. 2019, "Do Better ImageNet Models Transfer Better?"; SGD over a grid of rates and
+    layers, judged side by side, that of Oquab et al. 2023, "DINOv2". Papers' linear
+    accuracies mostly come of SGD with random crops instead.
     """
-    train_features, train_labels = check_split("train", train_features, train_labels)
-    width = train_features.shape[1]
-    check_features("test", test_features, width)
-    test_features, test_labels = check_split("test", test_features, test_labels)
-    if not l2_grid or min(l2_grid) <= 0:
-        raise ValueError(f"l2_grid is {l2_grid}; use one or more values above 0")
-    num_classes = 1 + int(max(train_labels.max(), test_labels.max()))
-    train, test = _standardize(train_features, test_features)
-    held = _held_back(train_labels, holdback, seed)
-    kernel, bias = jnp.zeros((width, num_classes)), jnp.zeros(num_classes)
-    zeros = weights = {"kernel": kernel, "bias": bias}
-
-    holdback_accuracy = {}
-    # Each fit starts where the next stronger one ended, which is near.
-    for l2 in sorted(l2_grid, reverse=True):
-        weights, _ = _fit(weights, train, train_labels, ~held, l2, max_steps=max_steps)
-        holdback_accuracy[l2] = _accuracy(weights, train, train_labels, held)
-    best = max(holdback_accuracy, key=holdback_accuracy.__getitem__)
-    everything = np.ones_like(held)
-    weights, steps = _fit(
-        zeros, train, train_labels, everything, best, max_steps=max_steps
+    grids = {"learning_rate": learning_rate, "weight_decay": weight_decay, "l2": l2}
+    _check_settings(grids, epochs=epochs, batch_size=batch_size, max_steps=max_steps)
+    features, train_labels = _check_layers("train", train_features, train_labels)
+    tested, test_labels = _check_layers("test", test_features, test_labels, features)
+    held = held_back(train_labels, holdback, seed)
+    train = TrainSet(
+        features,
+        {layer: measure_scaling(each) for layer, each in features.items()},
+        train_labels,
+        1 + int(max(train_labels.max(), test_labels.max())),
     )
-    return LinearResult(
-        accuracy=_accuracy(weights, test, test_labels),
-        l2=best,
-        holdback_accuracy=holdback_accuracy,
-        steps=int(steps),
+    lbfgs = partial(fit_strengths, train, max_steps=max_steps, mesh=mesh)
+    sgd = partial(
+        train_heads, train, epochs=epochs, batch_size=batch_size, seed=seed, mesh=mesh
     )
-
-
-def _standardize(train: np.ndarray, test: np.ndarray) -> tuple[Array, Array]:
-    mean = train.mean(axis=0, dtype=np.float64).astype(np.float32)
-    train, test = train - mean, test - mean
-    deviation = train.std(axis=0)
-    # A feature that never moves in training says nothing, whatever it does in the test.
-    constant = deviation <= 1e-6 * np.abs(mean)
-    scale = ~constant / np.where(constant, 1.0, deviation)
-    return jnp.asarray(train * scale), jnp.asarray(test * scale)
-
-
-def _held_back(labels: np.ndarray, share: float, seed: int) -> np.ndarray:
-    """Marks about `share` of every class's rows, never all of a class."""
-    generator = np.random.default_rng(seed)
-    held = np.zeros(len(labels), bool)
-    for label in np.unique(labels):
-        rows = generator.permutation(np.flatnonzero(labels == label))
-        held[rows[: min(round(share * len(rows)), len(rows) - 1)]] = True
-    if not 0 < share < 1 or not held.any():
+    candidates = _judge(train, held, lbfgs, sgd, mesh, **grids)
+    chosen = _best(candidates)
+    layer, everything, steps = chosen.layer, np.arange(len(train_labels)), None
+    if chosen.kind == "lbfgs":
+        weights, steps = lbfgs(layer, [chosen.l2], everything)
+    else:
+        grid = [(chosen.learning_rate, chosen.l2)]
+        weights = sgd([layer], grid, everything)[layer]
+    (top1,), (top5,) = score(
+        weights,
+        tested[layer],
+        test_labels,
+        np.arange(len(test_labels)),
+        train.scaling[layer],
+        mesh,
+    )
+    if np.isnan(top1):
         raise ValueError(
-            f"holdback {share} leaves none of {len(labels)} train rows to choose l2 "
-            "with; use a value in (0, 1) that is at least one row of some class"
+            f"{chosen} was the best on held-back rows, but diverged on the whole train "
+            "split; use lower values of linear.learning_rate"
         )
-    return held
+    return LinearResult(
+        accuracy=float(top1),
+        top5=float(top5) if train.num_classes > 5 else None,
+        chosen=chosen,
+        candidates=candidates,
+        steps=steps,
+    )
 
 
-def _logits(weights: dict[str, Array], features: Array) -> Array:
-    exact = jax.lax.Precision.HIGHEST
-    return jnp.matmul(features, weights["kernel"], precision=exact) + weights["bias"]
-
-
-@partial(jax.jit, static_argnames="max_steps")
-def _fit(
-    weights: dict[str, Array],
-    features: Array,
-    labels: Array,
-    counted: Array,
-    l2: float,
+def _judge(
+    train: TrainSet,
+    held: np.ndarray,
+    lbfgs: Callable,
+    sgd: Callable,
+    mesh: Mesh,
     *,
-    max_steps: int,
-) -> tuple[dict[str, Array], Array]:
-    """Fits to the `counted` rows, from `weights` on; returns the weights and steps.
+    learning_rate: Sequence[float],
+    weight_decay: Sequence[float],
+    l2: Sequence[float],
+) -> list[Candidate]:
+    """Fits all candidates without the held-back rows, and scores them on those."""
+    rows, judges = np.flatnonzero(~held), np.flatnonzero(held)
 
-    A mask, rather than a part of the rows, spares a copy of the features and lets all
-    fits share one compiled program.
-    """
+    def accuracies(layer: str, weights: Weights) -> list[float | None]:
+        features, scaling = train.features[layer], train.scaling[layer]
+        top1, _ = score(weights, features, train.labels, judges, scaling, mesh)
+        return [None if np.isnan(each) else float(each) for each in top1]
 
-    def objective(weights: dict[str, Array]) -> Array:
-        losses = optax.softmax_cross_entropy_with_integer_labels(
-            _logits(weights, features), labels
+    candidates = []
+    strengths = sorted(map(float, l2), reverse=True)
+    for layer in train.features if strengths else ():
+        weights, _ = lbfgs(layer, strengths, rows)
+        for strength, accuracy in zip(
+            strengths, accuracies(layer, weights), strict=True
+        ):
+            candidates.append(Candidate("lbfgs", layer, strength, None, accuracy))
+    decays = sorted(map(float, weight_decay), reverse=True)
+    grid = list(product(sorted(map(float, learning_rate)), decays))
+    heads = sgd(train.features, grid, rows) if grid else {}
+    for layer in train.features if heads else ():
+        for (rate, decay), accuracy in zip(
+            grid, accuracies(layer, heads[layer]), strict=True
+        ):
+            candidates.append(Candidate("sgd", layer, decay, rate, accuracy))
+    return candidates
+
+
+def _best(candidates: list[Candidate]) -> Candidate:
+    finite = [each for each in candidates if each.accuracy is not None]
+    if not finite:
+        raise ValueError(
+            f"all {len(candidates)} candidates diverged; add lower values to "
+            "linear.learning_rate, or strengths to linear.l2"
         )
-        penalty = 0.5 * l2 * jnp.sum(weights["kernel"] ** 2)
-        return losses.mean(where=counted) + penalty
+    return max(finite, key=lambda each: each.accuracy)
 
-    optimizer = optax.lbfgs()
-    # The line search has computed the next value and gradient already.
-    value_and_gradient = optax.value_and_grad_from_state(objective)
 
-    def unfinished(carry: tuple) -> Array:
-        _, _, step, gradient_norm = carry
-        return (step < max_steps) & (gradient_norm > _GRADIENT_TOLERANCE)
-
-    def descend(carry: tuple) -> tuple:
-        weights, state, step, _ = carry
-        value, gradient = value_and_gradient(weights, state=state)
-        updates, state = optimizer.update(
-            gradient, state, weights, value=value, grad=gradient, value_fn=objective
+def _check_layers(
+    split: str,
+    features: Mapping[str, ArrayLike],
+    labels: ArrayLike,
+    train: Mapping[str, np.ndarray] | None = None,
+) -> tuple[dict[str, np.ndarray], np.ndarray]:
+    layers = features.keys() if train is None else train.keys()
+    if not features or features.keys() != layers:
+        raise ValueError(
+            f"{split} features are of the layers {list(features)}; use "
+            + ("at least one" if train is None else f"those of train, {list(train)}")
         )
-        weights = optax.apply_updates(weights, updates)
-        return weights, state, step + 1, optax.tree.norm(gradient)
+    checked = {}
+    for layer in layers:
+        name = f"{split} {layer}"
+        width = None if train is None else train[layer].shape[1]
+        checked[layer] = check_features(name, features[layer], width)
+        _, checked_labels = check_split(name, features[layer], labels)
+    return checked, checked_labels
 
-    start = (weights, optimizer.init(weights), 0, jnp.inf)
-    weights, _, steps, _ = jax.lax.while_loop(unfinished, descend, start)
-    return weights, steps
 
-
-def _accuracy(
-    weights: dict[str, Array],
-    features: Array,
-    labels: np.ndarray,
-    counted: np.ndarray | None = None,
-) -> float:
-    predicted = jnp.argmax(_logits(weights, features), axis=1)
-    return 100.0 * float(jnp.mean(predicted == labels, where=counted))
+def _check_settings(grids: Mapping[str, Sequence[float]], **counts: int) -> None:
+    for name, values in grids.items():
+        if name == "weight_decay" and any(each < 0 for each in values):
+            raise ValueError(f"{name} is {values}; use values of 0 or above")
+        if name != "weight_decay" and any(each <= 0 for each in values):
+            raise ValueError(f"{name} is {values}; use values above 0")
+    if not grids["l2"] and not (grids["learning_rate"] and grids["weight_decay"]):
+        raise ValueError(
+            f"l2 is {grids['l2']}, learning_rate {grids['learning_rate']} and "
+            f"weight_decay {grids['weight_decay']}, which leaves no classifier to "
+            "choose; give an l2, or a learning_rate and a weight_decay"
+        )
+    for name, value in counts.items():
+        if value < 1:
+            raise ValueError(f"{name} is {value}; use 1 or more")

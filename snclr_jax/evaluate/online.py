@@ -7,11 +7,11 @@ from jax.sharding import Mesh
 
 from snclr_jax.data import Data, Split
 from snclr_jax.evaluate.features import (
-    labelled_features,
+    extract_features,
     make_encode,
     make_raw_pixels,
 )
-from snclr_jax.evaluate.knn import knn_accuracy
+from snclr_jax.evaluate.knn import knn_accuracies
 from snclr_jax.models import Model
 from snclr_jax.train_state import TrainState
 
@@ -32,8 +32,8 @@ class OnlineKnn:
         self.possible = train is not None and test is not None
         if not self.possible:
             return
-        self._encode = make_encode(model, config, mesh)
-        self._train = _at_most(train, config.evaluate.train_images)
+        self._encode = make_encode(model.encode, config, mesh)
+        self._train = train.subset(train.thinned(config.evaluate.train_images))
         self._test = test
 
     def of_raw_pixels(self) -> float:
@@ -48,16 +48,27 @@ class OnlineKnn:
 
     def _accuracy(self, encode, params, batch_stats) -> float:
         settings = self._config.evaluate
-        features = labelled_features(
-            encode,
-            params,
-            batch_stats,
-            self._train,
-            self._test,
-            batch_size=settings.batch_size,
+        train, test = (
+            extract_features(
+                encode,
+                params,
+                batch_stats,
+                split,
+                batch_size=settings.batch_size,
+                mesh=self._mesh,
+            )
+            for split in (self._train, self._test)
+        )
+        accuracies = knn_accuracies(
+            train,
+            self._train.labels,
+            test,
+            self._test.labels,
+            k=(settings.k,),
+            temperature=(settings.temperature,),
             mesh=self._mesh,
         )
-        return knn_accuracy(*features, k=settings.k, temperature=settings.temperature)
+        return accuracies[settings.k, settings.temperature]
 
 
 def encoder_of(state: TrainState, network: str) -> tuple[dict, dict]:
@@ -75,10 +86,3 @@ def with_labels(split: Split | None) -> Split | None:
     if len(known) == split.size:
         return split
     return split.subset(known) if len(known) else None
-
-
-def _at_most(split: Split, count: int) -> Split:
-    """Returns the split, or `count` images of it at equal distances."""
-    if split.size <= count:
-        return split
-    return split.subset(np.linspace(0, split.size - 1, count).round().astype(int))

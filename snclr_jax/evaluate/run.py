@@ -1,86 +1,205 @@
-"""`snclr evaluate`: scores the newest checkpoint of a run."""
+"""`snclr evaluate`: everything that is asked for about one encoder, on one page."""
 
 from __future__ import annotations
 
-import contextlib
-import json
+import datetime
+from collections.abc import Sequence
 from pathlib import Path
 
 import jax
-import ml_collections
+import numpy as np
+from ml_collections import ConfigDict
 
-from snclr_jax.checkpoint import Checkpoints, read_config
-from snclr_jax.data import open_data
-from snclr_jax.evaluate.features import labelled_features, make_encode
-from snclr_jax.evaluate.knn import knn_accuracy
-from snclr_jax.evaluate.linear import linear_probe
-from snclr_jax.evaluate.online import encoder_of, with_labels
-from snclr_jax.models import build_model
-from snclr_jax.optim import learning_rate, make_optimizer
+from snclr_jax.checkpoint import as_json
+from snclr_jax.data import Data, open_data
+from snclr_jax.encoder import open_encoder
+from snclr_jax.evaluate.evaluations import (
+    EVALUATIONS,
+    NEED_TEST,
+    OF_FEATURES,
+    Outcome,
+    Task,
+)
+from snclr_jax.evaluate.online import with_labels
+from snclr_jax.evaluate.results import (
+    Record,
+    add_record,
+    read_records,
+    records_path,
+    table,
+    versions,
+    write_board,
+)
+from snclr_jax.evaluate.subject import Subject, make_subjects
+from snclr_jax.evaluate.target import open_target
 from snclr_jax.partition import make_mesh
-from snclr_jax.train_state import init_train_state
 
-EVALUATION_FILE = "evaluation.json"
+OWN = "own"  # the images of the run itself, as records name them
 
 
-def evaluate(workdir: str) -> dict[str, float]:
-    """Returns kNN and linear-probe accuracy, in percent, of a run's encoder.
+def evaluate(
+    path: str | Path,
+    what: Sequence[str],
+    settings: ConfigDict,
+    *,
+    network: str | None = None,
+    baselines: bool = False,
+) -> list[Record]:
+    """Evaluates an encoder, prints a table and keeps the records.
 
-    Features come from the network that `evaluate.network` names, images are cropped at
-    the center. Prints the result and writes `evaluation.json` with its settings.
+    They go to `evaluation.json` of the run (beside an exported file, to
+    FILE.evaluation.json) with every setting, and to the run's TensorBoard files. A
+    second call replaces what it measures again and keeps the rest.
 
     Args:
-      workdir: folder of a run.
+      path: a run's workdir, a checkpoint in it, or an exported file.
+      what: names of `EVALUATIONS`.
+      settings: `configs/evaluate.py`.
+      network: whose encoder, see `open_encoder`.
+      baselines: evaluate an untrained encoder and raw pixels beside it.
+
+    Returns:
+      The records.
 
     Raises:
-      ValueError: where the workdir has no run or no checkpoint, or its data has no
-        labels or no test split.
+      ValueError: for an unknown evaluation; where the encoder is not whole, or the
+        images have no labels, one class or no test split and an evaluation needs them.
+      NonFiniteError: where training a classifier diverges.
     """
-    config = ml_collections.ConfigDict(read_config(workdir))
-    data = open_data(config.data)
-    train, test = with_labels(data.train), with_labels(data.test)
-    if train is None or test is None:
+    unknown = [name for name in what if name not in EVALUATIONS]
+    if unknown or not what:
         raise ValueError(
-            f"the data of {workdir} has no labelled test split to evaluate on; for a "
-            "folder, add test/<class>/* beside train/<class>/*, or hold training "
-            "images back with config.data.holdback"
+            f"--what={','.join(what)} is not known; use one or more of "
+            f"{','.join(EVALUATIONS)}"
         )
     mesh = make_mesh()
-    model = build_model(config.model, attention=config.attention.kind)
-    optimizer = make_optimizer(
-        config, learning_rate(config, data.train.size // config.batch_size)
-    )
-    state = init_train_state(model, optimizer, config, mesh)
-    with contextlib.closing(Checkpoints(workdir)) as checkpoints:
-        state = checkpoints.restore_state(state)
-    params, batch_stats = encoder_of(state, config.evaluate.network)
-    settings = config.evaluate
-    features = labelled_features(
-        make_encode(model, config, mesh),
-        params,
-        batch_stats,
-        train,
-        test,
-        batch_size=settings.batch_size,
+    destination = records_path(path)
+    read_records(destination)  # what cannot be added to is refused before any work
+    encoder = open_encoder(path, network=network, mesh=mesh)
+    say(encoder.describe())
+    config, origin = target_config(encoder.config, settings.data)
+    data = open_data(config.data)
+    train, test = labelled_splits(data, what)
+    target = None
+    if "quality" in what and origin == OWN and Path(encoder.source).is_dir():
+        target = open_target(encoder, mesh)
+    subjects = make_subjects(
+        encoder,
+        layers="linear" in what,
+        baselines=baselines,
+        settings=settings,
         mesh=mesh,
     )
-    accuracy = knn_accuracy(*features, k=settings.k, temperature=settings.temperature)
-    linear = linear_probe(*features)
-    result = {
-        "step": int(state.step),
-        "network": settings.network,
-        "knn": accuracy,
-        "knn_k": settings.k,
-        "knn_temperature": settings.temperature,
-        "linear": linear.accuracy,
-        "linear_l2": linear.l2,
-    }
-    if jax.process_index() == 0:
-        path = Path(workdir) / EVALUATION_FILE
-        path.write_text(json.dumps(result, indent=2) + "\n")
-        print(
-            f"step {result['step']}, {settings.network} encoder\n"
-            f"kNN (k {settings.k}): {accuracy:.2f}%\n"
-            f"linear probe: {linear.accuracy:.2f}%"
+    records: list[Record] = []
+    for subject in subjects:
+        task = Task(
+            subject=subject,
+            images=data.train,
+            train=train,
+            test=test,
+            target=target if subject.encoder is encoder else None,
+            config=config,
+            settings=settings,
+            mesh=mesh,
         )
-    return result
+        for name in what:
+            if subject.encoder is None and name not in OF_FEATURES:
+                continue
+            outcome = EVALUATIONS[name](task)
+            records.append(_record(name, subject, outcome, origin, task))
+            # One by one: what took hours is kept, whatever comes after it.
+            _keep(destination, records[-1])
+    say(f"{table(records)}\n{destination}")
+    return records
+
+
+def target_config(config: ConfigDict, changed: ConfigDict) -> tuple[ConfigDict, str]:
+    """Returns a run's config with the images to evaluate on, and what to call them.
+
+    Args:
+      config: the run's.
+      changed: `data` of `configs/evaluate.py`; None keeps what the run has. Another
+        `name` starts from its defaults, not from the run's path and splits.
+    """
+    config = config.copy_and_resolve_references()
+    new = {name: value for name, value in changed.items() if value is not None}
+    if not new:
+        return config, OWN
+    if new.get("name", config.data.name) != config.data.name:
+        config.data.update(
+            path="", tfds_name="", train_split="train", test_split="test", holdback=0
+        )
+    config.data.update(new)
+    return config, ",".join(f"{name}={value}" for name, value in sorted(new.items()))
+
+
+def labelled_splits(data: Data, what: Sequence[str]):
+    """Returns the labelled training and test images, or None for each.
+
+    Raises:
+      ValueError: where an evaluation of `what` needs one that is not there.
+    """
+    train, test = with_labels(data.train), with_labels(data.test)
+    needs_labels = [name for name in what if name != "quality"]
+    if not needs_labels:
+        return train, test
+    if train is None:
+        raise ValueError(
+            f"{needs_labels[0]} needs labels, and the training images have none; for a "
+            "folder, sort them as train/<class>/*, or name other images with "
+            "--config.data.name and --config.data.path"
+        )
+    classes = len(np.unique(train.labels))
+    if classes < 2:
+        raise ValueError(
+            f"{needs_labels[0]} needs two classes or more, and all {train.size} "
+            "labelled training images are of one"
+        )
+    needs_test = [name for name in what if name in NEED_TEST]
+    if test is None and needs_test:
+        raise ValueError(
+            f"{needs_test[0]} needs a labelled test split; for a folder, add "
+            "test/<class>/* beside train/<class>/*, or hold training images back with "
+            "--config.data.holdback=N"
+        )
+    return train, test
+
+
+def say(text: str) -> None:
+    """Prints once, whatever the number of processes."""
+    if jax.process_index() == 0:
+        print(text, flush=True)
+
+
+def _record(
+    name: str, subject: Subject, outcome: Outcome, origin: str, task: Task
+) -> Record:
+    encoder = subject.encoder
+    settings = as_json(task.settings)
+    used = (name, "finetune") if name == "semi" else (name,)
+    return {
+        "what": name,
+        "encoder": subject.name,
+        "network": encoder.network if encoder else "",
+        "step": encoder.step if encoder else 0,
+        "fingerprint": encoder.fingerprint if encoder else "",
+        "data": origin,
+        "metrics": outcome.metrics,
+        "details": outcome.details,
+        "settings": {
+            **{section: settings[section] for section in used},
+            "seed": settings["seed"],
+            "data": as_json(task.config)["data"],
+            "size": task.config.augment.size,
+        },
+        "versions": versions(),
+        "when": datetime.datetime.now().isoformat(timespec="seconds"),
+    }
+
+
+def _keep(path: Path, record: Record) -> None:
+    if jax.process_index() != 0:
+        return
+    add_record(path, record)
+    if (path.parent / "tensorboard").is_dir() and record["encoder"] == "trained":
+        write_board(path.parent, record)

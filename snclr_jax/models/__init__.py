@@ -9,19 +9,17 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-import math
 from typing import Any, NamedTuple
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from snclr_jax.models import patchnet, resnet, vit
+from snclr_jax.models.encoders import build_encoder, check_choice
 from snclr_jax.models.heads import LinearAttention, MLPHead
 
 Variables = dict[str, Any]  # a tree of arrays, parameters or batch statistics
 
-NAMES = (*resnet.STRUCTURE, *vit.WIDTH, "patchnet")
 _DTYPES = ("float32", "bfloat16", "float64")
 
 
@@ -49,6 +47,9 @@ class _Network(nn.Module):
 
     def encode(self, images: jax.Array) -> jax.Array:
         return self.encoder(images, train=False)
+
+    def tune(self, images: jax.Array, *keys: jax.Array) -> jax.Array:
+        return self.encoder(images, *keys, train=True)
 
     def attend(self, y: jax.Array) -> jax.Array:
         return y if self.attention is None else self.attention(y)
@@ -113,14 +114,8 @@ class Model:
         Raises:
           ValueError: if `drop_path` is not 0 and there are no keys.
         """
-        if not self.drop_path:
-            return self._train("online", params, batch_stats, images)
-        if keys is None:
-            raise ValueError(
-                f"model.drop_path {self.drop_path} needs a key for each image; pass "
-                "keys to Model.online, or use model.drop_path=0"
-            )
-        return self._train("online", params, batch_stats, images, keys)
+        inputs = self._with_keys("online", images, keys)
+        return self._train("online", params, batch_stats, *inputs)
 
     def target(
         self, params: Variables, batch_stats: Variables, images: jax.Array
@@ -154,6 +149,65 @@ class Model:
         """Returns features (b, f) for evaluation, on the running statistics."""
         variables = {"params": params, "batch_stats": batch_stats}
         return self.network.apply(variables, images, method="encode")
+
+    def layers(
+        self, params: Variables, batch_stats: Variables, images: jax.Array
+    ) -> dict[str, jax.Array]:
+        """Returns features of several depths, from one pass on the running statistics.
+
+        Args:
+          params, batch_stats: read under the key "encoder" alone.
+          images: (b, h, w, c), float32, channels already normalized.
+
+        Returns:
+          "features", what `encode` returns, and of a ResNet "stage3", of a ViT "last4",
+          of patchnet "fine": (b, f) each, with an f of its own.
+        """
+        features, sown = self.network.apply(
+            {"params": params, "batch_stats": batch_stats},
+            images,
+            method="encode",
+            mutable=["intermediates"],
+        )
+        # Linen keeps a tuple of all that was sown under a name.
+        earlier = sown["intermediates"]["encoder"].items()
+        return {name: rows for name, (rows,) in earlier} | {"features": features}
+
+    def tune(
+        self,
+        params: Variables,
+        batch_stats: Variables,
+        images: jax.Array,
+        keys: jax.Array | None = None,
+    ) -> tuple[jax.Array, Variables]:
+        """Applies the encoder on the batch's own statistics, to fine-tune it.
+
+        Args:
+          params, batch_stats: read under the key "encoder" alone.
+          images: (b, h, w, c), float32, channels already normalized.
+          keys: as in `online`.
+
+        Returns:
+          The features (b, f), and the batch statistics moved by this batch.
+
+        Raises:
+          ValueError: if `drop_path` is not 0 and there are no keys.
+        """
+        inputs = self._with_keys("tune", images, keys)
+        return self._train("tune", params, batch_stats, *inputs)
+
+    def _with_keys(
+        self, method: str, images: jax.Array, keys: jax.Array | None
+    ) -> tuple[jax.Array, ...]:
+        """Returns the inputs of the encoder: keys too, where they are read."""
+        if not self.drop_path:
+            return (images,)
+        if keys is None:
+            raise ValueError(
+                f"model.drop_path {self.drop_path} needs a key for each image; pass "
+                f"keys to Model.{method}, or use model.drop_path=0"
+            )
+        return images, keys
 
     def _train(
         self,
@@ -193,9 +247,8 @@ def build_model(config: Any, *, attention: str) -> Model:
     Raises:
       ValueError: if a field has an unknown name or a size that does not fit.
     """
-    _check_choice("model.name", config.name, NAMES)
-    _check_choice("model.dtype", config.dtype, _DTYPES)
-    _check_choice("attention.kind", attention, ("cosine", "linear"))
+    check_choice("model.dtype", config.dtype, _DTYPES)
+    check_choice("attention.kind", attention, ("cosine", "linear"))
     if config.dtype == "float64" and not jax.config.jax_enable_x64:
         raise ValueError("model.dtype 'float64' needs JAX_ENABLE_X64=1")
     if not 0 <= config.drop_path < 1:
@@ -203,7 +256,7 @@ def build_model(config: Any, *, attention: str) -> Model:
             f"model.drop_path {config.drop_path} must be at least 0 and below 1"
         )
     dtype = jnp.dtype(config.dtype)
-    encoder, feature_dim = _build_encoder(config, dtype)
+    encoder, feature_dim = build_encoder(config, dtype)
     head = functools.partial(
         MLPHead, features=config.embedding_dim, bn_scope=config.bn_scope, dtype=dtype
     )
@@ -218,84 +271,3 @@ def build_model(config: Any, *, attention: str) -> Model:
         attention=LinearAttention() if attention == "linear" else None,
     )
     return Model(network, feature_dim, config.embedding_dim, config.drop_path, dtype)
-
-
-def _build_encoder(config: Any, dtype: jnp.dtype) -> tuple[nn.Module, int]:
-    """Returns the encoder and its feature dimension."""
-    if config.name in vit.WIDTH:
-        return _build_vit(config, dtype)
-    _refuse(config, "scan", "a ViT")
-    if config.name in resnet.STRUCTURE:
-        return _build_resnet(config, dtype)
-    _refuse(config, "drop_path", "a ResNet or ViT")
-    _refuse(config, "remat", "a ResNet or ViT")
-    width = config.width or patchnet.WIDTH
-    encoder = patchnet.PatchNet(
-        width=width,
-        depth=config.depth or patchnet.DEPTH,
-        patch_size=config.patch_size,
-        bn_scope=config.bn_scope,
-        dtype=dtype,
-    )
-    return encoder, 2 * width
-
-
-def _build_resnet(config: Any, dtype: jnp.dtype) -> tuple[nn.Module, int]:
-    _check_choice("model.stem", config.stem, resnet.STEMS)
-    if config.depth is not None:
-        raise ValueError(
-            f"model.depth {config.depth} means nothing to {config.name}; leave it None"
-        )
-    stage_sizes, bottleneck = resnet.STRUCTURE[config.name]
-    width = config.width or resnet.WIDTH
-    encoder = resnet.ResNet(
-        stage_sizes=stage_sizes,
-        bottleneck=bottleneck,
-        width=width,
-        stem=config.stem,
-        bn_scope=config.bn_scope,
-        drop_path=config.drop_path,
-        remat=config.remat,
-        dtype=dtype,
-    )
-    return encoder, width * 8 * (resnet.EXPANSION if bottleneck else 1)
-
-
-def _build_vit(config: Any, dtype: jnp.dtype) -> tuple[nn.Module, int]:
-    _check_choice("model.vit_heads", config.vit_heads, tuple(vit.HEADS))
-    width = config.width or vit.WIDTH[config.name]
-    heads = vit.HEADS[config.vit_heads][config.name]
-    step = math.lcm(4, heads)
-    if width % step:
-        raise ValueError(
-            f"model.width {width} does not fit {heads} attention heads "
-            f"(model.vit_heads {config.vit_heads!r}) and positions in 4 parts; "
-            f"use a multiple of {step}, such as {-(-width // step) * step}"
-        )
-    encoder = vit.VisionTransformer(
-        width=width,
-        depth=config.depth or vit.DEPTH[config.name],
-        heads=heads,
-        patch_size=config.patch_size,
-        freeze_patch_embed=config.freeze_patch_embed,
-        drop_path=config.drop_path,
-        remat=config.remat,
-        scan=config.scan,
-        dtype=dtype,
-    )
-    return encoder, width
-
-
-def _refuse(config: Any, field: str, needed: str) -> None:
-    """Raises where a field is set that this encoder would ignore."""
-    value = getattr(config, field)
-    if value:
-        raise ValueError(
-            f"model.{field} {value} means nothing to {config.name}; use {needed}, or "
-            f"model.{field}={type(value)(0)}"
-        )
-
-
-def _check_choice(field: str, value: Any, choices: tuple[str, ...]) -> None:
-    if value not in choices:
-        raise ValueError(f"{field} {value!r} is unknown; use one of {choices}")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from typing import Any
 
 import flax.linen as nn
@@ -70,7 +71,13 @@ class PatchNet(nn.Module):
 
     @nn.compact
     def __call__(self, images: jax.Array, *, train: bool) -> jax.Array:
-        """Maps images (b, h, w, c) to (b, f)."""
+        """Maps images (b, h, w, c) to (b, f).
+
+        Sows the mean of the first grid, "fine", where intermediates are asked for.
+        """
+        mean = functools.partial(
+            jnp.mean, axis=(1, 2), dtype=jnp.promote_types(self.dtype, jnp.float32)
+        )
         height, width = images.shape[1:3]
         unit = 2 * self.patch_size
         if height % unit or width % unit:
@@ -99,10 +106,12 @@ class PatchNet(nn.Module):
         x = normalize(conv(x, fine, unit, "stem"), "stem_bn")
         for i in range(self.depth):
             x = x + normalize(conv(x, fine, 3, f"fine_{i}"), f"fine_bn_{i}")
+        if self.is_mutable_collection("intermediates"):
+            self.sow("intermediates", "fine", mean(x))
         x = nn.Dense(coarse, use_bias=False, dtype=self.dtype, name="join")(
             split_patches(x, 2)
         )
         x = normalize(x, "join_bn")
         for i in range(self.depth):
             x = x + normalize(conv(x, coarse, 3, f"coarse_{i}"), f"coarse_bn_{i}")
-        return jnp.mean(x, axis=(1, 2), dtype=jnp.promote_types(x.dtype, jnp.float32))
+        return mean(x)

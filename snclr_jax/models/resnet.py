@@ -108,8 +108,12 @@ class ResNet(nn.Module):
     ) -> jax.Array:
         """Maps images (b, h, w, c) to the mean of the last stage, (b, f).
 
-        Branches are dropped where there are keys, (b,).
+        Branches are dropped where there are keys, (b,). Sows the mean of the stage
+        before the last, "stage3", where intermediates are asked for.
         """
+        mean = functools.partial(
+            jnp.mean, axis=(1, 2), dtype=jnp.promote_types(self.dtype, jnp.float32)
+        )
         norm = functools.partial(BatchNorm, train, self.bn_scope, self.dtype)
         total = sum(self.stage_sizes)
         scales = iter([None] * total)
@@ -134,4 +138,7 @@ class ResNet(nn.Module):
                     dtype=self.dtype,
                     name=f"layer{stage + 1}_{block}",
                 )(x, next(scales))
-        return jnp.mean(x, axis=(1, 2), dtype=jnp.promote_types(x.dtype, jnp.float32))
+            before_last = stage == len(self.stage_sizes) - 2
+            if before_last and self.is_mutable_collection("intermediates"):
+                self.sow("intermediates", f"stage{stage + 1}", mean(x))
+        return mean(x)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import flax.linen as nn
@@ -139,7 +140,10 @@ class VisionTransformer(nn.Module):
     ) -> jax.Array:
         """Maps images (b, h, w, c) to class tokens (b, f).
 
-        Branches are dropped where there are keys, (b,).
+        Branches are dropped where there are keys, (b,). Sows the class tokens of the
+        last 4 blocks side by side, "last4" (b, 4 f), where intermediates are asked for;
+        each goes through the last normalization, as where Caron et al. (2021,
+        "Emerging properties in self-supervised vision transformers") classify them.
         """
         del train  # layer normalization does the same in both modes
         patches = split_patches(images.astype(self.dtype), self.patch_size)
@@ -155,16 +159,27 @@ class VisionTransformer(nn.Module):
         cls = self.param("cls_token", nn.initializers.normal(1e-6), (self.width,))
         cls = jnp.broadcast_to(cls.astype(self.dtype), (batch, 1, self.width))
         x = jnp.concatenate([cls, x], axis=1)
-        x = self._blocks(x, keys)
-        x = nn.LayerNorm(
+        x, class_tokens = self._blocks(x, keys)
+        norm = nn.LayerNorm(
             epsilon=1e-6,
             dtype=jnp.promote_types(self.dtype, jnp.float32),
             name="norm",
-        )(x[:, 0])
-        return x
+        )
+        if self.is_mutable_collection("intermediates"):
+            last = [norm(tokens) for tokens in class_tokens[-4:]]
+            self.sow("intermediates", "last4", jnp.concatenate(last, axis=-1))
+        return norm(x[:, 0])
 
-    def _blocks(self, x: jax.Array, keys: jax.Array | None) -> jax.Array:
-        """Applies all transformer blocks to tokens (b, tokens, width)."""
+    def _blocks(
+        self, x: jax.Array, keys: jax.Array | None
+    ) -> tuple[jax.Array, Sequence[jax.Array]]:
+        """Applies all transformer blocks to tokens (b, tokens, width).
+
+        Returns:
+          The tokens after the last block, and, where intermediates are asked for, the
+          class token (b, width) after every one.
+        """
+        wanted = self.is_mutable_collection("intermediates")
         scales = None
         if keys is not None:
             scales = branch_scales(keys, self.drop_path, blocks=self.depth, branches=2)
@@ -174,15 +189,22 @@ class VisionTransformer(nn.Module):
             # merging the second computation of a block with the first.
             block = nn.remat(block, prevent_cse=not self.scan)
         if not self.scan:
+            class_tokens = []
             for i in range(self.depth):
                 own = None if scales is None else scales[i]
                 x = block(self.heads, self.dtype, name=f"{STACKED}_{i}")(x, own)
-            return x
+                if wanted:
+                    class_tokens.append(x[:, 0])
+            return x, class_tokens
+
+        def layer(block: nn.Module, x: jax.Array, scales: jax.Array | None) -> Any:
+            x = block(x, scales)
+            return x, x[:, 0] if wanted else None
+
         over_layers = nn.scan(
-            lambda block, x, scales: (block(x, scales), None),
+            layer,
             variable_axes={"params": 0},
             split_rngs={"params": True},
             length=self.depth,
         )
-        x, _ = over_layers(block(self.heads, self.dtype, name=STACKED), x, scales)
-        return x
+        return over_layers(block(self.heads, self.dtype, name=STACKED), x, scales)

@@ -1,0 +1,244 @@
+"""Every evaluation that `--what` can name: a subject and images in, numbers out."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+from jax.sharding import Mesh
+
+from snclr_jax.data import Split
+from snclr_jax.evaluate import protocols
+from snclr_jax.evaluate.fewshot import few_shot
+from snclr_jax.evaluate.knn import knn_accuracies
+from snclr_jax.evaluate.linear import linear_probe
+from snclr_jax.evaluate.quality import quality as score_quality
+from snclr_jax.evaluate.quality_views import encode_random_views
+from snclr_jax.evaluate.queue_use import Searches
+from snclr_jax.evaluate.retrieval import score_retrieval
+from snclr_jax.evaluate.subject import Subject
+from snclr_jax.evaluate.subsets import class_balanced, listed
+from snclr_jax.evaluate.supervised import Protocol, train_classifier
+from snclr_jax.evaluate.target import Target
+
+# SimCLR's lists of ImageNet images, by the share of them.
+LISTS = {0.01: "1percent.txt", 0.1: "10percent.txt"}
+
+
+class Task(NamedTuple):
+    """One subject on one image set.
+
+    Attributes:
+      subject: what is evaluated.
+      images: the training images.
+      train: those that have a label, or None.
+      test: labelled images to score, or None where the set has one split.
+      target: the network and queue beside a trained encoder, where `images` are what
+        filled the queue; None elsewhere.
+      config: of the run, with `data` of this image set.
+      settings: `configs/evaluate.py`.
+      mesh: the devices.
+    """
+
+    subject: Subject
+    images: Split
+    train: Split | None
+    test: Split | None
+    target: Target | None
+    config: Any
+    settings: Any
+    mesh: Mesh
+
+    def labelled_features(self) -> tuple[np.ndarray | None, ...]:
+        """Returns training features and labels, then those of the test or None."""
+        train = self.subject.features(self.train), self.train.labels
+        if self.test is None:
+            return *train, None, None
+        return *train, self.subject.features(self.test), self.test.labels
+
+
+class Outcome(NamedTuple):
+    """What an evaluation found.
+
+    Attributes:
+      metrics: numbers by name; accuracies are in percent.
+      details: how they were reached, as it goes to JSON.
+    """
+
+    metrics: dict[str, float]
+    details: dict[str, Any] = {}
+
+
+def knn(task: Task) -> Outcome:
+    """Votes of nearest neighbors; leaving one out where there is one split."""
+    found = knn_accuracies(
+        *task.labelled_features(), **task.settings.knn, mesh=task.mesh
+    )
+    return Outcome(
+        {
+            f"k{k}" if temperature is None else f"k{k}_T{temperature:g}": accuracy
+            for (k, temperature), accuracy in found.items()
+        }
+    )
+
+
+def linear(task: Task) -> Outcome:
+    """The best of many linear classifiers on the features of several layers."""
+    found = linear_probe(
+        task.subject.layers(task.train),
+        task.train.labels,
+        task.subject.layers(task.test),
+        task.test.labels,
+        **task.settings.linear,
+        seed=task.settings.seed,
+        mesh=task.mesh,
+    )
+    details = {
+        "chosen": found.chosen._asdict(),
+        "steps": found.steps,
+        "candidates": [each._asdict() for each in found.candidates],
+    }
+    held_back = found.chosen.accuracy
+    return Outcome(_top(found.accuracy, found.top5) | {"held_back": held_back}, details)
+
+
+def fewshot(task: Task) -> Outcome:
+    """A linear classifier of a few images a class."""
+    found = few_shot(
+        *task.labelled_features(),
+        **task.settings.fewshot,
+        seed=task.settings.seed,
+        mesh=task.mesh,
+    )
+    metrics = {}
+    for each in found:
+        metrics[f"{each.shots}_shot"] = each.accuracy
+        metrics[f"{each.shots}_shot_interval"] = each.interval
+    return Outcome(metrics, {f"{each.shots}_shot": each.draws for each in found})
+
+
+def retrieval(task: Task) -> Outcome:
+    """How well images find images of their class."""
+    found = score_retrieval(
+        *task.labelled_features(), **task.settings.retrieval, mesh=task.mesh
+    )
+    metrics = {"mAP": found.mean_average_precision}
+    metrics |= {f"recall_at_{k}": recall for k, recall in found.recall.items()}
+    return Outcome(metrics, {"queries": found.queries, "left_out": found.left_out})
+
+
+def linear_augmented(task: Task) -> Outcome:
+    """The linear protocol of papers: random crops, a frozen encoder."""
+    protocol = protocols.linear_augmented(
+        task.config,
+        images=task.train.size,
+        devices=task.mesh.size,
+        seed=task.settings.seed,
+        **task.settings.linear_augmented,
+    )
+    return _train(protocol, task, task.train)
+
+
+def finetune(task: Task) -> Outcome:
+    """The whole network learns from all labels."""
+    return _train(_to_tune(task, task.train, {}), task, task.train)
+
+
+def semi(task: Task) -> Outcome:
+    """The whole network learns from a share of the labels."""
+    settings = dict(task.settings.semi)
+    shares, lists = settings.pop("share"), settings.pop("lists")
+    metrics, details = {}, {}
+    for share in shares:
+        name, part = f"{100 * share:g}%", task.train.subset(_share(task, share, lists))
+        found = _train(_to_tune(task, part, settings), task, part)
+        metrics |= {f"{name}_{key}": value for key, value in found.metrics.items()}
+        details[name] = found.details
+    return Outcome(metrics, details)
+
+
+def quality(task: Task) -> Outcome:
+    """What features and queue are like; labels feed the purities alone."""
+    settings, encoder = task.settings.quality, task.subject.encoder
+    rows = task.images.thinned(settings.images)
+    split = task.images.subset(rows)
+    views = encode_random_views(
+        encoder, task.target, split, config=task.config, mesh=task.mesh
+    )
+    labels = task.images.labels
+    searches = None
+    if task.target is not None and task.config.queue.k:
+        searches = Searches(
+            task.target.queue, views.target, rows, encoder.step, task.config, labels
+        )
+    return Outcome(
+        score_quality(
+            task.subject.features(split),
+            views.first,
+            views.second,
+            k=settings.k,
+            mesh=task.mesh,
+            labels=None if labels is None else labels[rows],
+            searches=searches,
+        )
+    )
+
+
+def _share(task: Task, share: float, lists: str) -> np.ndarray:
+    """Returns the rows of a part of the labels: a published list, or by the seed."""
+    if not lists:
+        return class_balanced(task.train.labels, share=share, seed=task.settings.seed)
+    if share not in LISTS:
+        raise ValueError(
+            f"semi.share {share} has no published list; use shares of "
+            f"{tuple(LISTS)}, or semi.lists='' for subsets by the seed"
+        )
+    names = task.train.names(np.arange(task.train.size))
+    return listed(Path(lists) / LISTS[share], names)
+
+
+def _to_tune(task: Task, train: Split, changed: dict[str, Any]) -> Protocol:
+    return protocols.finetune(
+        task.config,
+        images=train.size,
+        devices=task.mesh.size,
+        seed=task.settings.seed,
+        **dict(task.settings.finetune)
+        | {name: value for name, value in changed.items() if value is not None},
+    )
+
+
+def _train(protocol: Protocol, task: Task, train: Split) -> Outcome:
+    encoder = task.subject.encoder
+    found = train_classifier(
+        protocol,
+        encoder.params,
+        encoder.batch_stats,
+        train,
+        task.test,
+        eval_batch_size=task.settings.batch_size,
+        mesh=task.mesh,
+    )._asdict()
+    return Outcome(_top(found.pop("accuracy"), found.pop("top5_accuracy")), found)
+
+
+def _top(top1: float, top5: float | None) -> dict[str, float]:
+    return {"top1": top1} if top5 is None else {"top1": top1, "top5": top5}
+
+
+EVALUATIONS: dict[str, Callable[[Task], Outcome]] = {
+    "knn": knn,
+    "linear": linear,
+    "linear_augmented": linear_augmented,
+    "finetune": finetune,
+    "semi": semi,
+    "fewshot": fewshot,
+    "retrieval": retrieval,
+    "quality": quality,
+}
+# The others compare images of one split, each with all the others, if need be.
+NEED_TEST = ("linear", "linear_augmented", "finetune", "semi", "fewshot")
+# These take features of any kind, raw pixels too.
+OF_FEATURES = ("knn", "linear", "fewshot", "retrieval")

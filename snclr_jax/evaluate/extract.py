@@ -1,0 +1,61 @@
+"""`snclr features`: the features of every image of a set, in one file."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+from ml_collections import ConfigDict
+
+from snclr_jax.checkpoint import as_json
+from snclr_jax.data import open_data
+from snclr_jax.encoder import open_encoder
+from snclr_jax.evaluate.run import say, target_config
+from snclr_jax.evaluate.subject import make_subjects
+from snclr_jax.evaluate.write_features import check_features_path, write_features
+from snclr_jax.partition import make_mesh
+
+
+def extract(
+    path: str | Path, out: str | Path, settings: ConfigDict, *, network: str | None
+) -> None:
+    """Writes the features of all images, see `write_features` for the file.
+
+    Args:
+      path: a run's workdir, a checkpoint in it, or an exported file.
+      out: the file to write, FILE.npz.
+      settings: `configs/evaluate.py`; reads `data` and `batch_size`.
+      network: whose encoder, see `open_encoder`.
+
+    Raises:
+      ValueError: where the file cannot be written, or the encoder or images not read.
+    """
+    check_features_path(out)
+    mesh = make_mesh()
+    encoder = open_encoder(path, network=network, mesh=mesh)
+    say(encoder.describe())
+    config, _ = target_config(encoder.config, settings.data)
+    data = open_data(config.data)
+    (subject,) = make_subjects(
+        encoder, layers=False, baselines=False, settings=settings, mesh=mesh
+    )
+    found = {"train": data.train} | ({"test": data.test} if data.test else {})
+    labels = [
+        split.labels if split.labelled else np.full(split.size, -1)
+        for split in found.values()
+    ]
+    write_features(
+        out,
+        np.concatenate([subject.features(split) for split in found.values()]),
+        np.concatenate(labels),
+        [name for split in found.values() for name in split.names(range(split.size))],
+        split=np.repeat(list(found), [split.size for split in found.values()]),
+        metadata={
+            "source": encoder.source,
+            "network": encoder.network,
+            "step": encoder.step,
+            "fingerprint": encoder.fingerprint,
+            "config": as_json(config),
+        },
+    )
+    say(f"{out}: features of {sum(split.size for split in found.values())} images")

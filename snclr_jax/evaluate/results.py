@@ -1,0 +1,105 @@
+"""What evaluations found: records in a JSON file, scalars in TensorBoard, a table."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import jax
+from tensorboardX import SummaryWriter
+
+from snclr_jax import __version__
+from snclr_jax.encoder import SUFFIX
+
+EVALUATION_FILE = "evaluation.json"
+VERSION = 1
+# Two records of the same values of these are of one thing: the newer one replaces.
+IDENTITY = ("what", "encoder", "network", "step", "fingerprint", "data")
+
+Record = dict[str, Any]
+
+
+def records_path(path: str | Path) -> Path:
+    """Returns where the records of an encoder lie.
+
+    Args:
+      path: a workdir, a checkpoint in it, or an exported file.
+    """
+    path = Path(path).absolute()
+    if path.suffix == SUFFIX:
+        return path.with_suffix(f".{EVALUATION_FILE}")
+    workdir = path.parents[1] if path.parent.name == "checkpoints" else path
+    return workdir / EVALUATION_FILE
+
+
+def read_records(path: Path) -> list[Record]:
+    """Returns the records of a file, none where there is no file.
+
+    Raises:
+      ValueError: where the file is damaged, or of an earlier version.
+    """
+    if not path.exists():
+        return []
+    try:
+        content = json.loads(path.read_text())
+        if content["version"] != VERSION:
+            raise ValueError(f"version {content['version']}")
+        return content["records"]
+    except (ValueError, KeyError, TypeError) as error:
+        raise ValueError(
+            f"{path} is damaged, or of another version ({error!r}); move it away and "
+            "evaluate again"
+        ) from error
+
+
+def add_record(path: Path, record: Record) -> None:
+    """Adds a record to a file, in place of an older one of the same thing.
+
+    Raises:
+      ValueError: as `read_records`.
+    """
+
+    def identity(record: Record) -> tuple:
+        return tuple(record[name] for name in IDENTITY)
+
+    kept = {identity(record): record for record in [*read_records(path), record]}
+    content = {"version": VERSION, "records": list(kept.values())}
+    temporary = path.with_suffix(".tmp")
+    temporary.write_text(json.dumps(content, indent=2) + "\n")
+    temporary.replace(path)
+
+
+def write_board(workdir: Path, record: Record) -> None:
+    """Writes the metrics of a record to the TensorBoard files of a run."""
+    place = "" if record["data"] == "own" else f"{record['data']}/"
+    with SummaryWriter(str(workdir / "tensorboard")) as board:
+        for name, value in record["metrics"].items():
+            tag = f"evaluation/{place}{record['what']}/{record['network']}/{name}"
+            board.add_scalar(tag, value, record["step"])
+
+
+def table(records: Sequence[Record]) -> str:
+    """Returns one line for each metric, one column for each kind of encoder."""
+    columns = list(dict.fromkeys(record["encoder"] for record in records))
+    rows: dict[tuple[str, str], dict[str, float]] = {}
+    for record in records:
+        for name, value in record["metrics"].items():
+            rows.setdefault((record["what"], name), {})[record["encoder"]] = value
+    width = max(len(" ".join(row)) for row in rows)
+    lines = [" " * width + "".join(f"{column:>12}" for column in columns)]
+    for row, values in rows.items():
+        cells = (f"{values[c]:12.2f}" if c in values else " " * 12 for c in columns)
+        lines.append(f"{' '.join(row):{width}}" + "".join(cells).rstrip())
+    return "\n".join(lines)
+
+
+def versions() -> dict[str, str]:
+    """Returns what a number may depend on besides its settings."""
+    device = jax.devices()[0]
+    return {
+        "snclr_jax": __version__,
+        "jax": jax.__version__,
+        "device": f"{jax.device_count()} x {device.device_kind}",
+    }

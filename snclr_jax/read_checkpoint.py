@@ -1,0 +1,129 @@
+"""Parts of a checkpoint read outside training: what it is, and its arrays, strictly."""
+
+from __future__ import annotations
+
+import contextlib
+from pathlib import Path
+from typing import Any
+
+import ml_collections
+import orbax.checkpoint as ocp
+from flax.traverse_util import flatten_dict, unflatten_dict
+
+from snclr_jax.checkpoint import FOLDER
+from snclr_jax.models import Variables
+
+
+def find_checkpoint(path: str | Path) -> Path:
+    """Returns the folder of a whole checkpoint.
+
+    Args:
+      path: a run's workdir, for its newest checkpoint, or one checkpoint's folder.
+
+    Raises:
+      ValueError: where there is none, or it was not written to its end.
+    """
+    path = Path(path).absolute()
+    if not path.exists():
+        raise ValueError(f"{path} does not exist; name a workdir or a checkpoint of it")
+    if path.parent.name == FOLDER:
+        if ocp.utils.is_tmp_checkpoint(path) or not (path / "state").exists():
+            raise ValueError(
+                f"{path} was not written to its end; name another checkpoint, or the "
+                "workdir for the newest whole one"
+            )
+        return path
+    folder = path / FOLDER
+    steps = ocp.utils.checkpoint_steps(folder) if folder.exists() else []
+    if not steps:
+        raise ValueError(
+            f"no whole checkpoint in {folder}; train first, or name another workdir"
+        )
+    return folder / str(max(steps))
+
+
+def checkpoint_config(folder: Path) -> ml_collections.ConfigDict:
+    """Returns the config that is stored in a checkpoint.
+
+    Raises:
+      ValueError: where it is missing or cannot be read.
+    """
+    handler = ocp.JsonCheckpointHandler()
+    try:
+        with contextlib.closing(ocp.Checkpointer(handler)) as reader:
+            return ml_collections.ConfigDict(reader.restore(folder / "config"))
+    except (ValueError, KeyError, TypeError, OSError) as error:
+        raise ValueError(
+            f"{folder} holds no readable config; it is damaged, or older than this "
+            f"version. Name another checkpoint. Orbax says: {error}"
+        ) from error
+
+
+def read_arrays(folder: Path, parts: dict[str, Variables]) -> dict[str, Variables]:
+    """Returns parts of a checkpoint's state, and refuses anything but what is expected.
+
+    Args:
+      folder: of a whole checkpoint.
+      parts: by path in the state, such as "params/encoder", what it must consist of:
+        nested dictionaries of `jax.ShapeDtypeStruct` with shardings.
+
+    Returns:
+      The same dictionaries of arrays.
+
+    Raises:
+      ValueError: where an array is missing, of another shape or type, or one too many;
+        names them.
+    """
+    parts = {path: part for path, part in parts.items() if part}
+    wanted = unflatten_dict(parts, sep="/")
+    try:
+        # Known before anything is read: a partial restore skips what is not asked for.
+        stored = ocp.StandardCheckpointHandler().metadata(folder / "state").tree
+        for path, part in parts.items():
+            check_same_arrays(f"{folder}: {path}", _at(stored, path), part)
+        with contextlib.closing(ocp.PyTreeCheckpointer()) as reader:
+            restored = reader.restore(
+                folder / "state",
+                args=ocp.args.PyTreeRestore(
+                    item=wanted,
+                    restore_args=ocp.checkpoint_utils.construct_restore_args(wanted),
+                    partial_restore=True,
+                ),
+            )
+    except (KeyError, TypeError, OSError, AttributeError) as error:
+        raise ValueError(
+            f"{folder} cannot be read; it is damaged. Name another checkpoint. Orbax "
+            f"says: {error}"
+        ) from error
+    return {path: _at(restored, path) for path in parts}
+
+
+def check_same_arrays(source: str, found: Variables, expected: Variables) -> None:
+    """Raises ValueError unless two trees have the same names, shapes and types."""
+    found, expected = (
+        {name: (leaf.shape, str(leaf.dtype)) for name, leaf in _flat(tree).items()}
+        for tree in (found, expected)
+    )
+    wrong = [f"{name} is missing" for name in expected if name not in found]
+    wrong += [f"{name} is not part of it" for name in found if name not in expected]
+    wrong += [
+        f"{name} is {found[name]}, not {expected[name]}"
+        for name in expected
+        if name in found and found[name] != expected[name]
+    ]
+    if wrong:
+        more = f"; and {len(wrong) - 3} more" if len(wrong) > 3 else ""
+        raise ValueError(
+            f"{source} holds another network than its config: {'; '.join(wrong[:3])}"
+            f"{more}. Nothing was loaded"
+        )
+
+
+def _flat(tree: Variables) -> dict[str, Any]:
+    return flatten_dict(tree, sep="/")
+
+
+def _at(tree: Variables, path: str) -> Variables:
+    for name in path.split("/"):
+        tree = tree[name]
+    return tree

@@ -1,0 +1,191 @@
+"""An encoder is read whole, says what it is, or is refused."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import shutil
+
+import jax
+import numpy as np
+import pytest
+import tiny
+from safetensors import safe_open
+from safetensors.numpy import save_file
+from test_checkpoint import batches
+
+from snclr_jax.checkpoint import Checkpoints, as_json
+from snclr_jax.encoder import open_encoder, save_encoder
+
+CLOCK = {"train_seconds": 1.0, "images": 4}
+
+
+def save_run(workdir, mesh, **fields):
+    """Saves the state of step 0 with a target of its own; returns (state, config)."""
+    config = tiny.config(**fields)
+    _, _, state = tiny.build(config, mesh)
+    state = state.replace(
+        target_params=jax.tree.map(lambda leaf: leaf + 1, state.target_params)
+    )
+    with contextlib.closing(Checkpoints(workdir)) as checkpoints:
+        checkpoints.save(state, batches(), CLOCK, config)
+    return state, config
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory, mesh_of):
+    workdir = tmp_path_factory.mktemp("run")
+    return workdir, *save_run(workdir, mesh_of(4))
+
+
+@pytest.mark.parametrize("network", ["online", "target"])
+def test_an_encoder_is_that_of_the_network_asked_for(run, mesh_of, network):
+    workdir, state, config = run
+    for path in (workdir, workdir / "checkpoints" / "0"):
+        encoder = open_encoder(path, network=network, mesh=mesh_of(8))
+        params = state.params if network == "online" else state.target_params
+        jax.tree.map(
+            np.testing.assert_array_equal, encoder.params["encoder"], params["encoder"]
+        )
+        assert set(encoder.params) == {"encoder"}
+        assert encoder.network == network and encoder.step == 0
+        assert as_json(encoder.config) == as_json(config)
+        assert len(jax.tree.leaves(encoder.params)[0].devices()) == 8
+
+
+def test_the_config_says_which_network_is_meant(tmp_path, mesh_of):
+    save_run(tmp_path, mesh_of(1), evaluate__network="target")
+    assert open_encoder(tmp_path, mesh=mesh_of(1)).network == "target"
+
+
+def test_networks_without_statistics_are_read_too(tmp_path, mesh_of):
+    state, _ = save_run(tmp_path, mesh_of(1), model__name="vit_ti", model__width=12)
+    encoder = open_encoder(tmp_path, mesh=mesh_of(1))
+    assert encoder.batch_stats == {} and "encoder" not in state.batch_stats
+    save_encoder(tmp_path / "vit.safetensors", encoder)
+    again = open_encoder(tmp_path / "vit.safetensors", mesh=mesh_of(1))
+    assert again.fingerprint == encoder.fingerprint
+
+
+def test_a_fingerprint_tells_encoders_apart(run, mesh_of):
+    online, same, target = (
+        open_encoder(run[0], network=network, mesh=mesh_of(count))
+        for network, count in (("online", 1), ("online", 8), ("target", 1))
+    )
+    assert online.fingerprint == same.fingerprint != target.fingerprint
+    assert len(online.fingerprint) == 64
+
+
+def test_an_untrained_encoder_has_the_shapes_and_its_seed(run, mesh_of):
+    encoder = open_encoder(run[0], network="target", mesh=mesh_of(1))
+    first, again, other = (encoder.untrained(seed) for seed in (0, 0, 1))
+    assert first.fingerprint == again.fingerprint != other.fingerprint
+    assert first.network == "untrained" and first.step == 0
+    # The run's own seed is 0, so its untrained network is the one it started from.
+    assert first.fingerprint == open_encoder(run[0], mesh=mesh_of(1)).fingerprint
+
+
+def test_a_file_holds_the_same_encoder(run, tmp_path, mesh_of):
+    encoder = open_encoder(run[0], network="target", mesh=mesh_of(1))
+    file = tmp_path / "encoder.safetensors"
+    save_encoder(file, encoder)
+    again = open_encoder(file, mesh=mesh_of(8))
+    assert again.fingerprint == encoder.fingerprint
+    assert (again.network, again.step) == ("target", 0)
+    assert as_json(again.config) == as_json(encoder.config)
+    assert [each.name for each in tmp_path.iterdir()] == [file.name]
+    with pytest.raises(ValueError, match="the target network, not the online one"):
+        open_encoder(file, network="online", mesh=mesh_of(1))
+    with pytest.raises(ValueError, match="must end in .safetensors"):
+        save_encoder(tmp_path / "encoder.bin", encoder)
+
+
+def rewrite(source, target, *, change):
+    """Copies a file, with its tensors changed and its header kept."""
+    with safe_open(source, framework="numpy") as file:
+        header = file.metadata()
+        tensors = {name: file.get_tensor(name) for name in file.keys()}
+    change(tensors)
+    save_file(tensors, target, metadata=header)
+
+
+def test_a_file_that_is_not_what_was_saved_is_refused(run, tmp_path, mesh_of):
+    encoder = open_encoder(run[0], mesh=mesh_of(1))
+    file, changed = tmp_path / "good.safetensors", tmp_path / "changed.safetensors"
+    save_encoder(file, encoder)
+    with safe_open(file, framework="numpy") as opened:
+        name = sorted(opened.keys())[-1]
+
+    def refused(change, message):
+        rewrite(file, changed, change=change)
+        with pytest.raises(ValueError, match=message):
+            open_encoder(changed, mesh=mesh_of(1))
+
+    refused(lambda tensors: tensors.pop(name), f"{name} is missing.*Nothing was loaded")
+    refused(
+        lambda tensors: tensors.update({"params/encoder/more": np.zeros(2)}),
+        "params/encoder/more is not part of it",
+    )
+    refused(
+        lambda tensors: tensors.update({"extra/tensor": np.zeros(2)}),
+        "extra/tensor is not part of it",
+    )
+    refused(
+        lambda tensors: tensors.update({name: tensors[name][..., None]}),
+        rf"{name} is \(\(.*, 1\), 'float32'\), not",
+    )
+    refused(
+        lambda tensors: tensors.update({name: tensors[name].astype(np.float16)}),
+        "'float16'.*not.*'float32'",
+    )
+    refused(
+        lambda tensors: tensors.update({name: np.nextafter(tensors[name], 9e9)}),
+        "damaged: its arrays have the fingerprint",
+    )
+    changed.write_bytes(file.read_bytes()[:-8])
+    with pytest.raises(ValueError, match="not a whole .safetensors file"):
+        open_encoder(changed, mesh=mesh_of(1))
+    save_file({"weight": np.zeros(3)}, changed)
+    with pytest.raises(ValueError, match="not written by snclr export"):
+        open_encoder(changed, mesh=mesh_of(1))
+
+
+def test_a_checkpoint_of_another_network_is_refused(run, tmp_path, mesh_of):
+    workdir = tmp_path / "run"
+    shutil.copytree(run[0], workdir)
+    (stored,) = (workdir / "checkpoints" / "0" / "config").glob("metadata")
+    config = json.loads(stored.read_text())
+
+    def refused(message, **changed):
+        stored.write_text(json.dumps(config | {"model": config["model"] | changed}))
+        with pytest.raises(ValueError, match=message):
+            open_encoder(workdir, mesh=mesh_of(1))
+
+    refused(r"is missing.*Nothing was loaded", depth=2)
+    refused("another network than its config: .* is .*, not", width=48)
+    refused("another network than its config", name="vit_ti", width=12)
+    stored.write_text("{")
+    with pytest.raises(ValueError, match="no readable config"):
+        open_encoder(workdir, mesh=mesh_of(1))
+
+
+def test_a_path_without_a_whole_checkpoint_says_so(run, tmp_path, mesh_of):
+    def refused(path, message):
+        with pytest.raises(ValueError, match=message):
+            open_encoder(path, mesh=mesh_of(1))
+
+    refused(tmp_path / "nothing", "does not exist")
+    refused(tmp_path, "no whole checkpoint in .*train first")
+    assert not (tmp_path / "checkpoints").exists()
+    half = tmp_path / "checkpoints" / "7.orbax-checkpoint-tmp-1"
+    half.mkdir(parents=True)
+    refused(half, "was not written to its end")
+    refused(tmp_path, "no whole checkpoint")
+    damaged = tmp_path / "checkpoints" / "0"
+    shutil.copytree(run[0] / "checkpoints" / "0", damaged)
+    for file in (damaged / "state").rglob("*"):
+        if file.is_file():
+            file.write_bytes(file.read_bytes()[:10])
+    refused(damaged, "cannot be read; it is damaged")
+    with pytest.raises(ValueError, match="network 'best' is unknown"):
+        open_encoder(run[0], network="best", mesh=mesh_of(1))
