@@ -58,11 +58,20 @@ echo "| run | kNN | linear | training s | images/s |"
 echo "|---|---|---|---|---|"
 for name in snclr k0; do
   [[ -e $runs/$name/evaluation.json ]] || continue
-  # Both files have one field a line.
-  value() { sed -n "s/^ *\"$2\": \([0-9.]*\),\{0,1\}$/\1/p" "$runs/$name/$1.json"; }
-  printf '| %s | %.2f | %.2f | %.0f | %.0f |\n' "$name" \
-    "$(value evaluation knn)" "$(value evaluation linear)" \
-    "$(value summary train_seconds)" "$(value summary images_per_second)"
+  python3 - "$name" "$runs/$name" <<'PYTHON'
+import json
+import sys
+from pathlib import Path
+
+name, workdir = sys.argv[1], Path(sys.argv[2])
+summary = json.loads((workdir / "summary.json").read_text())
+records = json.loads((workdir / "evaluation.json").read_text())["records"]
+found = {record["what"]: record["metrics"] for record in records}
+print(
+    f"| {name} | {found['knn']['k200_T0.07']:.2f} | {found['linear']['top1']:.2f} "
+    f"| {summary['train_seconds']:.0f} | {summary['images_per_second']} |"
+)
+PYTHON
 done
 ((status != 124)) || echo "not complete: the same command continues" >&2
 exit "$status"

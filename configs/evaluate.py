@@ -134,7 +134,7 @@ def _fewshot() -> ConfigDict:
     fewshot.shots = (1, 5, 10)
     # Independent draws that the mean and its confidence interval are over.
     fewshot.draws = 20
-    fewshot.l2 = 1e-3
+    fewshot.l2 = 1e-2
     return fewshot
 
 

@@ -5,6 +5,7 @@ import pytest
 import scipy.stats
 from sklearn.datasets import load_digits
 from sklearn.linear_model import LogisticRegression
+from sklearn.preprocessing import StandardScaler
 
 from snclr_jax.evaluate import fewshot
 from snclr_jax.evaluate.fewshot import few_shot
@@ -19,7 +20,8 @@ def digits():
 
 def oracle(digits, shots, draw, l2):
     """scikit-learn's accuracy of one draw."""
-    train, test = (x / np.linalg.norm(x, axis=1, keepdims=True) for x in digits[::2])
+    scaler = StandardScaler().fit(digits[0])
+    train, test = (scaler.transform(features) for features in digits[::2])
     rows = class_balanced(digits[1], per_class=shots, seed=(0, draw))
     model = LogisticRegression(C=1 / (len(rows) * l2), tol=1e-8, max_iter=2000)
     return 100 * model.fit(train[rows], digits[1][rows]).score(test, digits[3])

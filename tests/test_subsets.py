@@ -43,6 +43,15 @@ def test_the_held_back_part_is_class_balanced_and_never_takes_a_whole_class():
     assert (held_back(labels, 0.5, seed=1) != held).any()
 
 
+def test_pictures_of_one_original_are_held_back_together():
+    group = np.random.default_rng(0).permutation(np.repeat(np.arange(20), 4))
+    labels = group % 2
+    held = held_back(labels, 0.3, seed=0, group=group)
+    for original in range(20):
+        assert len(set(held[group == original])) == 1
+    assert [held[labels == label].sum() for label in (0, 1)] == [12, 12]
+
+
 @pytest.mark.parametrize("share", [0.0, 1.0, 0.01])
 def test_a_holdback_without_rows_is_refused(share):
     with pytest.raises(ValueError, match=f"holdback {share} leaves none of 4"):

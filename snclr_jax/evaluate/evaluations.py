@@ -93,6 +93,7 @@ def linear(task: Task) -> Outcome:
         task.test.labels,
         **task.settings.linear,
         seed=task.settings.seed,
+        group=task.train.group,
         mesh=task.mesh,
     )
     details = {

@@ -16,7 +16,13 @@ from jax.typing import ArrayLike
 from tqdm import tqdm
 
 from snclr_jax.evaluate.checks import check_features, check_split
-from snclr_jax.evaluate.classifier import Scaling, Weights, place_rows, score
+from snclr_jax.evaluate.classifier import (
+    Scaling,
+    Weights,
+    measure_scaling,
+    place_rows,
+    score,
+)
 from snclr_jax.evaluate.logistic import fit_logistic
 from snclr_jax.evaluate.subsets import class_balanced
 from snclr_jax.partition import over_batch, replicated
@@ -51,16 +57,18 @@ def few_shot(
 
         minimize  mean_i CE(softmax(W x_i + b), y_i) + l2 / 2 ||W||^2
 
-    by L-BFGS over features of unit length. That takes nothing but the drawn images; a
-    mean and a deviation of the features would come of the other ones, too, or of too
-    few. A draw of fewer shots is a part of the same draw of more.
+    by L-BFGS over features standardized with the train split's mean and deviation: its
+    labels are few, its images are not. (On the digits recipe ten images a class reach
+    69.8% so, whatever the l2 between 1e-4 and 0.1, and 57.2% on features of unit
+    length, which all lie close together.) A draw of fewer shots is a part of the same
+    draw of more.
 
     Draws are fitted side by side, as many at once as leave a device with 1 GiB of them.
 
     Args:
-      train_features: "n f", of any length.
+      train_features: "n f".
       train_labels: int "n".
-      test_features: "m f", of any length.
+      test_features: "m f".
       test_labels: int "m"; every draw is scored on all m.
       mesh: the devices, which share the draws.
       shots: numbers of images per class, each >= 1.
@@ -79,14 +87,14 @@ def few_shot(
         of range.
 
     Tian et al. 2020, "Rethinking Few-Shot Image Classification: a Good Embedding Is All
-    You Need?", section 3, also fit a logistic regression to features of unit length.
+    You Need?", section 3, also fit a logistic regression to the features of few images.
     """
     train_features, train_labels = check_split("train", train_features, train_labels)
     check_features("test", test_features, train_features.shape[1])
     test_features, test_labels = check_split("test", test_features, test_labels)
     _check_settings(shots, draws, l2, train_labels, test_labels)
     num_classes = 1 + int(train_labels.max())
-    test_features = _unit_rows(test_features)
+    scaling = measure_scaling(train_features)
     results = []
     hidden = None if jax.process_index() == 0 else True
     for count in tqdm(shots, desc="few-shot", disable=hidden):
@@ -97,9 +105,9 @@ def few_shot(
             ]
         )
         # A few rows: gathering and scaling the drawn ones alone spares memory.
-        features, labels = _unit_rows(train_features[rows]), train_labels[rows]
+        features, labels = scaling(train_features[rows]), train_labels[rows]
         accuracies = _accuracies(
-            features, labels, test_features, test_labels, l2, num_classes, mesh
+            features, labels, test_features, test_labels, scaling, l2, num_classes, mesh
         )
         spread = accuracies.std(ddof=1) / np.sqrt(draws)
         results.append(
@@ -118,6 +126,7 @@ def _accuracies(
     labels: np.ndarray,
     test_features: np.ndarray,
     test_labels: np.ndarray,
+    scaling: Scaling,
     l2: float,
     num_classes: int,
     mesh: Mesh,
@@ -136,9 +145,7 @@ def _accuracies(
         )
         weights = _fit_draws(*placed, l2, num_classes=num_classes, mesh=mesh)
         everything = np.arange(len(test_labels))
-        top1, _ = score(
-            weights, test_features, test_labels, everything, Scaling(), mesh
-        )
+        top1, _ = score(weights, test_features, test_labels, everything, scaling, mesh)
         accuracies.append(top1)
     return np.concatenate(accuracies)[:draws]
 
@@ -160,11 +167,6 @@ def _fit_draws(
 
     weights = jax.vmap(fit)(features, labels)
     return jax.lax.with_sharding_constraint(weights, replicated(mesh))
-
-
-def _unit_rows(features: np.ndarray) -> np.ndarray:
-    norm = np.linalg.norm(features, axis=-1, keepdims=True)
-    return features / np.where(norm > 0, norm, 1.0)
 
 
 def _check_settings(

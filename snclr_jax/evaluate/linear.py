@@ -53,6 +53,7 @@ def linear_probe(
     max_steps: int = 500,
     holdback: float = 0.1,
     seed: int = 0,
+    group: np.ndarray | None = None,
 ) -> LinearResult:
     """Fits linear classifiers on frozen features and scores the best one on the test.
 
@@ -84,6 +85,8 @@ def linear_probe(
       holdback: share of every class's train rows that chooses, in (0, 1). A class
         always keeps one row to be fitted on.
       seed: of the choice of the held-back rows, and of SGD's order.
+      group: int "n"; train rows of one group, such as pictures of one original, are
+        held back together. None where every row is its own.
 
     Returns:
       The accuracy and how it was reached.
@@ -102,7 +105,7 @@ def linear_probe(
     _check_settings(grids, epochs=epochs, batch_size=batch_size, max_steps=max_steps)
     features, train_labels = _check_layers("train", train_features, train_labels)
     tested, test_labels = _check_layers("test", test_features, test_labels, features)
-    held = held_back(train_labels, holdback, seed)
+    held = held_back(train_labels, holdback, seed, group)
     train = TrainSet(
         features,
         {layer: measure_scaling(each) for layer, each in features.items()},

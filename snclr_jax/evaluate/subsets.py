@@ -58,13 +58,17 @@ def class_balanced(
     return np.sort(np.concatenate(kept))
 
 
-def held_back(labels: np.ndarray, share: float, seed: int) -> np.ndarray:
+def held_back(
+    labels: np.ndarray, share: float, seed: int, group: np.ndarray | None = None
+) -> np.ndarray:
     """Marks about `share` of every class's rows, never all of a class.
 
     Args:
       labels: int "n", each >= 0.
       share: in (0, 1), rounded class by class.
       seed: of the choice.
+      group: int "n"; rows of one group, which have one label, are never divided. None
+        where every row is its own.
 
     Returns:
       bool "n", true for the rows that are held back.
@@ -72,6 +76,9 @@ def held_back(labels: np.ndarray, share: float, seed: int) -> np.ndarray:
     Raises:
       ValueError: for a share out of range, or one that marks no row at all.
     """
+    if group is not None:
+        _, first, member = np.unique(group, return_index=True, return_inverse=True)
+        return held_back(np.asarray(labels)[first], share, seed)[member]
     held = np.zeros(len(labels), bool)
     for rows in _shuffled_classes(labels, seed):
         held[rows[: min(round(share * len(rows)), len(rows) - 1)]] = True
