@@ -7,6 +7,7 @@ killed at any moment leaves the previous checkpoint intact.
 from __future__ import annotations
 
 import json
+import time
 from pathlib import Path
 from typing import Any
 
@@ -14,11 +15,22 @@ import grain
 import jax
 import ml_collections
 import orbax.checkpoint as ocp
+from jax.experimental import multihost_utils
+from tqdm import tqdm
 
+from snclr_jax.digest import digests
+from snclr_jax.read_checkpoint import (
+    FOLDER,
+    Damaged,
+    check_digests,
+    check_same_arrays,
+    damage,
+    stored_arrays,
+)
 from snclr_jax.train_state import TrainState
 
 CONFIG_FILE = "config.json"
-FOLDER = "checkpoints"
+DAMAGED = "damaged_checkpoints"  # where unreadable ones are moved to
 # Sections that may change between a run and its continuation: they do not enter the
 # training step.
 FREE_SECTIONS = ("log", "checkpoint", "evaluate")
@@ -67,9 +79,11 @@ class Checkpoints:
             return
         items = {
             "state": ocp.args.StandardSave(_without_probe(state)),
-            "data": grain.checkpoint.CheckpointSave(batches),
+            # Grain's own handler keeps a file for each process, and so their number.
+            "data": ocp.args.JsonSave(batches.get_state()),
             "clock": ocp.args.JsonSave(clock),
             "config": ocp.args.JsonSave(as_json(config)),
+            "digest": ocp.args.JsonSave(digests(_without_probe(state))),
         }
         if state.probe is not None:
             items["probe"] = ocp.args.StandardSave(state.probe)
@@ -78,44 +92,68 @@ class Checkpoints:
     def restore(
         self, state: TrainState, batches: grain.DatasetIterator
     ) -> tuple[TrainState, dict[str, float]]:
-        """Returns the newest checkpoint's state and clock, and sets `batches` to it.
+        """Returns the newest whole checkpoint's state and clock, and sets `batches`.
 
-        A run may be continued with an online probe that it did not have: the probe then
-        stays the one of `state`.
+        A checkpoint that cannot be read, or has other bits than were saved, is moved to
+        `workdir/damaged_checkpoints`, and the one before it is taken. A run may be
+        continued with an online probe that it did not have: the probe then stays the
+        one of `state`.
 
         Args:
           state: a state of the same shapes, types and shardings, to restore into.
           batches: moved to the checkpoint's position in the data.
 
         Raises:
-          ValueError: where the checkpoint does not fit the config's state.
+          ValueError: where no checkpoint is whole, or the newest one that is does not
+            fit the config's state.
         """
+        damaged = ""
+        while (step := self.latest_step) is not None:
+            folder = self._folder / str(step)
+            try:
+                stored = stored_arrays(folder)
+            except Damaged as error:
+                damaged = self._move_away(folder, error)
+                continue
+            # Not damage: another network. It stays where it is.
+            check_same_arrays(str(folder), stored, _without_probe(state))
+            try:
+                return self._restore(step, state, batches)
+            except Damaged as error:
+                damaged = self._move_away(folder, error)
+        raise ValueError(
+            damaged
+            or f"no checkpoint in {self._folder}; train first, or name another workdir"
+        )
+
+    def _restore(
+        self, step: int, state: TrainState, batches: grain.DatasetIterator
+    ) -> tuple[TrainState, dict[str, float]]:
+        folder = self._folder / str(step)
         items = {
             "state": ocp.args.StandardRestore(_abstract(_without_probe(state))),
-            "data": grain.checkpoint.CheckpointRestore(batches),
+            "data": ocp.args.JsonRestore(),
             "clock": ocp.args.JsonRestore(),
         }
-        stored = self._folder / str(self.latest_step) / "probe"
-        if state.probe is not None and stored.exists():
+        if state.probe is not None and (folder / "probe").exists():
             items["probe"] = ocp.args.StandardRestore(_abstract(state.probe))
-        restored = self._restore(**items)
+        with damage(folder):
+            restored = self._manager.restore(step, args=ocp.args.Composite(**items))
+            check_digests(folder, restored.state)
+        batches.set_state(restored.data)
         probe = restored.get("probe", state.probe)
         return state.replace(**restored.state, probe=probe), restored.clock
 
-    def _restore(self, **items: Any) -> ocp.args.Composite:
-        step = self.latest_step
-        if step is None:
-            raise ValueError(
-                f"no checkpoint in {self._folder}; train first, or name another workdir"
-            )
-        try:
-            return self._manager.restore(step, args=ocp.args.Composite(**items))
-        except (ValueError, KeyError, TypeError, OSError) as error:
-            raise ValueError(
-                f"checkpoint {self._folder / str(step)} cannot be read into this "
-                "config's network and queue. If it is damaged, remove that folder: the "
-                f"run continues from the checkpoint before it. Orbax says: {error}"
-            ) from error
+    def _move_away(self, folder: Path, error: Damaged) -> str:
+        """Moves a damaged checkpoint out of the run's way, and says so."""
+        target = self._folder.with_name(DAMAGED) / f"{folder.name}-{time.time_ns()}"
+        if jax.process_index() == 0:
+            target.parent.mkdir(exist_ok=True)
+            folder.replace(target)
+            tqdm.write(f"{error}; it was moved to {target}")
+        multihost_utils.sync_global_devices("moved a damaged checkpoint away")
+        self._manager.reload()
+        return f"{error}; it was moved to {target}, and no other checkpoint is left"
 
     def wait(self) -> None:
         """Returns when what was saved is on disk."""

@@ -3,15 +3,36 @@
 from __future__ import annotations
 
 import contextlib
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import ml_collections
 import orbax.checkpoint as ocp
-from flax.traverse_util import flatten_dict, unflatten_dict
+from flax.traverse_util import unflatten_dict
 
-from snclr_jax.checkpoint import FOLDER
+from snclr_jax.digest import by_path, digests
 from snclr_jax.models import Variables
+
+FOLDER = "checkpoints"  # in a workdir
+
+
+class Damaged(ValueError):
+    """A checkpoint that is not what was saved."""
+
+
+@contextlib.contextmanager
+def damage(folder: Path) -> Iterator[None]:
+    """Turns what Orbax raises where files are cut or missing into `Damaged`."""
+    try:
+        yield
+    except Damaged:
+        raise
+    except (ValueError, KeyError, TypeError, OSError, AttributeError) as error:
+        raise Damaged(
+            f"{folder} cannot be read; it is damaged, or older than this version. "
+            f"Orbax says: {error}"
+        ) from error
 
 
 def find_checkpoint(path: str | Path) -> Path:
@@ -46,17 +67,30 @@ def checkpoint_config(folder: Path) -> ml_collections.ConfigDict:
     """Returns the config that is stored in a checkpoint.
 
     Raises:
-      ValueError: where it is missing or cannot be read.
+      Damaged: where it is missing or cannot be read.
+    """
+    return ml_collections.ConfigDict(read_json(folder, "config"))
+
+
+def read_json(folder: Path, item: str) -> Any:
+    """Returns what a checkpoint holds under the name of an item.
+
+    Raises:
+      Damaged: where it is missing or cannot be read.
     """
     handler = ocp.JsonCheckpointHandler()
-    try:
-        with contextlib.closing(ocp.Checkpointer(handler)) as reader:
-            return ml_collections.ConfigDict(reader.restore(folder / "config"))
-    except (ValueError, KeyError, TypeError, OSError) as error:
-        raise ValueError(
-            f"{folder} holds no readable config; it is damaged, or older than this "
-            f"version. Name another checkpoint. Orbax says: {error}"
-        ) from error
+    with damage(folder), contextlib.closing(ocp.Checkpointer(handler)) as reader:
+        return reader.restore(folder / item)
+
+
+def stored_arrays(folder: Path) -> Variables:
+    """Returns shapes and types of a checkpoint's state, as nested dictionaries.
+
+    Raises:
+      Damaged: where they cannot be read.
+    """
+    with damage(folder):
+        return ocp.StandardCheckpointHandler().metadata(folder / "state").tree
 
 
 def read_arrays(folder: Path, parts: dict[str, Variables]) -> dict[str, Variables]:
@@ -72,36 +106,46 @@ def read_arrays(folder: Path, parts: dict[str, Variables]) -> dict[str, Variable
 
     Raises:
       ValueError: where an array is missing, of another shape or type, or one too many;
-        names them.
+        names them. Also where an array has other bits than were saved.
     """
     parts = {path: part for path, part in parts.items() if part}
     wanted = unflatten_dict(parts, sep="/")
-    try:
-        # Known before anything is read: a partial restore skips what is not asked for.
-        stored = ocp.StandardCheckpointHandler().metadata(folder / "state").tree
-        for path, part in parts.items():
-            check_same_arrays(f"{folder}: {path}", _at(stored, path), part)
-        with contextlib.closing(ocp.PyTreeCheckpointer()) as reader:
-            restored = reader.restore(
-                folder / "state",
-                args=ocp.args.PyTreeRestore(
-                    item=wanted,
-                    restore_args=ocp.checkpoint_utils.construct_restore_args(wanted),
-                    partial_restore=True,
-                ),
-            )
-    except (KeyError, TypeError, OSError, AttributeError) as error:
-        raise ValueError(
-            f"{folder} cannot be read; it is damaged. Name another checkpoint. Orbax "
-            f"says: {error}"
-        ) from error
+    # Known before anything is read: a partial restore skips what is not asked for.
+    stored = stored_arrays(folder)
+    for path, part in parts.items():
+        with damage(folder):
+            found = _at(stored, path)
+        check_same_arrays(f"{folder}: {path}", found, part)
+    with damage(folder), contextlib.closing(ocp.PyTreeCheckpointer()) as reader:
+        restored = reader.restore(
+            folder / "state",
+            args=ocp.args.PyTreeRestore(
+                item=wanted,
+                restore_args=ocp.checkpoint_utils.construct_restore_args(wanted),
+                partial_restore=True,
+            ),
+        )
+    check_digests(folder, restored)
     return {path: _at(restored, path) for path in parts}
 
 
-def check_same_arrays(source: str, found: Variables, expected: Variables) -> None:
+def check_digests(folder: Path, restored: Any) -> None:
+    """Raises Damaged unless arrays of a checkpoint have the bits that were saved."""
+    saved = read_json(folder, "digest")
+    wrong = [
+        name for name, value in digests(restored).items() if saved.get(name) != value
+    ]
+    if wrong:
+        raise Damaged(
+            f"{folder} is damaged: {len(wrong)} of its arrays have other bits than "
+            f"were saved, the first is {wrong[0]}"
+        )
+
+
+def check_same_arrays(source: str, found: Any, expected: Any) -> None:
     """Raises ValueError unless two trees have the same names, shapes and types."""
     found, expected = (
-        {name: (leaf.shape, str(leaf.dtype)) for name, leaf in _flat(tree).items()}
+        {name: (leaf.shape, str(leaf.dtype)) for name, leaf in by_path(tree).items()}
         for tree in (found, expected)
     )
     wrong = [f"{name} is missing" for name in expected if name not in found]
@@ -117,10 +161,6 @@ def check_same_arrays(source: str, found: Variables, expected: Variables) -> Non
             f"{source} holds another network than its config: {'; '.join(wrong[:3])}"
             f"{more}. Nothing was loaded"
         )
-
-
-def _flat(tree: Variables) -> dict[str, Any]:
-    return flatten_dict(tree, sep="/")
 
 
 def _at(tree: Variables, path: str) -> Variables:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import contextlib
+import json
+import re
 import shutil
 
 import jax
@@ -56,25 +58,87 @@ def test_state_position_and_clock_come_back(saved):
     np.testing.assert_array_equal(next(data)["index"], expected["index"])
 
 
-def test_a_state_of_another_shape_is_refused(saved, mesh_of):
-    _, _, other = tiny.build(tiny.config(model__embedding_dim=8), mesh_of(4))
-    with contextlib.closing(Checkpoints(saved[0])) as checkpoints:
-        with pytest.raises(ValueError, match="checkpoints/1 cannot be read"):
-            checkpoints.restore(other, batches())
-
-
-def test_a_damaged_checkpoint_is_named_and_the_one_before_it_is_used(saved, tmp_path):
+def test_a_state_of_another_shape_is_refused_and_nothing_is_moved(
+    saved, mesh_of, tmp_path
+):
     workdir = copy(saved, tmp_path)
-    newest = workdir / "checkpoints" / "1"
-    for file in (newest / "state").rglob("*"):
+    _, _, other = tiny.build(tiny.config(model__embedding_dim=8), mesh_of(4))
+    with contextlib.closing(Checkpoints(workdir)) as checkpoints:
+        with pytest.raises(ValueError, match="checkpoints/1 holds another network"):
+            checkpoints.restore(other, batches())
+    assert (workdir / "checkpoints" / "1").exists()
+    assert not (workdir / "damaged_checkpoints").exists()
+
+
+def cut(checkpoint):
+    for file in (checkpoint / "state").rglob("*"):
         if file.is_file():
             file.write_bytes(file.read_bytes()[:10])
+
+
+def lose_metadata(checkpoint):
+    (checkpoint / "state" / "_METADATA").unlink()
+
+
+def lose_the_position(checkpoint):
+    shutil.rmtree(checkpoint / "data")
+
+
+def store_other_bits(checkpoint):
+    """As if one bit of one array had flipped on the disk."""
+    (file,) = (checkpoint / "digest").glob("metadata")
+    digest = json.loads(file.read_text())
+    name = "queue/keys"
+    digest[name] = f"{int(digest[name], 16) ^ 1:08x}"
+    file.write_text(json.dumps(digest))
+
+
+@pytest.mark.parametrize(
+    ("damage", "message"),
+    [
+        (cut, "cannot be read; it is damaged"),
+        (lose_metadata, "cannot be read; it is damaged"),
+        (lose_the_position, "cannot be read; it is damaged"),
+        (store_other_bits, "1 of its arrays have other bits.*queue/keys"),
+    ],
+)
+def test_a_damaged_checkpoint_gives_way_to_the_one_before_it(
+    saved, tmp_path, capsys, damage, message
+):
+    workdir = copy(saved, tmp_path)
+    damage(workdir / "checkpoints" / "1")
+    data = batches()
+    with contextlib.closing(Checkpoints(workdir, keep=2)) as checkpoints:
+        state, clock = checkpoints.restore(saved[1], data)
+        assert (state.step, clock["train_seconds"]) == (0, 0.0)
+        assert data.get_state() == {"step": 1}
+        # The step that was damaged can be saved again.
+        state = state.replace(step=state.step + 1)
+        checkpoints.save(state, data, clock, tiny.config())
+        checkpoints.wait()
+        assert checkpoints.restore(saved[1], data)[0].step == 1
+    said = capsys.readouterr().out
+    assert re.search(rf"checkpoints/1.*{message}.*moved to", said)
+    assert len(list((workdir / "damaged_checkpoints").iterdir())) == 1
+
+
+def test_where_every_checkpoint_is_damaged_the_run_stops(saved, tmp_path):
+    workdir = copy(saved, tmp_path)
+    for step in ("0", "1"):
+        cut(workdir / "checkpoints" / step)
     with contextlib.closing(Checkpoints(workdir)) as checkpoints:
-        with pytest.raises(ValueError, match="remove that folder"):
+        with pytest.raises(ValueError, match="checkpoints/0 .*no other checkpoint is"):
             checkpoints.restore(saved[1], batches())
-    shutil.rmtree(newest)
+    assert len(list((workdir / "damaged_checkpoints").iterdir())) == 2
+
+
+def test_a_checkpoint_fits_another_number_of_devices(saved, mesh_of):
+    workdir, state, _ = saved
+    _, _, blank = tiny.build(tiny.config(), mesh_of(2))
     with contextlib.closing(Checkpoints(workdir)) as checkpoints:
-        assert checkpoints.restore(saved[1], batches())[0].step == 0
+        restored, _ = checkpoints.restore(blank, batches())
+    jax.tree.map(np.testing.assert_array_equal, restored, state)
+    assert len(restored.queue.keys.sharding.device_set) == 2
 
 
 def test_no_checkpoint_says_so(tmp_path, saved):

@@ -165,7 +165,7 @@ def test_quality_needs_no_labels(run, tmp_path, folder):
 def test_quality_looks_at_the_queue_of_its_own_run(run):
     (record,) = evaluate(run, ["quality"], debug())
     metrics = record["metrics"]
-    assert {"neighbor_purity", "queue_fill", "queue_used"} <= set(metrics)
+    assert 0 < metrics["neighbor_purity"] < 1
     assert metrics["queue_fill"] == 0  # nothing was pushed before step 0
     assert 0 < metrics["alignment"] < 2 and metrics["effective_rank"] > 1
 

@@ -52,6 +52,7 @@ class Feed:
         where the images live; None keeps sets up to `RESIDENT_BYTES` on the device.
       split: the training images.
       mesh: the devices.
+      labels: whether batches need labels even where reading them takes long.
 
     Attributes:
       resident: whether the images live on the device.
@@ -59,7 +60,9 @@ class Feed:
         checkpoints; close it in the end.
     """
 
-    def __init__(self, config, split: Split, mesh: Mesh) -> None:
+    def __init__(
+        self, config, split: Split, mesh: Mesh, *, labels: bool = False
+    ) -> None:
         self.resident = is_resident(config, split.size)
         batches = train_batches(
             split,
@@ -75,8 +78,8 @@ class Feed:
         self._under_way: Any = None
         self._waited = 0.0
         # Reading the labels of a large TFDS set takes longer than one metric is worth.
-        asked = self.resident or config.data.name != "tfds"
-        known = split.labelled and (asked or config.evaluate.online_probe)
+        cheap = self.resident or config.data.name != "tfds"
+        known = split.labelled and (cheap or labels)
         self._constant = Batch(
             image_id=None,
             resident=place_everywhere(split.images(), mesh) if self.resident else None,

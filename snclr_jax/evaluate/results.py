@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -74,7 +75,9 @@ def add_record(path: Path, record: Record) -> None:
 def write_board(workdir: Path, record: Record) -> None:
     """Writes the metrics of a record to the TensorBoard files of a run."""
     place = "" if record["data"] == "own" else f"{record['data']}/"
-    with SummaryWriter(str(workdir / "tensorboard")) as board:
+    # Files are named by the second: a second one in it would replace the first.
+    suffix = f".{record['what']}-{time.time_ns()}"
+    with SummaryWriter(str(workdir / "tensorboard"), filename_suffix=suffix) as board:
         for name, value in record["metrics"].items():
             tag = f"evaluation/{place}{record['what']}/{record['network']}/{name}"
             board.add_scalar(tag, value, record["step"])

@@ -167,8 +167,7 @@ def fit(
     config = protocol.config
     step = make_step(protocol, mesh)
     steps_per_epoch = split.size // config.batch_size
-    labels = place_everywhere(split.labels, mesh)
-    feed = Feed(config, split, mesh)
+    feed = Feed(config, split, mesh, labels=True)
     progress = tqdm(
         total=config.epochs * steps_per_epoch,
         desc=protocol.name,
@@ -181,7 +180,7 @@ def fit(
         for epoch in range(1, config.epochs + 1):
             losses = []
             for _ in range(steps_per_epoch):
-                batch = feed.next(loss).replace(labels=labels)
+                batch = feed.next(loss)
                 state, loss = step(state, batch)
                 losses.append(loss)
                 progress.update()
