@@ -47,6 +47,7 @@ setup(
     extras_require={
         "cuda": ["jax[cuda12]"],
         "tpu": ["jax[tpu]"],
-        "dev": ["pytest>=8", "ruff>=0.14"],
+        "dev": ["pytest>=8", "pytest-xdist>=3.6", "ruff>=0.14"],
+        "docs": ["mkdocs>=1.6,<2", "mkdocstrings[python]>=1.0,<2"],
     },
 )

@@ -27,6 +27,7 @@ def get_config() -> ConfigDict:
     # Parts that a step's images pass through the networks in, one after the other: less
     # memory, the same loss over the whole batch. Needs model.bn_scope.
     config.accumulate = 1
+    # Passes over the training set.
     config.epochs = 100
 
     config.data = _data()
@@ -46,6 +47,7 @@ def get_config() -> ConfigDict:
     config.log.every_steps = 50
 
     config.checkpoint = ConfigDict()
+    # Steps between checkpoints; the last step is saved as well.
     config.checkpoint.every_steps = 1000
     # How many of the newest checkpoints stay.
     config.checkpoint.keep = 2
@@ -60,6 +62,7 @@ def get_config() -> ConfigDict:
     config.evaluate.temperature = 0.07
     # The online kNN classifies by at most this many training images.
     config.evaluate.train_images = 50_000
+    # Images per step when features are extracted.
     config.evaluate.batch_size = 500
     # Train a linear classifier of the encoder's features beside it and report its
     # accuracy on augmented training images. It costs next to nothing and moves nothing
@@ -221,6 +224,7 @@ def _attention() -> ConfigDict:
     attention = ConfigDict()
     # "cosine" (no parameters) or "linear" (f1 and f2 are learned matrices).
     attention.kind = "cosine"
+    # Of the softmax over an image's neighbors; the lower, the more they differ.
     attention.temperature = 1.0
     # Softmax weights are divided by gamma.
     attention.gamma = 1.0
@@ -235,6 +239,7 @@ def _loss() -> ConfigDict:
     loss = ConfigDict()
     # "paper" (log of the weighted sum) or "soft_cross_entropy" (the authors' code).
     loss.form = "paper"
+    # tau, which divides every similarity in the loss.
     loss.temperature = 0.2
     # Loss = scale x mean of both directions.
     loss.scale = 1.0
@@ -255,7 +260,9 @@ def _optim() -> ConfigDict:
     # some thousands of images per step, and for AdamW on small sets, the rule asks for
     # too much: lower this value, or lengthen the warm-up, where the loss jumps early.
     optim.learning_rate = 0.06
+    # Epochs in which the rate rises from 0; it then falls to 0 as a cosine.
     optim.warmup_epochs = 5.0
+    # Of kernels; of everything with decay_all.
     optim.weight_decay = 5e-4
     # Decay norms and biases too, as the authors' AdamW does.
     optim.decay_all = False

@@ -72,6 +72,7 @@ def _linear() -> ConfigDict:
     linear.batch_size = 256
     # Logistic regression by L-BFGS: strengths of the penalty.
     linear.l2 = (1e-1, 1e-2, 1e-3, 1e-4, 1e-5, 1e-6)
+    # Steps of L-BFGS at most.
     linear.max_steps = 500
     # Share of every class's training images that chooses among them all.
     linear.holdback = 0.1
@@ -81,10 +82,12 @@ def _linear() -> ConfigDict:
 def _linear_augmented() -> ConfigDict:
     """The protocol of papers: SGD on random crops, the encoder frozen (MoCo v3)."""
     linear = ConfigDict()
+    # Passes over the training images, and images per step.
     linear.epochs = 90
     linear.batch_size = 1024
     # Times batch_size / 256. None: MoCo v3's 0.1 for ResNets and 3.0 for ViTs.
     linear.learning_rate = placeholder(float)
+    # Of SGD.
     linear.weight_decay = 0.0
     linear.momentum = 0.9
     # Share of the area that random crops take, and how often they are mirrored; None:
@@ -97,6 +100,8 @@ def _linear_augmented() -> ConfigDict:
 def _finetune() -> ConfigDict:
     """All of the network learns from all labels."""
     tune = ConfigDict()
+    # Passes over the training images, images per step, and the epochs in which the
+    # rate rises.
     tune.epochs = 100
     tune.batch_size = 256
     tune.warmup_epochs = 5.0
@@ -106,8 +111,11 @@ def _finetune() -> ConfigDict:
     tune.weight_decay = placeholder(float)
     # Each layer of a ViT learns this much slower than the one above it.
     tune.layer_decay = 0.65
+    # ViTs: stochastic depth, the share of images that skip the last block.
     tune.drop_path = 0.1
+    # Share of the target that is spread evenly over the classes.
     tune.label_smoothing = 0.1
+    # As in linear_augmented.
     tune.crop_scale = (0.08, 1.0)
     tune.flip = placeholder(float)
     return tune
@@ -131,9 +139,11 @@ def _semi() -> ConfigDict:
 def _fewshot() -> ConfigDict:
     """Logistic regression on the features of a few images of each class."""
     fewshot = ConfigDict()
+    # Images of each class.
     fewshot.shots = (1, 5, 10)
     # Independent draws that the mean and its confidence interval are over.
     fewshot.draws = 20
+    # Strength of the penalty.
     fewshot.l2 = 1e-2
     return fewshot
 
@@ -141,6 +151,7 @@ def _fewshot() -> ConfigDict:
 def _retrieval() -> ConfigDict:
     """Test images look for images of their class among the training images."""
     retrieval = ConfigDict()
+    # Ranks k of recall@k: is one of the first k images of the class?
     retrieval.recall_at = (1, 5, 10)
     return retrieval
 

@@ -45,6 +45,11 @@ snclr: contrastive pretraining of visual encoders with soft neighbors, in JAX
       Prints runs side by side: settings that differ, curves, evaluations. Runs that
       differ in their seed alone are one column, with confidence intervals.
 
+  snclr watch DIR DIR ... [--once]
+      Shows runs in the terminal until all are finished: step, time left, loss, kNN,
+      images/s, neighbors, queue, checkpoint. It reads their files and nothing else.
+      With --once it looks once.
+
   snclr preflight --config=FILE[:VARIANT] [--topology=SLICE] [--images=N]
       Compiles the training step and prints the memory, work, communication and time
       that it needs. SLICE is a TPU slice such as v5e:8x8, compiled for without a
@@ -88,6 +93,7 @@ flags.DEFINE_string("out", "", "File or folder to write.")
 _WHAT = flags.DEFINE_list("what", ["knn", "linear"], "Evaluations.")
 _NETWORK = flags.DEFINE_string("network", None, "Encoder: online or target.")
 _BASELINES = flags.DEFINE_boolean("baselines", False, "Score the baselines too.")
+_ONCE = flags.DEFINE_boolean("once", False, "Look once.")
 _SHARD_MB = flags.DEFINE_integer("shard_mb", 256, "Size of a shard.", lower_bound=1)
 _WORKERS = flags.DEFINE_integer(
     "workers", None, "Processes that decode.", lower_bound=1
@@ -116,11 +122,11 @@ def main(arguments: list[str]) -> None:
     logging.set_verbosity(logging.WARNING)
     command = arguments[1] if len(arguments) > 1 else ""
     operands = arguments[2:]
-    if command not in COMMANDS or (operands and command != "compare"):
+    if command not in COMMANDS or (operands and command not in OF_RUNS):
         commands = ", ".join(COMMANDS)
         _fail(f"{' '.join(arguments[1:])!r} is not a command; use one of {commands}")
     try:
-        COMMANDS[command](*([operands] if command == "compare" else []))
+        COMMANDS[command](*([operands] if command in OF_RUNS else []))
     except (ValueError, OSError) as error:
         _fail(str(error))
 
@@ -177,6 +183,12 @@ def _compare(workdirs: list[str]) -> None:
     from snclr_jax.evaluate.compare import compare
 
     print(compare(workdirs))
+
+
+def _watch(workdirs: list[str]) -> None:
+    from snclr_jax.watch import watch
+
+    watch(workdirs or _needed("watch", "workdir"), once=_ONCE.value)
 
 
 def _evaluation_settings() -> ConfigDict:
@@ -271,9 +283,13 @@ COMMANDS = {
     "features": _features,
     "export": _export,
     "compare": _compare,
+    "watch": _watch,
     "preflight": _preflight,
     "prepare": _prepare,
 }
+
+# Commands that name runs without a flag.
+OF_RUNS = ("compare", "watch")
 
 if __name__ == "__main__":
     run()
