@@ -25,6 +25,8 @@ setup(
     install_requires=[
         "absl-py>=2.1",
         "array-record>=0.8",
+        # jax.export serializes with it and does not require it.
+        "flatbuffers>=24",
         "flax>=0.12.8,<0.13",
         "grain>=0.2.18,<0.3",
         # tensorflow-datasets 4.9.10 imports it without requiring it.
@@ -48,6 +50,8 @@ setup(
         "cuda": ["jax[cuda12]"],
         "tpu": ["jax[tpu]"],
         "dev": ["pytest>=8", "pytest-xdist>=3.6", "ruff>=0.14"],
+        # Reads .pth files for `snclr import`; the slow tests of export compare with it.
+        "torch": ["torch>=2.6"],
         "docs": ["mkdocs>=1.6,<2", "mkdocstrings[python]>=1.0,<2"],
     },
 )

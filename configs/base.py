@@ -189,6 +189,10 @@ def _model() -> ConfigDict:
     model.scan = False
     # Compute type: "float32" or "bfloat16". Parameters, statistics and loss: float32.
     model.dtype = "float32"
+    # Encoder to start from, "" for a random one: a file from snclr import or export, a
+    # workdir or a checkpoint (of a run, the target network). Both networks start from
+    # it, the heads from random weights; a run that is continued does not read it again.
+    model.init_from = ""
     return model
 
 

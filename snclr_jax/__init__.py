@@ -1,6 +1,38 @@
 """SNCLR in JAX: contrastive pretraining with soft neighbors as positive supporters.
 
-`snclr_jax.train_step` is the file to read first; `snclr_jax.train.train` runs a config.
+`snclr_jax.train_step` is the file to read first; `snclr_jax.train.train` runs a config,
+and `load_encoder` opens what a run has learned.
 """
 
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from snclr_jax.loaded_encoder import LoadedEncoder
+
 __version__ = "0.1.0"
+
+
+def load_encoder(path: str | Path, *, network: str | None = None) -> LoadedEncoder:
+    """Returns a trained encoder as a function of uint8 images.
+
+        encoder = snclr_jax.load_encoder("runs/digits")
+        features = encoder(images)  # uint8 (b, h, w, 3) of any size -> float32 (b, f)
+        one = encoder(images[0])  # uint8 (h, w, 3) -> float32 (f,)
+
+    Args:
+      path: a run's workdir (its newest checkpoint), a checkpoint in it, or a file from
+        `snclr export` in this package's own format, or from `snclr import`.
+      network: "online" or "target"; None is the target network of a run, the moving
+        average, and what a file holds.
+
+    Raises:
+      ValueError: where the path holds no whole encoder.
+    """
+    # What prepares images on worker processes imports this package without JAX.
+    from snclr_jax.loaded_encoder import LoadedEncoder
+
+    return LoadedEncoder(path, network=network)

@@ -19,6 +19,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save_file
 
 from snclr_jax import __version__
+from snclr_jax.augment import center_view, normalize
 from snclr_jax.checkpoint import as_json
 from snclr_jax.models import Model, Variables, build_model
 from snclr_jax.partition import replicated
@@ -47,8 +48,8 @@ class Encoder:
       params: parameters under the one key "encoder", on every device of a mesh.
       batch_stats: their running BatchNorm statistics.
       config: the run's. `data.image_size`, `augment.size`, `data.mean` and `data.std`
-        say how images are prepared, see `snclr_jax.evaluate.features`.
-      network: "online", "target" (its moving average) or "untrained".
+        say how images are prepared, see `prepare`.
+      network: "online", "target" (its moving average), "untrained" or "imported".
       step: updates that it was trained for.
       source: path that it was read from.
     """
@@ -65,10 +66,16 @@ class Encoder:
     def fingerprint(self) -> str:
         """SHA-256 of names, types, shapes and values, in hexadecimal digits."""
         digest = hashlib.sha256()
-        for name, leaf in sorted(_tensors(self.params, self.batch_stats).items()):
+        for name, leaf in sorted(self.tensors().items()):
             digest.update(f"{name} {leaf.dtype} {leaf.shape}\n".encode())
             digest.update(leaf.tobytes())
         return digest.hexdigest()
+
+    def tensors(self) -> dict[str, np.ndarray]:
+        """Returns every array by Flax's name, such as "params/encoder/conv1/kernel"."""
+        trees = dict(zip(TREES, (self.params, self.batch_stats), strict=True))
+        flat = flatten_dict(trees, sep="/")
+        return {name: np.ascontiguousarray(leaf) for name, leaf in flat.items()}
 
     def describe(self) -> str:
         """Returns one line that says which encoder this is."""
@@ -92,16 +99,35 @@ class Encoder:
         )
 
 
+def prepare(images: Array, config: ml_collections.ConfigDict) -> Array:
+    """Returns what a network sees of images as they are stored.
+
+    Args:
+      images: uint8 (b, s, s, 3), of side `data.image_size`.
+      config: reads `augment.size` and the channel statistics.
+
+    Returns:
+      float32 (b, v, v, 3): the middle `augment.size` pixels, normalized.
+    """
+    view = center_view(images, size=config.augment.size)
+    return normalize(view, config.data.mean, config.data.std)
+
+
 def open_encoder(
-    path: str | Path, *, network: str | None = None, mesh: Mesh
+    path: str | Path,
+    *,
+    network: str | None = None,
+    default: str | None = None,
+    mesh: Mesh,
 ) -> Encoder:
     """Returns an encoder that was trained, and refuses one that is not whole.
 
     Args:
       path: a run's workdir (its newest checkpoint), the folder of one checkpoint, or a
         file from `save_encoder`.
-      network: "online" or "target"; None takes what the run's `evaluate.network` says,
-        or what the file holds.
+      network: "online" or "target"; None takes what the file holds, and of a run the
+        `default`.
+      default: None is what the run's `evaluate.network` says.
       mesh: devices that each get a copy.
 
     Raises:
@@ -115,7 +141,7 @@ def open_encoder(
         return _read_file(path, network, mesh)
     folder = find_checkpoint(path)
     config = checkpoint_config(folder)
-    network = network or config.evaluate.network
+    network = network or default or config.evaluate.network
     model, *expected = _expected(config, mesh)
     fields = [f"{field}/encoder" for field in FIELDS[network]]
     parts = zip(fields, (tree.get("encoder", {}) for tree in expected), strict=True)
@@ -157,7 +183,7 @@ def save_encoder(path: str | Path, encoder: Encoder) -> None:
         "fingerprint": encoder.fingerprint,
     }
     temporary = path.with_suffix(".tmp")
-    save_file(_tensors(encoder.params, encoder.batch_stats), temporary, metadata=header)
+    save_file(encoder.tensors(), temporary, metadata=header)
     temporary.replace(path)
 
 
@@ -170,30 +196,22 @@ def _read_file(path: Path, network: str | None, mesh: Mesh) -> Encoder:
         raise ValueError(f"{path} is not a whole {SUFFIX} file: {error}") from error
     if "snclr_jax" not in header:
         raise ValueError(
-            f"{path} was not written by snclr export: its header names no config. Name "
-            "a workdir, a checkpoint of one, or a file that was"
+            f"{path} is no encoder in this package's own format: its header names no "
+            "config. Name a workdir, a checkpoint of one, or a file from snclr export; "
+            "snclr import reads the names of torchvision and timm"
         )
     if network not in (None, header["network"]):
         raise ValueError(
             f"{path} holds the {header['network']} network, not the {network} one; "
             "export that one from the run"
         )
-    config = ml_collections.ConfigDict(json.loads(header["config"]))
-    model, *expected = _expected(config, mesh)
-    found = unflatten_dict(arrays, sep="/")
-    trees = [found.pop(name, {}) for name in TREES]
-    check_same_arrays(
-        str(path),
-        dict(zip(TREES, trees, strict=True)) | found,
-        dict(zip(TREES, expected, strict=True)),
-    )
-    encoder = Encoder(
-        model,
-        *jax.device_put(trees, replicated(mesh)),
-        config,
-        header["network"],
-        int(header["step"]),
-        str(path),
+    encoder = assemble_encoder(
+        arrays,
+        ml_collections.ConfigDict(json.loads(header["config"])),
+        network=header["network"],
+        step=int(header["step"]),
+        source=str(path),
+        mesh=mesh,
     )
     if encoder.fingerprint != header["fingerprint"]:
         raise ValueError(
@@ -202,6 +220,45 @@ def _read_file(path: Path, network: str | None, mesh: Mesh) -> Encoder:
             "again"
         )
     return encoder
+
+
+def assemble_encoder(
+    tensors: dict[str, np.ndarray],
+    config: ml_collections.ConfigDict,
+    *,
+    network: str,
+    step: int,
+    source: str,
+    mesh: Mesh,
+) -> Encoder:
+    """Returns the encoder that arrays make up; for the arguments see `Encoder`.
+
+    Args:
+      tensors: by Flax's names, what `Encoder.tensors` returns.
+      mesh: devices that each get a copy.
+
+    Raises:
+      ValueError: where they are not exactly those of the config's network.
+    """
+    model, *expected = _expected(config, mesh)
+    found = unflatten_dict(tensors, sep="/")
+    trees = [found.pop(name, {}) for name in TREES]
+    check_same_arrays(
+        source,
+        dict(zip(TREES, trees, strict=True)) | found,
+        dict(zip(TREES, expected, strict=True)),
+    )
+    placed = jax.device_put(trees, replicated(mesh))
+    return Encoder(model, *placed, config, network, step, source)
+
+
+def expected_tensors(
+    config: ml_collections.ConfigDict,
+) -> dict[str, jax.ShapeDtypeStruct]:
+    """Returns what `Encoder.tensors` holds for a config, without its values."""
+    model = build_model(config.model, attention=config.attention.kind)
+    shapes = jax.eval_shape(_init(model, config), jax.random.key(0))
+    return flatten_dict(dict(zip(TREES, shapes, strict=True)), sep="/")
 
 
 def _expected(
@@ -232,11 +289,3 @@ def _init(
         return kept
 
     return init
-
-
-def _tensors(params: Variables, batch_stats: Variables) -> dict[str, np.ndarray]:
-    trees = dict(zip(TREES, (params, batch_stats), strict=True))
-    return {
-        name: np.ascontiguousarray(leaf)
-        for name, leaf in flatten_dict(trees, sep="/").items()
-    }

@@ -38,8 +38,17 @@ snclr: contrastive pretraining of visual encoders with soft neighbors, in JAX
   snclr features --workdir=DIR --out=FILE.npz [--network=...] [--config.data...]
       Writes every image's features, label, split and name into one numpy file.
 
-  snclr export --workdir=DIR --out=FILE.safetensors [--network=...]
-      Writes the encoder alone into one file that evaluate and features take as DIR.
+  snclr export --workdir=DIR --out=FILE [--format=FORMAT] [--network=...]
+      Writes the encoder (of the target network unless --network=online) into one file
+      and, beside it, FILE.md, which says what it is and how to load it. FORMAT is
+      safetensors (this package's own; evaluate and features take it as DIR),
+      torchvision or detectron2 (ResNets), timm (ViTs), or stablehlo (a program that
+      needs JAX alone, FILE.stablehlo).
+
+  snclr import --weights=FILE --config=FILE[:VARIANT] --out=FILE.safetensors
+      Turns a ResNet under torchvision's names or a ViT under timm's, alone or in a
+      MoCo v3 checkpoint (--network=online or target), into this package's format.
+      Start a run from it: snclr train ... --config.model.init_from=FILE.safetensors
 
   snclr compare DIR DIR ...
       Prints runs side by side: settings that differ, curves, evaluations. Runs that
@@ -92,6 +101,8 @@ flags.DEFINE_string("name", "", "TFDS set to prepare.")
 flags.DEFINE_string("out", "", "File or folder to write.")
 _WHAT = flags.DEFINE_list("what", ["knn", "linear"], "Evaluations.")
 _NETWORK = flags.DEFINE_string("network", None, "Encoder: online or target.")
+_FORMAT = flags.DEFINE_string("format", "safetensors", "Format of the exported file.")
+flags.DEFINE_string("weights", "", "Weights to import.")
 _BASELINES = flags.DEFINE_boolean("baselines", False, "Score the baselines too.")
 _ONCE = flags.DEFINE_boolean("once", False, "Look once.")
 _SHARD_MB = flags.DEFINE_integer("shard_mb", 256, "Size of a shard.", lower_bound=1)
@@ -171,12 +182,23 @@ def _features() -> None:
 
 def _export() -> None:
     workdir, out = _needed("export", "workdir", "out")
-    from snclr_jax.encoder import open_encoder, save_encoder
-    from snclr_jax.partition import make_mesh
+    from snclr_jax.evaluate.results import read_records, records_path
+    from snclr_jax.export.run import export
 
-    encoder = open_encoder(workdir, network=_NETWORK.value, mesh=make_mesh())
-    save_encoder(out, encoder)
-    print(f"{out}: {encoder.describe()}")
+    records = read_records(records_path(workdir))
+    print(
+        export(
+            workdir, out, format=_FORMAT.value, network=_NETWORK.value, records=records
+        )
+    )
+
+
+def _import() -> None:
+    config = _config("import")
+    weights, out = _needed("import", "weights", "out")
+    from snclr_jax.export.import_weights import import_weights
+
+    print(import_weights(weights, out, config, network=_NETWORK.value))
 
 
 def _compare(workdirs: list[str]) -> None:
@@ -282,6 +304,7 @@ COMMANDS = {
     "evaluate": _evaluate,
     "features": _features,
     "export": _export,
+    "import": _import,
     "compare": _compare,
     "watch": _watch,
     "preflight": _preflight,

@@ -54,13 +54,19 @@ def find_checkpoint(path: str | Path) -> Path:
                 "workdir for the newest whole one"
             )
         return path
-    folder = path / FOLDER
-    steps = ocp.utils.checkpoint_steps(folder) if folder.exists() else []
+    steps = saved_steps(path)
     if not steps:
         raise ValueError(
-            f"no whole checkpoint in {folder}; train first, or name another workdir"
+            f"no whole checkpoint in {path / FOLDER}; train first, or name another "
+            "workdir"
         )
-    return folder / str(max(steps))
+    return path / FOLDER / str(max(steps))
+
+
+def saved_steps(workdir: str | Path) -> list[int]:
+    """Returns the steps of a run's whole checkpoints, none where there is no run."""
+    folder = Path(workdir) / FOLDER
+    return ocp.utils.checkpoint_steps(folder) if folder.exists() else []
 
 
 def checkpoint_config(folder: Path) -> ml_collections.ConfigDict:

@@ -3,19 +3,27 @@
 from __future__ import annotations
 
 import contextlib
+import io
 import json
 import shutil
+import subprocess
+import sys
 
 import jax
 import numpy as np
 import pytest
 import tiny
+from PIL import Image
 from safetensors import safe_open
 from safetensors.numpy import save_file
 from test_checkpoint import batches
 
+import snclr_jax
 from snclr_jax.checkpoint import Checkpoints, as_json
-from snclr_jax.encoder import open_encoder, save_encoder
+from snclr_jax.data.decode import decode_image
+from snclr_jax.encoder import open_encoder, prepare, save_encoder
+from snclr_jax.export.run import export
+from snclr_jax.loaded_encoder import central_square
 
 CLOCK = {"train_seconds": 1.0, "images": 4}
 
@@ -56,6 +64,19 @@ def test_an_encoder_is_that_of_the_network_asked_for(run, mesh_of, network):
 def test_the_config_says_which_network_is_meant(tmp_path, mesh_of):
     save_run(tmp_path, mesh_of(1), evaluate__network="target")
     assert open_encoder(tmp_path, mesh=mesh_of(1)).network == "target"
+
+
+def test_what_leaves_a_run_is_its_target_unless_another_is_named(
+    run, tmp_path, mesh_of
+):
+    out = tmp_path / "encoder.safetensors"
+    for network, holds in ((None, "target"), ("online", "online")):
+        expected = open_encoder(run[0], network=holds, mesh=mesh_of(1)).fingerprint
+        export(run[0], out, network=network)
+        assert open_encoder(out, mesh=mesh_of(1)).fingerprint == expected
+        loaded = snclr_jax.load_encoder(run[0], network=network)
+        assert loaded.encoder.fingerprint == expected
+        assert snclr_jax.load_encoder(out).encoder.network == holds
 
 
 def test_networks_without_statistics_are_read_too(tmp_path, mesh_of):
@@ -146,7 +167,7 @@ def test_a_file_that_is_not_what_was_saved_is_refused(run, tmp_path, mesh_of):
     with pytest.raises(ValueError, match="not a whole .safetensors file"):
         open_encoder(changed, mesh=mesh_of(1))
     save_file({"weight": np.zeros(3)}, changed)
-    with pytest.raises(ValueError, match="not written by snclr export"):
+    with pytest.raises(ValueError, match="own format: its header names no config"):
         open_encoder(changed, mesh=mesh_of(1))
 
 
@@ -165,7 +186,7 @@ def test_a_checkpoint_of_another_network_is_refused(run, tmp_path, mesh_of):
     refused("another network than its config: .* is .*, not", width=48)
     refused("another network than its config", name="vit_ti", width=12)
     stored.write_text("{")
-    with pytest.raises(ValueError, match="no readable config"):
+    with pytest.raises(ValueError, match="cannot be read; it is damaged"):
         open_encoder(workdir, mesh=mesh_of(1))
 
 
@@ -189,3 +210,45 @@ def test_a_path_without_a_whole_checkpoint_says_so(run, tmp_path, mesh_of):
     refused(damaged, "cannot be read; it is damaged")
     with pytest.raises(ValueError, match="network 'best' is unknown"):
         open_encoder(run[0], network="best", mesh=mesh_of(1))
+
+
+def test_a_loaded_encoder_maps_images_of_any_size(run, rng, mesh_of, monkeypatch):
+    monkeypatch.setattr("snclr_jax.loaded_encoder._AT_ONCE", 2)
+    encode = snclr_jax.load_encoder(run[0], network="online")
+    images = rng.integers(0, 256, (3, 40, 60, 3), dtype=np.uint8)
+    features = encode(images)
+    assert isinstance(features, np.ndarray) and features.dtype == np.float32
+    encoder, config = open_encoder(run[0], mesh=mesh_of(1)), run[2]
+    files = [io.BytesIO() for _ in images]
+    for file, image in zip(files, images, strict=True):
+        Image.fromarray(image).save(file, "png")
+    stored = [decode_image(file, config.data.image_size, name="it") for file in files]
+    expected = jax.jit(encoder.model.encode)(
+        encoder.params, encoder.batch_stats, prepare(np.stack(stored), config)
+    )
+    np.testing.assert_allclose(features, expected, atol=1e-5)
+    np.testing.assert_allclose(encode(images[1]), expected[1], atol=1e-5)
+
+
+def test_a_loaded_encoder_refuses_what_is_no_image(run):
+    encode = snclr_jax.load_encoder(run[0])
+    pixels = np.zeros((2, 8, 8, 3), np.uint8)
+    for images, message in (
+        (pixels / 255, "images are float64, not uint8"),
+        (pixels[..., :1], r"shape \(2, 8, 8, 1\), not \(h, w, 3\)"),
+        (pixels[0, 0], r"shape \(8, 3\)"),
+        (pixels[:0], r"shape \(0, 8, 8, 3\)"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            encode(images)
+
+
+def test_a_square_is_the_middle_of_an_image(rng):
+    image = rng.integers(0, 256, (8, 20, 3), dtype=np.uint8)
+    np.testing.assert_array_equal(central_square(image, 8), image[:, 6:14])
+
+
+def test_the_package_itself_loads_no_jax():
+    code = "import snclr_jax, sys; print('jax' in sys.modules, snclr_jax.load_encoder)"
+    ran = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert ran.stdout.startswith("False <function load_encoder"), ran.stderr

@@ -11,9 +11,9 @@ from jax import Array
 from jax.sharding import Mesh
 from tqdm import tqdm
 
-from snclr_jax.augment import center_view, normalize
 from snclr_jax.data import Split
 from snclr_jax.data.pipeline import eval_batches
+from snclr_jax.encoder import prepare
 from snclr_jax.partition import place_batch, replicated
 
 RAW_PIXELS_SIZE = 32
@@ -34,7 +34,7 @@ def make_encode(encode: Encode, config, mesh: Mesh) -> Encode:
     """
 
     def prepare_and_encode(params, batch_stats, images: Array):
-        return encode(params, batch_stats, _prepare(images, config))
+        return encode(params, batch_stats, prepare(images, config))
 
     return jax.jit(prepare_and_encode, out_shardings=replicated(mesh))
 
@@ -51,7 +51,7 @@ def make_raw_pixels(config, mesh: Mesh) -> Encode:
         del params, batch_stats
         count = images.shape[0]
         small = jax.image.resize(
-            _prepare(images, config), (count, size, size, 3), "linear"
+            prepare(images, config), (count, size, size, 3), "linear"
         )
         return small.reshape(count, -1)
 
@@ -104,8 +104,3 @@ def extract_features(
             )
         )
     return jax.tree.map(lambda *parts: np.concatenate(parts), *features)
-
-
-def _prepare(images: Array, config) -> Array:
-    view = center_view(images, size=config.augment.size)
-    return normalize(view, config.data.mean, config.data.std)

@@ -36,6 +36,23 @@ class OnlineKnn:
         self._train = train.subset(train.thinned(config.evaluate.train_images))
         self._test = test
 
+    def baseline(self, untrained: TrainState, start: TrainState) -> dict[str, float]:
+        """Returns the accuracies of what a run starts from, by metric; {} for none.
+
+        Args:
+          untrained: with random weights.
+          start: at step 0; another one where the run starts from an encoder.
+        """
+        if not self.possible:
+            return {}
+        found = {
+            "knn_raw_pixels": self.of_raw_pixels(),
+            "knn_untrained": self.of_state(untrained),
+        }
+        if start is not untrained:
+            found["knn_initial"] = self.of_state(start)
+        return found
+
     def of_raw_pixels(self) -> float:
         """Returns the accuracy of comparing pixels."""
         encode = make_raw_pixels(self._config, self._mesh)

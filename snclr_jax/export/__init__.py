@@ -1,0 +1,1 @@
+"""Encoders for other tools, in their names and layouts, and from them."""

@@ -1,0 +1,178 @@
+"""The card beside an exported encoder: what it is, what it scored, how to load it."""
+
+from __future__ import annotations
+
+import html
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+from snclr_jax import __version__
+from snclr_jax.config import get_field
+from snclr_jax.encoder import Encoder
+from snclr_jax.export.load_lines import load_lines
+
+# What tells one run from another at a glance; the rest is in the file or the run.
+SUMMARY = (
+    "model.name",
+    "model.stem",
+    "model.width",
+    "model.depth",
+    "model.patch_size",
+    "model.vit_heads",
+    "data.name",
+    "data.tfds_name",
+    "data.image_size",
+    "augment.size",
+    "epochs",
+    "batch_size",
+    "optim.name",
+    "optim.learning_rate",
+    "queue.size",
+    "queue.k",
+    "loss.form",
+    "loss.temperature",
+    "seed",
+)
+# Fields that only some networks read.
+ONLY = {
+    "model.stem": ("resnet",),
+    "model.patch_size": ("vit", "patchnet"),
+    "model.vit_heads": ("vit",),
+}
+NETWORK = {
+    "online": "The online encoder, pretrained without labels by snclr_jax {version}",
+    "target": "The target encoder, the moving average of one that was pretrained "
+    "without labels by snclr_jax {version}",
+    "imported": "An encoder that snclr_jax {version} imported and did not train",
+}
+CARD = """\
+# {file}
+
+{origin}.
+Network: {name}; format: {format}. It maps an image to {features} features and has no
+classifier.
+
+| | |
+|---|---|
+{identity}
+
+## Load it
+
+{load}
+
+## Images
+
+{images}
+
+## Scores
+
+{scores}
+
+## Config
+
+| setting | value |
+|---|---|
+{settings}
+
+## License
+
+To be stated by whoever passes this file on: it depends on the images that it was
+trained on.
+"""
+
+
+def model_card(
+    encoder: Encoder, file: str, format: str, records: Sequence[dict[str, Any]]
+) -> str:
+    """Returns the card of an exported encoder, in Markdown.
+
+    Args:
+      encoder: that was exported.
+      file: name of the file.
+      format: a key of `FORMATS`.
+      records: of evaluations; those with the encoder's fingerprint are shown.
+    """
+    config = encoder.config
+    return CARD.format(
+        file=html.escape(file),
+        origin=NETWORK[encoder.network].format(version=__version__),
+        name=config.model.name,
+        format=format,
+        features=encoder.model.feature_dim,
+        identity=_rows(
+            [
+                ("fingerprint", encoder.fingerprint),
+                ("network", encoder.network),
+                ("step", encoder.step),
+            ]
+        ),
+        load=load_lines(encoder, file, format),
+        images=_images(encoder, format),
+        scores=_scores(encoder, records),
+        settings=_rows(
+            (field, value)
+            for field in SUMMARY
+            if (value := get_field(config, field)) not in (None, "")
+            and config.model.name.startswith(ONLY.get(field, ""))
+        ),
+    )
+
+
+def _images(encoder: Encoder, format: str) -> str:
+    """Says what the network expects to see, in words and numbers."""
+    data, size = encoder.config.data, encoder.config.augment.size
+    stored = data.image_size
+    mean, std = list(data.mean), list(data.std)
+    if format == "stablehlo":
+        return (
+            f"RGB, uint8, {stored} x {stored}: an image's central square, resized "
+            "(bicubic, antialiased). The program itself cuts out the middle "
+            f"{size} x {size} pixels and normalizes them."
+        )
+    if format == "safetensors":
+        return (
+            "RGB, uint8, of any size: the loader takes an image's central square, "
+            f"resizes it to {stored} x {stored} (bicubic, antialiased), cuts out the "
+            f"middle {size} x {size} pixels, divides by 255, subtracts the mean {mean} "
+            f"and divides by the standard deviation {std}."
+        )
+    if format == "detectron2":
+        return (
+            f"RGB. The network was trained on views of {size} x {size} pixels; "
+            "Detectron2 itself subtracts and divides by the numbers above."
+        )
+    return (
+        f"RGB, float32, (b, 3, {size}, {size}). Of an image, take the central square, "
+        f"resize it to {stored} x {stored} (bicubic, antialiased), cut out the middle "
+        f"{size} x {size} pixels, divide by 255, subtract the mean {mean} and divide "
+        f"by the standard deviation {std}, channel by channel."
+    )
+
+
+def _scores(encoder: Encoder, records: Sequence[dict[str, Any]]) -> str:
+    own = [each for each in records if each["fingerprint"] == encoder.fingerprint]
+    if not own:
+        return (
+            "None: `snclr evaluate` with this very encoder, then export it again, and "
+            "they stand here."
+        )
+    rows = _rows(
+        (record["what"], record["data"], name, f"{value:.4g}")
+        for record in own
+        for name, value in record["metrics"].items()
+    )
+    return (
+        'Accuracies in percent, "quality" in units of its own; the data "own" are '
+        "those that it was trained on, scored on their test split. The protocols are "
+        "those of `snclr evaluate`.\n\n"
+        f"| evaluation | data | metric | value |\n|---|---|---|---|\n{rows}"
+    )
+
+
+def _rows(rows: Iterable[Sequence[Any]]) -> str:
+    """Returns lines of a table; a cell is text, whatever a name or a path holds."""
+    return "\n".join(f"| {' | '.join(map(_cell, row))} |" for row in rows)
+
+
+def _cell(value: Any) -> str:
+    return html.escape(" ".join(str(value).split())).replace("|", "\\|")

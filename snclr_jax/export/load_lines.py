@@ -1,0 +1,127 @@
+"""How an exported file is loaded: the lines of code that its card shows."""
+
+from __future__ import annotations
+
+from snclr_jax.encoder import Encoder
+from snclr_jax.export.torch_file import attention_heads
+from snclr_jax.models.resnet import WIDTH
+from snclr_jax.models.vit import DEPTH
+
+# timm's names of the networks, whose sizes are then given one by one.
+_TIMM = {"vit_ti": "tiny", "vit_s": "small", "vit_b": "base", "vit_l": "large"}
+
+
+def load_lines(encoder: Encoder, file: str, format: str) -> str:
+    """Returns Markdown that shows how to load a file.
+
+    Args:
+      encoder: that the file holds.
+      file: its name.
+      format: a key of `FORMATS`.
+    """
+    write = {
+        "safetensors": _own,
+        "stablehlo": _stablehlo,
+        "torchvision": _torchvision,
+        "detectron2": _detectron2,
+        "timm": _timm,
+    }
+    return write[format](encoder, file)
+
+
+def _own(encoder: Encoder, file: str) -> str:
+    return _python(
+        "import snclr_jax",
+        f"encoder = snclr_jax.load_encoder({file!r})",
+        "features = encoder(images)  # uint8, (b, h, w, 3)",
+    )
+
+
+def _stablehlo(encoder: Encoder, file: str) -> str:
+    side = encoder.config.data.image_size
+    return "With `pip install jax flatbuffers`:\n\n" + _python(
+        "import pathlib, jax",
+        f"program = jax.export.deserialize(pathlib.Path({file!r}).read_bytes())",
+        f"features = program.call(images)  # uint8, (b, {side}, {side}, 3)",
+    )
+
+
+def _torchvision(encoder: Encoder, file: str) -> str:
+    model = encoder.config.model
+    lines = [f"model = torchvision.models.{model.name}()"]
+    if model.stem == "cifar":
+        lines += [
+            "model.conv1 = torch.nn.Conv2d(3, 64, 3, stride=1, padding=1, bias=False)",
+            "model.maxpool = torch.nn.Identity()",
+        ]
+    text = _python(
+        "import torch, torchvision, safetensors.torch",
+        *lines,
+        "model.fc = torch.nn.Identity()  # no classifier: the model returns features",
+        f"model.load_state_dict(safetensors.torch.load_file({file!r}))",
+        "model.eval()",
+    )
+    if model.stem == "cifar":
+        text += (
+            "\n\nThe stem is that for small images: one 3 x 3 convolution of stride 1, "
+            "without a pool, under torchvision's names."
+        )
+    if model.width not in (None, WIDTH):
+        text += (
+            f"\n\nIts first stage has {model.width} channels and every layer follows; "
+            f"torchvision's constructors have {WIDTH} only, so it needs a ResNet that "
+            "is built for that width, under the same names."
+        )
+    return text
+
+
+def _detectron2(encoder: Encoder, file: str) -> str:
+    data = encoder.config.data
+    mean, std = (
+        [round(255 * value, 3) for value in values] for values in (data.mean, data.std)
+    )
+    name = encoder.config.model.name
+    text = "Detectron2 reads a pickled dictionary of arrays:\n\n" + _python(
+        "import pickle, safetensors.numpy",
+        f"model = safetensors.numpy.load_file({file!r})",
+        'content = {"model": model, "__author__": "snclr_jax",',
+        '           "matching_heuristics": True}',
+        'pickle.dump(content, open("backbone.pkl", "wb"))',
+    )
+    return text + (
+        "\n\nAnd in its config: `MODEL.WEIGHTS: backbone.pkl`, "
+        f"`MODEL.RESNETS.DEPTH: {name.removeprefix('resnet')}`, "
+        "`MODEL.RESNETS.STRIDE_IN_1X1: False`, `INPUT.FORMAT: RGB`, "
+        f"`MODEL.PIXEL_MEAN: {mean}`, `MODEL.PIXEL_STD: {std}`."
+    )
+
+
+def _timm(encoder: Encoder, file: str) -> str:
+    model, size = encoder.config.model, encoder.config.augment.size
+    heads = attention_heads(model)
+    settings = dict(
+        img_size=size,
+        patch_size=model.patch_size,
+        embed_dim=encoder.model.feature_dim,
+        depth=model.depth or DEPTH[model.name],
+        num_heads=heads,
+    )
+    arguments = ", ".join(f"{name}={value}" for name, value in settings.items())
+    text = _python(
+        "import timm, safetensors.torch",
+        "model = timm.create_model(",
+        f'    "vit_{_TIMM[model.name]}_patch16_224", num_classes=0,',
+        f"    {arguments},",
+        ")",
+        f"model.load_state_dict(safetensors.torch.load_file({file!r}))",
+        "model.eval()",
+    )
+    return text + (
+        f"\n\n**It has {heads} attention heads.** No shape tells: with another number "
+        "the file loads as well, and the features are wrong. (timm's own ViT-S has 6 "
+        "heads, MoCo v3's 12; the file's header has `num_heads`.)"
+    )
+
+
+def _python(*lines: str) -> str:
+    return "\n".join(["```python", *lines, "```"])

@@ -1,0 +1,36 @@
+"""An encoder as one compiled-anywhere program, its weights and preparation inside."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+from jax import Array
+
+from snclr_jax.encoder import Encoder, prepare
+
+PLATFORMS = ("cpu", "cuda", "tpu")
+
+
+def save_stablehlo(path: Path, encoder: Encoder) -> None:
+    """Writes a program that maps images as they are stored to features.
+
+        features = jax.export.deserialize(path.read_bytes()).call(images)
+
+    It takes uint8 (b, s, s, 3) for any b, with s = `data.image_size`, gives float32
+    (b, f), and needs JAX but not this package.
+    """
+    variables = jax.device_get((encoder.params, encoder.batch_stats))
+
+    def features(images: Array) -> Array:
+        found = encoder.model.encode(*variables, prepare(images, encoder.config))
+        return found.astype(jnp.float32)
+
+    side = encoder.config.data.image_size
+    (batch,) = jax.export.symbolic_shape("b")
+    images = jax.ShapeDtypeStruct((batch, side, side, 3), jnp.uint8)
+    program = jax.export.export(jax.jit(features), platforms=PLATFORMS)(images)
+    temporary = path.with_suffix(".tmp")
+    temporary.write_bytes(program.serialize())
+    temporary.replace(path)
