@@ -25,6 +25,7 @@ setup(
     install_requires=[
         "absl-py>=2.1",
         "array-record>=0.8",
+        "etils[epath]>=1.9",
         # jax.export serializes with it and does not require it.
         "flatbuffers>=24",
         "flax>=0.12.8,<0.13",
@@ -48,7 +49,7 @@ setup(
     ],
     extras_require={
         "cuda": ["jax[cuda12]"],
-        "tpu": ["jax[tpu]"],
+        "tpu": ["jax[tpu]", "gcsfs>=2024.6"],
         "dev": ["pytest>=8", "pytest-xdist>=3.6", "ruff>=0.14"],
         # Reads .pth files for `snclr import`; the slow tests of export compare with it.
         "torch": ["torch>=2.6"],

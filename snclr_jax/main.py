@@ -59,7 +59,7 @@ snclr: contrastive pretraining of visual encoders with soft neighbors, in JAX
       images/s, neighbors, queue, checkpoint. It reads their files and nothing else.
       With --once it looks once.
 
-  snclr preflight --config=FILE[:VARIANT] [--topology=SLICE] [--images=N]
+  snclr preflight --config=FILE[:VARIANT] [--topology=SLICE [--slices=N]] [--images=N]
       Compiles the training step and prints the memory, work, communication and time
       that it needs. SLICE is a TPU slice such as v5e:8x8, compiled for without a
       TPU; left out, the devices here. N training images are assumed where the data
@@ -88,11 +88,18 @@ Every field of configs/base.py can be set:
   snclr train --config=configs/imagenet_vit_s16.py:debug
 
 Ctrl-C and SIGTERM save; the same command continues where it stopped.
+
+Several processes: --coordinator=HOST:PORT --processes=N --process=I on each; on Cloud
+TPU and under srun they find each other. launch/ has scripts for both.
 """
 
 _CONFIG = config_flags.DEFINE_config_file("config", None, "Recipe, see configs/.")
 _WORKDIR = flags.DEFINE_string("workdir", None, "Folder of the run.")
 _TOPOLOGY = flags.DEFINE_string("topology", None, "TPU slice, such as v5e:8x8.")
+_SLICES = flags.DEFINE_integer("slices", 1, "Such TPU slices.", lower_bound=1)
+_COORDINATOR = flags.DEFINE_string("coordinator", None, "HOST:PORT of process 0.")
+_PROCESSES = flags.DEFINE_integer("processes", None, "Processes.", lower_bound=1)
+_PROCESS = flags.DEFINE_integer("process", None, "This process.", lower_bound=0)
 _IMAGES = flags.DEFINE_integer("images", None, "Training images.", lower_bound=1)
 flags.DEFINE_string("source", "", "Images to prepare: folder or tar.")
 _SOURCE_TEST = flags.DEFINE_string("source_test", "", "Test images: folder or tar.")
@@ -144,6 +151,7 @@ def main(arguments: list[str]) -> None:
 
 def _train() -> None:
     config = _config("train")
+    _join()
     from snclr_jax.metrics import NonFiniteError
     from snclr_jax.train import train
 
@@ -157,6 +165,7 @@ def _train() -> None:
 def _evaluate() -> None:
     (workdir,) = _needed("evaluate", "workdir")
     settings = _evaluation_settings()
+    _join()
     from snclr_jax.evaluate.run import evaluate
     from snclr_jax.metrics import NonFiniteError
 
@@ -175,6 +184,7 @@ def _evaluate() -> None:
 def _features() -> None:
     workdir, out = _needed("features", "workdir", "out")
     settings = _evaluation_settings()
+    _join()
     from snclr_jax.evaluate.extract import extract
 
     extract(workdir, out, settings, network=_NETWORK.value)
@@ -228,7 +238,12 @@ def _preflight() -> None:
     from snclr_jax.preflight import DoesNotFit, preflight
 
     try:
-        preflight(config, topology=_TOPOLOGY.value, images=_IMAGES.value)
+        preflight(
+            config,
+            topology=_TOPOLOGY.value,
+            slices=_SLICES.value,
+            images=_IMAGES.value,
+        )
     except DoesNotFit as error:
         _fail(str(error), status=1)
 
@@ -250,6 +265,16 @@ def _prepare() -> None:
         )
     except KeyboardInterrupt:
         _fail("stopped; the same command continues", status=130)
+
+
+def _join() -> None:
+    from snclr_jax.distributed import start
+
+    start(
+        coordinator=_COORDINATOR.value,
+        processes=_PROCESSES.value,
+        process=_PROCESS.value,
+    )
 
 
 def _needed(command: str, *names: str) -> list[str]:

@@ -14,12 +14,15 @@ from snclr_jax.sharded_queue import AXIS, QUEUE_SPEC
 
 
 def make_mesh(devices: Sequence[jax.Device] | None = None) -> Mesh:
-    """Returns a mesh with the one axis "data" over `devices` (default: all)."""
+    """Returns a mesh with the one axis "data" over `devices` (default: all).
+
+    Process p holds rows [p b/P, (p + 1) b/P) of a batch, on any machine.
+    """
     devices = jax.devices() if devices is None else devices
-    # make_mesh defaults to explicit axes, which the model's code is not written for.
-    return jax.make_mesh(
-        (len(devices),), (AXIS,), axis_types=(AxisType.Auto,), devices=devices
-    )
+    # jax.make_mesh orders a TPU slice by its wires, and refuses several slices.
+    devices = sorted(devices, key=lambda device: (device.process_index, device.id))
+    # Automatic axes: the model's code is not written for explicit ones.
+    return Mesh(np.asarray(devices), (AXIS,), axis_types=(AxisType.Auto,))
 
 
 def replicated(mesh: Mesh) -> NamedSharding:

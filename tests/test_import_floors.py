@@ -37,6 +37,7 @@ FLOORS = [
         "data",
         "checkpoint",
         "read_checkpoint",
+        "distributed",
         "encoder",
         "init_from",
         "loaded_encoder",

@@ -35,7 +35,11 @@ class DoesNotFit(Exception):
 
 
 def preflight(
-    config: ConfigDict, *, topology: str | None = None, images: int | None = None
+    config: ConfigDict,
+    *,
+    topology: str | None = None,
+    slices: int = 1,
+    images: int | None = None,
 ) -> None:
     """Compiles the training step of a config and prints what it needs and costs.
 
@@ -44,13 +48,14 @@ def preflight(
     Args:
       config: a recipe, see `configs/base.py`.
       topology: a TPU slice such as "v5e:8x8"; None compiles for the devices here.
+      slices: number of such slices.
       images: size of the training set; None finds out (see `number_of_images`).
 
     Raises:
       ValueError: where a field, the topology or the number of images cannot be used.
       DoesNotFit: where the step needs more memory than a device has.
     """
-    mesh = make_mesh(slice_devices(topology) if topology else None)
+    mesh = make_mesh(slice_devices(topology, slices) if topology else None)
     device = mesh.devices.flat[0]
     chip = chip_of(device)
     config, chosen = choose_from_data(config, devices=mesh.size)

@@ -92,13 +92,14 @@ def chip_of(device: jax.Device) -> Chip | None:
     return found[0] if found else None
 
 
-def slice_devices(topology: str) -> list[jax.Device]:
-    """Returns the devices of a TPU slice, to compile for and not to run on.
+def slice_devices(topology: str, slices: int = 1) -> list[jax.Device]:
+    """Returns the devices of TPU slices, to compile for and not to run on.
 
     Needs libtpu and no TPU.
 
     Args:
       topology: kind of TPU and shape of the slice, such as "v5e:8x8".
+      slices: number of such slices, joined by the network of the data center.
 
     Raises:
       ValueError: where there is no such slice, or no libtpu.
@@ -129,6 +130,8 @@ def slice_devices(topology: str) -> list[jax.Device]:
     jax.config.update("jax_platforms", "cpu")
     # The two cores of a v4 chip run as one; the other kinds have no choice.
     options: dict[str, Any] = {"chip_config_name": "megacore"} if kind == "v4" else {}
+    if slices > 1:
+        options["num_slices"] = slices
     if shape == "1x1":  # a host has four chips unless told otherwise
         options["chips_per_host_bounds"] = (1, 1, 1)
     try:

@@ -1,0 +1,52 @@
+#!/usr/bin/env bash
+# Trains on GPU nodes under SLURM, and continues by itself after a preemption:
+#
+#   sbatch --nodes=2 launch/slurm.sh --config=configs/imagenet_vit_s16.py \
+#       --config.data.path=/shared/sets --workdir=/shared/runs/vit
+#
+# The arguments are those of snclr train; the workdir lies where every node sees it.
+# Options before the script's name (--nodes, --time, --partition) override those below.
+#
+# One task a GPU: JAX, started by SLURM, gives task i of a node the i-th of the node's
+# GPUs. So every task must see all of them: --gpus-per-node, and not --gpus-per-task,
+# which hides the others and leaves most tasks without one. Each task decodes its own
+# share of the images, in config.data.num_workers processes: cpus-per-task at most.
+#
+#SBATCH --job-name=snclr
+#SBATCH --nodes=1
+#SBATCH --gpus-per-node=8
+#SBATCH --ntasks-per-node=8
+#SBATCH --cpus-per-task=8
+#SBATCH --output=slurm-%j.log
+#SBATCH --open-mode=append
+#SBATCH --requeue
+# Two minutes before the end of its time this script gets SIGTERM, and passes it on.
+#SBATCH --signal=B:TERM@120
+set -euo pipefail
+
+# SLURM runs a copy of this file: the checkout is where sbatch was called.
+SNCLR=${SNCLR:-$SLURM_SUBMIT_DIR/.venv/bin/snclr}
+
+# Saved, it exits with 143 and not with 0: the same job goes back into the queue, and
+# the same command continues the run.
+again() {
+  trap '' TERM
+  # To the tasks and not to srun, which would kill them after KillWait.
+  scancel --signal=TERM "$SLURM_JOB_ID"
+  wait "$STEP" || true
+  echo "slurm.sh: saved after SIGTERM; job $SLURM_JOB_ID goes back into the queue"
+  scontrol requeue "$SLURM_JOB_ID"
+  exit 143
+}
+
+[[ -x $SNCLR ]] || {
+  echo "slurm.sh: $SNCLR does not exist; install it with pip install -e '.[cuda]', \
+call sbatch in the checkout, or set SNCLR=" >&2
+  exit 2
+}
+trap again TERM
+# Where one ends the rest have a minute to end too, saving or not: one that was lost
+# would be waited for in vain.
+srun --kill-on-bad-exit=0 --wait=60 "$SNCLR" train "$@" &
+STEP=$!
+wait "$STEP"

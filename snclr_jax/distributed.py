@@ -1,0 +1,160 @@
+"""The one place that starts `jax.distributed`: which of how many processes this is."""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import jax
+
+# JAX's own are 100 and 300: the rest of a run is to stop within a minute of a loss.
+HEARTBEAT_SECONDS = 30
+SHUTDOWN_SECONDS = 30
+GOOGLE = "0x1ae0"
+# PCI classes of what Google's virtual machines have besides TPUs.
+STORAGE_OR_NETWORK = ("0x01", "0x02")
+
+
+@dataclasses.dataclass(frozen=True)
+class Plan:
+    """How a process joins the others.
+
+    Attributes:
+      found: what decided it, in words; empty where nothing is to be said.
+      arguments: of `jax.distributed.initialize`; None for a process on its own.
+    """
+
+    found: str = ""
+    arguments: dict[str, Any] | None = None
+
+
+def start(
+    *,
+    coordinator: str | None = None,
+    processes: int | None = None,
+    process: int | None = None,
+) -> None:
+    """Makes this process one of many where it is; call it before a device is touched.
+
+    Args:
+      coordinator: HOST:PORT at which process 0 listens; with the other two, or none.
+      processes: number of processes.
+      process: this one, from 0.
+
+    Raises:
+      ValueError: where the arguments or what surrounds the process contradict.
+      ConnectionError: where the processes do not find each other.
+    """
+    plan = make_plan(
+        os.environ,
+        on_tpu=has_tpu(),
+        coordinator=coordinator,
+        processes=processes,
+        process=process,
+    )
+    if plan.arguments is None:
+        if plan.found:
+            print(plan.found)
+        return
+    # Its handler swallows the SIGTERM that comes before the loop has its own.
+    jax.config.update("jax_enable_preemption_service", False)
+    try:
+        jax.distributed.initialize(
+            **plan.arguments,
+            heartbeat_timeout_seconds=HEARTBEAT_SECONDS,
+            shutdown_timeout_seconds=SHUTDOWN_SECONDS,
+        )
+    except jax.errors.JaxRuntimeError as error:
+        raise ConnectionError(
+            f"the processes ({plan.found}) did not find each other: start all of them "
+            f"within five minutes, with a port that is free and open. JAX says: {error}"
+        ) from error
+    if jax.process_index() == 0:
+        print(f"{jax.process_count()} processes, by {plan.found}", flush=True)
+
+
+def make_plan(
+    environment: Mapping[str, str],
+    *,
+    on_tpu: bool,
+    coordinator: str | None = None,
+    processes: int | None = None,
+    process: int | None = None,
+) -> Plan:
+    """Returns how to join: by flags, else by Cloud TPU, else by SLURM, else not.
+
+    Args:
+      environment: variables of the process.
+      on_tpu: whether the machine has TPU chips.
+      coordinator, processes, process: as in `start`.
+
+    Raises:
+      ValueError: as in `start`.
+    """
+    flags = {
+        "--coordinator": coordinator,
+        "--processes": processes,
+        "--process": process,
+    }
+    missing = [name for name, value in flags.items() if value is None]
+    if not missing:
+        return _by_flags(coordinator, processes, process)
+    if len(missing) < len(flags):
+        raise ValueError(
+            f"{' and '.join(missing)} must be given too: --coordinator=HOST:PORT, "
+            "--processes=N and --process=0 to N-1 go together"
+        )
+    if on_tpu and "tpu" in (environment.get("JAX_PLATFORMS") or "tpu"):
+        return Plan("Cloud TPU", {})
+    return _by_launcher(environment)
+
+
+def _by_flags(coordinator: str, processes: int, process: int) -> Plan:
+    if not re.fullmatch(r".+:\d+", coordinator):
+        raise ValueError(
+            f"--coordinator={coordinator} is not HOST:PORT, such as 10.0.0.2:8476"
+        )
+    if not 0 <= process < processes:
+        raise ValueError(
+            f"--process={process} is not one of --processes={processes}; use 0 to "
+            f"{processes - 1}"
+        )
+    return Plan(
+        f"flags, with process 0 at {coordinator}",
+        {
+            "coordinator_address": coordinator,
+            "num_processes": processes,
+            "process_id": process,
+            # SLURM around it would choose this process's devices.
+            "cluster_detection_method": "deactivate",
+        },
+    )
+
+
+def _by_launcher(environment: Mapping[str, str]) -> Plan:
+    tasks = int(environment.get("SLURM_NTASKS", 1))
+    if tasks > 1 and "SLURM_STEP_NODELIST" in environment:
+        return Plan("SLURM", {"cluster_detection_method": "slurm"})
+    if tasks > 1:
+        return Plan(f"1 process: SLURM has {tasks} tasks, but srun did not start this")
+    ranks = int(environment.get("OMPI_COMM_WORLD_SIZE", 1))
+    if ranks > 1:
+        raise ValueError(
+            f"mpirun started {ranks} processes that would not know of each other; give "
+            f"each --coordinator=HOST:PORT --processes={ranks} "
+            "--process=$OMPI_COMM_WORLD_RANK"
+        )
+    return Plan()
+
+
+def has_tpu(devices: Path = Path("/sys/bus/pci/devices")) -> bool:
+    """Whether TPU chips are on this machine's PCI bus; asks no runtime for them."""
+    return any(
+        (device / "vendor").read_text().strip() == GOOGLE
+        and not (device / "class").read_text().startswith(STORAGE_OR_NETWORK)
+        for device in devices.glob("*")
+    )

