@@ -33,6 +33,7 @@ setup(
         # tensorflow-datasets 4.9.10 imports it without requiring it.
         "importlib-resources>=6",
         "jax>=0.10,<0.12",
+        "matplotlib>=3.10",
         "ml-collections>=1.0",
         "numpy>=2.0",
         # Decodes and crops 1.5 times as fast as Pillow (benchmarks/input.py).
@@ -45,6 +46,7 @@ setup(
         "scipy>=1.14",
         "tensorboardX>=2.6.5",
         "tensorflow-datasets>=4.9.10",
+        "threadpoolctl>=3",
         "tqdm>=4.67",
     ],
     extras_require={

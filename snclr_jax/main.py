@@ -54,6 +54,11 @@ snclr: contrastive pretraining of visual encoders with soft neighbors, in JAX
       Prints runs side by side: settings that differ, curves, evaluations. Runs that
       differ in their seed alone are one column, with confidence intervals.
 
+  snclr report --workdir=DIR [--network=...]
+      Writes DIR/report.html, one page that needs no network: curves, neighbor gallery,
+      positiveness, map of the embedding, confusion, queue, evaluations, settings; and
+      its figures as DIR/figures/*.png. The run may still be training.
+
   snclr watch DIR DIR ... [--once]
       Shows runs in the terminal until all are finished: step, time left, loss, kNN,
       images/s, neighbors, queue, checkpoint. It reads their files and nothing else.
@@ -217,6 +222,13 @@ def _compare(workdirs: list[str]) -> None:
     print(compare(workdirs))
 
 
+def _report() -> None:
+    (workdir,) = _needed("report", "workdir")
+    from snclr_jax.report.run import report
+
+    print(report(workdir, network=_NETWORK.value))
+
+
 def _watch(workdirs: list[str]) -> None:
     from snclr_jax.watch import watch
 
@@ -331,6 +343,7 @@ COMMANDS = {
     "export": _export,
     "import": _import,
     "compare": _compare,
+    "report": _report,
     "watch": _watch,
     "preflight": _preflight,
     "prepare": _prepare,

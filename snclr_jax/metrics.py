@@ -13,6 +13,7 @@ from tensorboardX import SummaryWriter
 from tqdm import tqdm
 
 METRICS_FILE = "metrics.jsonl"
+SUMMARY_FILE = "summary.json"
 MUST_BE_FINITE = ("loss", "gradient_norm", "parameter_norm")
 
 
@@ -51,6 +52,11 @@ class MetricWriter:
         self._write_line({"step": step, **scalars})
         for name, value in scalars.items():
             self._board.add_scalar(name, value, step)
+
+    def write_image(self, step: int, name: str, image: np.ndarray) -> None:
+        """Writes an image, uint8 (height, width, 3), to TensorBoard."""
+        if self._writes:
+            self._board.add_image(name, image, step, dataformats="HWC")
 
     def _write_line(self, line: dict[str, float]) -> None:
         self._file.write(json.dumps(line) + "\n")

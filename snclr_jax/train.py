@@ -19,7 +19,9 @@ from snclr_jax.data import open_data
 from snclr_jax.data.choose import choose_from_data
 from snclr_jax.data.feed import Feed
 from snclr_jax.evaluate.online import OnlineKnn
+from snclr_jax.init_from import init_from
 from snclr_jax.metrics import (
+    SUMMARY_FILE,
     Clock,
     MetricWriter,
     PendingMetrics,
@@ -30,14 +32,15 @@ from snclr_jax.models import build_model
 from snclr_jax.online_probe import count_classes
 from snclr_jax.optim import learning_rate, make_optimizer
 from snclr_jax.partition import make_mesh
+from snclr_jax.report.online import OnlineGallery
 from snclr_jax.train_state import TrainState, init_train_state
 from snclr_jax.train_step import make_train_step
 from snclr_jax.views import Batch
 
-SUMMARY_FILE = "summary.json"
 LABELS = {
     "knn_raw_pixels": "kNN on raw pixels",
     "knn_untrained": "kNN on the untrained encoder",
+    "knn_initial": "kNN on the encoder of model.init_from",
     "knn_trained": "kNN on the trained encoder",
 }
 
@@ -79,14 +82,15 @@ def train(config: ml_collections.ConfigDict, workdir: str) -> TrainState:
         model, optimizer, config, mesh, steps_per_epoch=steps_per_epoch
     )
     classes = count_classes(data.train.labels) if config.evaluate.online_probe else 0
-    state = init_train_state(model, optimizer, config, mesh, probe_classes=classes)
-    feed = Feed(config, data.train, mesh)
+    untrained = init_train_state(model, optimizer, config, mesh, probe_classes=classes)
+    state = init_from(untrained, config, mesh, workdir)
+    feed = Feed(config, data.train, mesh, labels=config.evaluate.online_probe)
     knn = OnlineKnn(model, config, mesh, data)
     # Only now that nothing was refused does the workdir belong to this config.
     claim_workdir(config, workdir)
     checkpoints = Checkpoints(workdir, keep=config.checkpoint.keep)
     with contextlib.closing(checkpoints), contextlib.closing(feed.batches):
-        baseline = _baseline(knn, state, workdir)
+        baseline = _baseline(knn, untrained, state, workdir)
         clock = Clock()
         if checkpoints.latest_step is not None:
             state, totals = checkpoints.restore(state, feed.batches)
@@ -96,6 +100,7 @@ def train(config: ml_collections.ConfigDict, workdir: str) -> TrainState:
             workdir,
             feed=feed,
             knn=knn,
+            gallery=OnlineGallery(model, config, mesh, data),
             checkpoints=checkpoints,
             clock=clock,
             steps_per_epoch=steps_per_epoch,
@@ -118,14 +123,16 @@ class Loop:
         *,
         feed: Feed,
         knn: OnlineKnn,
+        gallery: OnlineGallery,
         checkpoints: Checkpoints,
         clock: Clock,
         steps_per_epoch: int,
         first_step: int,
     ) -> None:
         self.config, self.workdir, self.feed, self.knn = config, workdir, feed, knn
-        self.checkpoints, self.clock = checkpoints, clock
+        self.gallery, self.checkpoints, self.clock = gallery, checkpoints, clock
         self.first_step = first_step
+        self.steps_per_epoch = steps_per_epoch
         self.total_steps = config.epochs * steps_per_epoch
         self.evaluate_every = config.evaluate.every_epochs * steps_per_epoch
         self.pending = PendingMetrics()
@@ -191,6 +198,8 @@ class Loop:
             accuracy = self.knn.of_state(state)
             self.writer.write(step, {"knn": accuracy})
             self.progress.say(f"step {step}: kNN {accuracy:.2f}%")
+        if evaluates and self.gallery.possible:
+            self.writer.write_image(step, "gallery", self.gallery.draw(state))
         if saves:
             self.checkpoints.save(
                 state, self.feed.batches, self.clock.totals(), self.config
@@ -212,6 +221,8 @@ class Loop:
         images, waited = steps * self.config.batch_size, self.feed.take_waited()
         seconds = self.clock.lap(images, waited)
         means["images_per_second"] = images / seconds
+        # What the whole run takes follows from it, see watch.py.
+        means["epoch"] = step / self.steps_per_epoch
         if not self.feed.resident:
             means["data_wait"] = waited / seconds
         self.writer.write(step, means)
@@ -243,17 +254,14 @@ def stop_requests() -> Iterator[list[int]]:
             signal.signal(number, handler)
 
 
-def _baseline(knn: OnlineKnn, state: TrainState, workdir: str) -> dict[str, float]:
-    """Returns kNN on raw pixels and on the untrained encoder, measured once a run."""
+def _baseline(
+    knn: OnlineKnn, untrained: TrainState, start: TrainState, workdir: str
+) -> dict[str, float]:
+    """Returns kNN on what the run starts from, measured once a run."""
     for line in read_metrics(workdir):
         if "knn_untrained" in line:
-            return {name: line[name] for name in ("knn_raw_pixels", "knn_untrained")}
-    if not knn.possible:
-        return {}
-    return {
-        "knn_raw_pixels": knn.of_raw_pixels(),
-        "knn_untrained": knn.of_state(state),
-    }
+            return {name: line[name] for name in LABELS if name in line}
+    return knn.baseline(untrained, start)
 
 
 def _summarize(

@@ -1,0 +1,154 @@
+"""What the page shows of a run's images: arrays, from its newest checkpoint."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import numpy as np
+from jax.sharding import Mesh
+
+from snclr_jax.data import Data, Split
+from snclr_jax.encoder import Encoder
+from snclr_jax.evaluate.features import make_encode
+from snclr_jax.evaluate.gallery import (
+    Gallery,
+    Networks,
+    choose_queries,
+    find_gallery,
+    read_pictures,
+)
+from snclr_jax.evaluate.knn import vote
+from snclr_jax.evaluate.neighbors import nearest
+from snclr_jax.evaluate.online import with_labels
+from snclr_jax.evaluate.subject import Subject
+from snclr_jax.neighbor_queue import UNFILLED
+from snclr_jax.report.online import QUERIES
+from snclr_jax.visualize.embedding import MOST_CLASSES, Map
+from snclr_jax.visualize.gallery import MOST_NEIGHBORS
+from snclr_jax.visualize.project import METHODS, can_umap, project
+
+# Large sets take seconds, and small ones are taken whole.
+MAP_IMAGES = 2_000
+KNN_IMAGES = 10_000
+QUEUE_IMAGES = 2_000
+
+
+class EmbeddingMap(NamedTuple):
+    """Maps of the same images; `split` says which they are, "test" or "training"."""
+
+    maps: dict[str, Map]
+    labels: np.ndarray | None
+    split: str
+
+
+class Confusion(NamedTuple):
+    """Labels (m,) of images, and what their neighbors say among `train_images`."""
+
+    true: np.ndarray
+    found: np.ndarray
+    train_images: int
+    left_out: bool  # every training image by the others: there is no test split
+
+
+class Shown(NamedTuple):
+    """A gallery and its pictures."""
+
+    queries: np.ndarray
+    neighbors: np.ndarray
+    found: Gallery
+
+
+class QueueUse(NamedTuple):
+    """How often each filled row was chosen, the ages of choices and of filled rows."""
+
+    uses: np.ndarray
+    chosen_ages: np.ndarray
+    row_ages: np.ndarray
+    images: int
+
+
+def open_subject(encoder: Encoder, mesh: Mesh) -> Subject:
+    """Returns what has the features of an encoder."""
+    config = encoder.config
+    return Subject(
+        "trained",
+        encoder,
+        make_encode(encoder.model.encode, config, mesh),
+        batch_size=config.evaluate.batch_size,
+        mesh=mesh,
+    )
+
+
+def map_embedding(subject: Subject, data: Data, *, seed: int) -> EmbeddingMap:
+    """Returns every map that can be made, of at most `MAP_IMAGES` images.
+
+    They are test images where there are some. Of many classes, some are taken with all
+    of their images: a few points of each would show nothing.
+    """
+    split = data.train if data.test is None else data.test
+    rows = _map_rows(split)
+    features = subject.features(split.subset(rows))
+    methods = [each for each in METHODS if each != "UMAP" or can_umap()]
+    return EmbeddingMap(
+        {each: project(features, each, seed=seed) for each in methods},
+        split.labels[rows] if split.labelled else None,
+        "training" if data.test is None else "test",
+    )
+
+
+def _map_rows(split: Split) -> np.ndarray:
+    rows = np.arange(split.size)
+    if split.labelled:
+        classes = np.unique(split.labels[split.labels >= 0])
+        if len(classes) > MOST_CLASSES:
+            kept = np.linspace(0, len(classes) - 1, MOST_CLASSES).round().astype(int)
+            rows = np.flatnonzero(np.isin(split.labels, classes[kept]))
+    count = min(MAP_IMAGES, len(rows))
+    return rows[np.linspace(0, len(rows) - 1, count).round().astype(int)]
+
+
+def classify(subject: Subject, data: Data, config, mesh: Mesh) -> Confusion | None:
+    """Returns the classes that kNN finds, as in training; None without labels."""
+    train, test = with_labels(data.train), with_labels(data.test)
+    if train is None or train.size < 2:
+        return None
+    train = train.subset(train.thinned(KNN_IMAGES))
+    left_out = test is None
+    test = train if left_out else test.subset(test.thinned(KNN_IMAGES))
+    k, temperature = config.evaluate.k, config.evaluate.temperature
+    similarity, row = nearest(
+        subject.features(train),
+        subject.features(test),
+        k,
+        mesh=mesh,
+        leave_one_out=left_out,
+    )
+    voted = vote(similarity, row, train.labels, k=(k,), temperature=(temperature,))
+    return Confusion(test.labels, voted[k, temperature], train.size, left_out)
+
+
+def show_neighbors(
+    encoder: Encoder, networks: Networks, train: Split, mesh: Mesh
+) -> Shown:
+    """Returns a few training images of many classes with their neighbors."""
+    config = encoder.config
+    queries = choose_queries(train, QUERIES, seed=config.seed)
+    found = find_gallery(
+        encoder.model, networks, train, queries, config=config, mesh=mesh
+    ).nearest(MOST_NEIGHBORS)
+    return Shown(*read_pictures(train, found), found)
+
+
+def use_queue(
+    encoder: Encoder, networks: Networks, train: Split, mesh: Mesh
+) -> QueueUse:
+    """Returns what at most `QUEUE_IMAGES` training images choose."""
+    images = train.thinned(QUEUE_IMAGES)
+    found = find_gallery(
+        encoder.model, networks, train, images, config=encoder.config, mesh=mesh
+    )
+    pushed_at = np.asarray(networks.queue.pushed_at)
+    filled = pushed_at != UNFILLED
+    uses = np.bincount(found.row[found.valid], minlength=len(filled))[filled]
+    ages = found.age[found.valid]
+    return QueueUse(uses, ages, networks.step - pushed_at[filled], len(images))

@@ -1,0 +1,141 @@
+"""`snclr report`: reads a run, measures what can be seen, writes one page."""
+
+from __future__ import annotations
+
+import datetime
+import json
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import numpy as np
+from jax.sharding import Mesh
+
+from snclr_jax.checkpoint import read_config
+from snclr_jax.data import Data, open_data
+from snclr_jax.encoder import Encoder, open_encoder
+from snclr_jax.evaluate.gallery import open_networks
+from snclr_jax.evaluate.results import read_records, records_path
+from snclr_jax.metrics import METRICS_FILE, SUMMARY_FILE, read_metrics
+from snclr_jax.partition import make_mesh
+from snclr_jax.report import measure, sections
+from snclr_jax.report.page import Section, numbers, page
+from snclr_jax.visualize import save_all
+from snclr_jax.visualize.curves import BASELINES
+
+REPORT_FILE = "report.html"
+FIGURES = "figures"
+
+Lines = Sequence[dict[str, float]]
+
+
+def report(workdir: str | Path, *, network: str | None = None) -> Path:
+    """Writes `report.html` and `figures/*.png` into the folder of a run.
+
+    The page holds all it shows and needs no network. The run may still be training: the
+    newest whole checkpoint is looked at, and every metric so far.
+
+    Args:
+      workdir: the run's folder.
+      network: "online" or "target", whose features are mapped and classified; None is
+        what the run's config says.
+
+    Returns:
+      The path of the page.
+
+    Raises:
+      ValueError: where there is no run, no metric or no whole checkpoint yet, or a file
+        is damaged.
+    """
+    workdir = Path(workdir)
+    read_config(workdir)  # says so where there is no run at all
+    lines = read_metrics(workdir)
+    if not any("loss" in line for line in lines):
+        raise ValueError(
+            f"{workdir / METRICS_FILE} has no step yet; a run writes one every "
+            "log.every_steps steps"
+        )
+    records = read_records(records_path(workdir))
+    mesh = make_mesh()
+    encoder = open_encoder(workdir, network=network, mesh=mesh)
+    data, unreadable = None, ""
+    try:
+        data = open_data(encoder.config.data)
+    except (ValueError, OSError) as error:
+        unreadable = f"The images of the run cannot be read here: {error}"
+
+    parts = [*sections.curves(lines)]
+    if data is None:
+        parts.append(Section("Images", unreadable))
+    else:
+        parts += _of_images(encoder, data, mesh)
+    parts += [
+        sections.evaluations(records, workdir),
+        sections.settings(encoder.config),
+        sections.origin(encoder, workdir),
+    ]
+    name = workdir.absolute().name
+    now = datetime.datetime.now().isoformat(sep=" ", timespec="minutes")
+    subtitle = f"snclr report of {now}, networks of step {encoder.step}"
+    html = page(name, subtitle, _summary(workdir, lines, encoder, data), parts)
+    save_all(
+        {each.name: each.figures["light"] for part in parts for each in part.drawings},
+        workdir / FIGURES,
+    )
+    path = workdir / REPORT_FILE
+    temporary = path.with_suffix(".tmp")
+    temporary.write_text(html, encoding="utf-8")
+    temporary.replace(path)
+    return path
+
+
+def _of_images(encoder: Encoder, data: Data, mesh: Mesh) -> Iterator[Section]:
+    config, names = encoder.config, data.class_names
+    if config.queue.k:
+        networks = open_networks(encoder, mesh)
+        place = encoder, networks, data.train, mesh
+        shown, use = measure.show_neighbors(*place), measure.use_queue(*place)
+        yield from sections.neighbors(shown, use, config.queue.k, names)
+    else:
+        yield Section(
+            "Neighbors",
+            "The run has no neighbors: queue.k is 0, which is InfoNCE. So there is no "
+            "gallery, and no use of the queue.",
+        )
+    subject = measure.open_subject(encoder, mesh)
+    found = measure.map_embedding(subject, data, seed=config.seed)
+    yield sections.embedding(found, names)
+    classified = measure.classify(subject, data, config, mesh)
+    if classified is not None:
+        yield sections.confusion(classified, config.evaluate.k, names)
+
+
+def _summary(workdir: Path, lines: Lines, encoder: Encoder, data: Data | None) -> str:
+    """Returns the numbers at the top of the page."""
+    path = workdir / SUMMARY_FILE
+    summary = json.loads(path.read_text()) if path.exists() else {}
+    config, values = encoder.config, {}
+    accuracies = [line["knn"] for line in lines if "knn" in line]
+    if accuracies:
+        values["kNN, trained"] = f"{accuracies[-1]:.2f}%"
+    for name, label in BASELINES.items():
+        found = [line[name] for line in lines if name in line]
+        if found:
+            values[f"kNN, {label}"] = f"{found[0]:.2f}%"
+    last = max(line["step"] for line in lines)
+    values["steps"] = f"{last:,}"
+    if data is not None:
+        total = data.train.size // config.batch_size * config.epochs
+        values["steps"] += " (finished)" if last >= total else f" of {total:,} so far"
+        test = "" if data.test is None else f" + {data.test.size:,} test"
+        values["images"] = f"{data.train.size:,}{test}"
+    values["data"] = config.data.tfds_name or config.data.name
+    values["encoder"] = config.model.name
+    values["batch"] = f"{config.batch_size:,}"
+    speeds = [
+        line["images_per_second"] for line in lines if "images_per_second" in line
+    ]
+    values["speed"] = f"{np.median(speeds):,.0f} images/s"
+    if "train_seconds" in summary:
+        seconds = datetime.timedelta(seconds=round(summary["train_seconds"]))
+        values["time of training"] = str(seconds)
+    return numbers(values)

@@ -1,0 +1,212 @@
+"""The sections of the page about a run, in words and figures."""
+
+from __future__ import annotations
+
+import platform
+import shlex
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from flax.traverse_util import flatten_dict
+from matplotlib.figure import Figure
+
+from snclr_jax import visualize
+from snclr_jax.checkpoint import as_json
+from snclr_jax.configs import base
+from snclr_jax.encoder import Encoder
+from snclr_jax.evaluate.results import Record, versions
+from snclr_jax.report import page
+from snclr_jax.report.measure import Confusion, EmbeddingMap, QueueUse, Shown
+from snclr_jax.report.page import Drawing, Section
+from snclr_jax.visualize.style import THEMES
+
+Names = tuple[str, ...] | None
+
+
+def curves(lines: Sequence[dict[str, float]]) -> Iterator[Section]:
+    """How training went, and how the positiveness developed where there is some."""
+    yield Section(
+        "Training",
+        "Means over each logging interval. kNN is measured at the online evaluations.",
+        [Drawing("curves", "metrics over the steps", _themed(visualize.curves, lines))],
+    )
+    if any("positiveness_mean" in line for line in lines):
+        yield Section(
+            "Positiveness",
+            "How positive neighbors are: w is a softmax over the K neighbors of an "
+            "image, so its mean is 1 / K / gamma, and its entropy is log K where all "
+            "neighbors count alike. The weight λ multiplies all of them.",
+            [
+                Drawing(
+                    "positiveness",
+                    "positiveness of the neighbors over the steps",
+                    _themed(visualize.positiveness, lines),
+                )
+            ],
+        )
+
+
+def neighbors(shown: Shown, use: QueueUse, k: int, names: Names) -> Iterator[Section]:
+    """The gallery, and how the queue is used."""
+    if not use.uses.sum():
+        yield Section("Neighbors", "The queue of this checkpoint is still empty.")
+        return
+    yield Section(
+        "Neighbors",
+        f"Training images and what the queue holds nearest to their target projection, "
+        f"the first {shown.found.row.shape[1]} of K = {k}: cosine similarity, "
+        "positiveness w, class, and age in steps. An earlier view of the same image "
+        "is left out where the run leaves it out.",
+        [
+            Drawing(
+                "gallery",
+                "training images with their nearest neighbors in the queue",
+                _themed(visualize.gallery, *shown, class_names=names),
+                photos=True,
+            )
+        ],
+    )
+    yield Section(
+        "Queue",
+        f"Which rows {use.images:,} training images choose as their neighbors. Of "
+        f"{len(use.uses):,} filled rows, {np.mean(use.uses > 0):.0%} are chosen by any "
+        f"of them; a chosen row is {np.mean(use.chosen_ages):.0f} steps old on "
+        f"average, any row {np.mean(use.row_ages):.0f}.",
+        [
+            Drawing(
+                "queue_coverage",
+                "how often each row was chosen",
+                _themed(visualize.queue_coverage, use.uses),
+            ),
+            Drawing(
+                "queue_age",
+                "ages of chosen rows and of all rows",
+                _themed(visualize.queue_age, use.chosen_ages, use.row_ages),
+            ),
+        ],
+    )
+
+
+def embedding(found: EmbeddingMap, names: Names) -> Section:
+    """Maps of the embedding."""
+    count = len(next(iter(found.maps.values()))[0])
+    colored = "" if found.labels is None else " A class is named where its points are."
+    return Section(
+        "Map of the embedding",
+        f"Features of {count:,} {found.split} images, brought to length 1 as kNN "
+        f"compares them.{colored} PCA keeps distances as far as two directions can; "
+        "t-SNE and UMAP keep neighbors, and their distances between groups mean "
+        "little.",
+        [
+            Drawing(
+                "embedding",
+                "maps of the embedding, one point for each image",
+                _themed(
+                    visualize.embedding, found.maps, found.labels, class_names=names
+                ),
+            )
+        ],
+    )
+
+
+def confusion(found: Confusion, k: int, names: Names) -> Section:
+    """What kNN takes for what."""
+    accuracy = 100 * np.mean(found.true == found.found)
+    compared = "each by the others" if found.left_out else "test images"
+    return Section(
+        "Confusion",
+        f"{k}-NN of {len(found.true):,} images ({compared}) among "
+        f"{found.train_images:,} training images: {accuracy:.2f}% right.",
+        [
+            Drawing(
+                "confusion",
+                "which classes are taken for which",
+                _themed(
+                    visualize.confusion, found.true, found.found, class_names=names
+                ),
+            )
+        ],
+    )
+
+
+def evaluations(records: Sequence[Record], workdir: Path) -> Section:
+    """The table of evaluation.json."""
+    if not records:
+        command = f"snclr evaluate --workdir={shlex.quote(str(workdir))} --baselines"
+        text = "This run has not been evaluated beyond the online kNN yet."
+        return Section("Evaluation", text, html=page.code([command]))
+
+    def column(record: Record) -> str:
+        if record["encoder"] != "trained":
+            return record["encoder"]
+        return f"trained ({record['network']}, step {record['step']})"
+
+    columns = list(dict.fromkeys(map(column, records)))
+    rows: dict[tuple[str, str, str], dict[str, float]] = {}
+    for record in records:
+        for name, value in record["metrics"].items():
+            row = record["what"], name, record["data"]
+            rows.setdefault(row, {})[column(record)] = value
+    cells = (
+        [*row, *(_number(values[c]) if c in values else "" for c in columns)]
+        for row, values in rows.items()
+    )
+    text = "From evaluation.json, which holds every setting. Accuracies in percent."
+    table = page.table(["evaluation", "metric", "images", *columns], cells)
+    return Section("Evaluation", text, html=table)
+
+
+def _number(value: float) -> str:
+    # Accuracies have two decimals; shares and penalties may be small.
+    return f"{value:.2f}" if abs(value) >= 0.1 or not value else f"{value:.3g}"
+
+
+def settings(config: Any) -> Section:
+    """The config: first what differs from the base, then everything."""
+    ours, theirs = (
+        flatten_dict(as_json(each), sep=".") for each in (config, base.get_config())
+    )
+    changed = [
+        [name, repr(value), repr(theirs[name]) if name in theirs else "not there"]
+        for name, value in sorted(ours.items())
+        if name not in theirs or theirs[name] != value
+    ]
+    everything = [[name, repr(value)] for name, value in sorted(ours.items())]
+    return Section(
+        "Settings",
+        "Fields that differ from configs/base.py.",
+        html=page.table(["field", "this run", "base"], changed)
+        + page.folded(
+            f"all {len(everything)} fields", page.table(["field", "value"], everything)
+        ),
+    )
+
+
+def origin(encoder: Encoder, workdir: Path) -> Section:
+    """Versions, and the commands that make more of the run."""
+    rows = [
+        ["encoder", encoder.describe()],
+        *map(list, versions().items()),
+        ["python", platform.python_version()],
+    ]
+    run = f"--workdir={shlex.quote(str(workdir))}"
+    commands = [
+        f"snclr evaluate {run} --baselines",
+        f"snclr features {run} --out=features.npz",
+        f"snclr export {run} --out=encoder.safetensors",
+        f"snclr report {run}",
+        "tensorboard --logdir=" + shlex.quote(str(workdir / "tensorboard")),
+    ]
+    return Section(
+        "Versions and commands",
+        html=page.table(["of this page", ""], rows) + page.code(commands),
+    )
+
+
+def _themed(
+    draw: Callable[..., Figure], *args: Any, **settings: Any
+) -> dict[str, Figure]:
+    """Returns a figure by theme."""
+    return {theme: draw(*args, theme=theme, **settings) for theme in THEMES}

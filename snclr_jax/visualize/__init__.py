@@ -1,0 +1,32 @@
+"""Figures of a run, from plain arrays: for notebooks, PNG files and the report.
+
+Every function returns a matplotlib Figure and takes `theme="light"` or `"dark"`.
+
+    from snclr_jax import visualize
+    from snclr_jax.metrics import read_metrics
+
+    visualize.curves(read_metrics("runs/digits"))
+"""
+
+from __future__ import annotations
+
+from snclr_jax.visualize.confusion import confusion
+from snclr_jax.visualize.curves import curves, positiveness
+from snclr_jax.visualize.embedding import embedding
+from snclr_jax.visualize.gallery import gallery
+from snclr_jax.visualize.project import project
+from snclr_jax.visualize.queue import queue_age, queue_coverage
+from snclr_jax.visualize.style import pixels, save_all
+
+__all__ = [
+    "confusion",
+    "curves",
+    "embedding",
+    "gallery",
+    "pixels",
+    "positiveness",
+    "project",
+    "queue_age",
+    "queue_coverage",
+    "save_all",
+]

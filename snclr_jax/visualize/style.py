@@ -1,0 +1,164 @@
+"""One look for all figures, light and dark, for readers of every color vision."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import NamedTuple
+
+import matplotlib as mpl
+import numpy as np
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+
+DPI = 144  # of files: one and a half times a laptop's, so that small text stays sharp
+NAME_LENGTH = 16  # letters of a class name that are shown
+
+
+class Theme(NamedTuple):
+    """Colors of a figure.
+
+    Attributes:
+      background: behind everything.
+      text: of letters, at least 4.5 : 1 against the background (WCAG 2, AA).
+      muted: of axes and what is only compared with, at least 3 : 1.
+      grid: of grid lines.
+      series: of up to 8 lines or classes; the palette of Okabe and Ito, which readers
+        without red or green tell apart, those of most contrast first.
+      sequential: color map of amounts, even in lightness.
+      ramp: the part of it that stands out from the background.
+    """
+
+    background: str
+    text: str
+    muted: str
+    grid: str
+    series: tuple[str, ...]
+    sequential: str
+    ramp: tuple[float, float]
+
+
+THEMES = {
+    "light": Theme(
+        background="#ffffff",
+        text="#1b1f24",
+        muted="#6b7480",
+        grid="#e3e6ea",
+        series=(
+            *("#0072b2", "#d55e00", "#009e73", "#cc79a7"),
+            *("#e69f00", "#56b4e9", "#000000", "#f0e442"),
+        ),
+        sequential="viridis_r",
+        ramp=(0.22, 1.0),
+    ),
+    "dark": Theme(
+        background="#14171c",
+        text="#e8eaed",
+        muted="#8d97a5",
+        grid="#2b3038",
+        series=(
+            *("#56b4e9", "#e69f00", "#009e73", "#cc79a7"),
+            *("#f0e442", "#d55e00", "#ffffff", "#2a8fc9"),
+        ),
+        sequential="viridis",
+        ramp=(0.28, 1.0),
+    ),
+}
+
+
+class _Figure(Figure):
+    """A figure that a notebook shows once, as the value of a cell."""
+
+    def _repr_png_(self) -> bytes:
+        return encode(self)
+
+
+@contextlib.contextmanager
+def themed(theme: str) -> Iterator[Theme]:
+    """Matplotlib's settings for one theme, while a figure is drawn.
+
+    Raises:
+      ValueError: for an unknown theme.
+    """
+    if theme not in THEMES:
+        raise ValueError(f"theme {theme!r} is unknown; use one of {tuple(THEMES)}")
+    colors = THEMES[theme]
+    settings = {
+        "axes.axisbelow": True,
+        "axes.edgecolor": colors.muted,
+        "axes.facecolor": colors.background,
+        "axes.grid": True,
+        "axes.labelcolor": colors.text,
+        "axes.prop_cycle": mpl.cycler(color=colors.series),
+        "axes.spines.right": False,
+        "axes.spines.top": False,
+        "axes.titlecolor": colors.text,
+        "axes.titlelocation": "left",
+        "axes.titlesize": 10.5,
+        "axes.titleweight": "bold",
+        "figure.facecolor": colors.background,
+        "font.family": "sans-serif",
+        "font.size": 9.5,
+        "grid.color": colors.grid,
+        "lines.linewidth": 1.8,
+        "savefig.facecolor": "auto",
+        "text.color": colors.text,
+        "xtick.color": colors.muted,
+        "xtick.labelcolor": colors.text,
+        "ytick.color": colors.muted,
+        "ytick.labelcolor": colors.text,
+    }
+    with mpl.rc_context(settings):
+        yield colors
+
+
+def new_figure(width: float, height: float, *, layout: str = "constrained") -> Figure:
+    """Returns an empty figure, in inches, that no global state of matplotlib keeps."""
+    figure = _Figure(figsize=(width, height), layout=layout)
+    FigureCanvasAgg(figure)
+    return figure
+
+
+def class_colors(count: int, theme: Theme) -> list:
+    """Returns a color for each class: the palette for up to 8, else even steps."""
+    if count <= len(theme.series):
+        return list(theme.series[:count])
+    return list(mpl.colormaps[theme.sequential](np.linspace(*theme.ramp, count)))
+
+
+def class_name(label: int, names: tuple[str, ...] | None) -> str:
+    """Returns what a class is called, cut where it is long; "" for an unknown one."""
+    if label < 0:
+        return ""
+    name = str(label) if names is None else names[label]
+    return name if len(name) <= NAME_LENGTH else name[: NAME_LENGTH - 1] + "…"
+
+
+def encode(figure: Figure, form: str = "png", **settings) -> bytes:
+    """Returns a figure as a file's content; `form` is "png" or "webp"."""
+    file = io.BytesIO()
+    figure.savefig(file, format=form, dpi=DPI, pil_kwargs=settings or None)
+    return file.getvalue()
+
+
+def pixels(figure: Figure) -> np.ndarray:
+    """Returns a figure as uint8 (height, width, 3), 100 pixels for an inch."""
+    figure.canvas.draw()
+    return np.asarray(figure.canvas.buffer_rgba())[..., :3]
+
+
+def save_all(figures: Mapping[str, Figure], folder: str | Path) -> list[Path]:
+    """Writes every figure to `folder/NAME.png` and returns the paths.
+
+    Args:
+      figures: by name.
+      folder: created where there is none.
+    """
+    folder = Path(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    paths = [folder / f"{name}.png" for name in figures]
+    for path, figure in zip(paths, figures.values(), strict=True):
+        path.write_bytes(encode(figure))
+    return paths
