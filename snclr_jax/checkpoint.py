@@ -6,15 +6,14 @@ killed at any moment leaves the previous checkpoint intact.
 
 from __future__ import annotations
 
-import json
 import time
-from pathlib import Path
 from typing import Any
 
 import grain
 import jax
 import ml_collections
 import orbax.checkpoint as ocp
+from etils import epath
 from jax.experimental import multihost_utils
 from tqdm import tqdm
 
@@ -25,15 +24,13 @@ from snclr_jax.read_checkpoint import (
     check_digests,
     check_same_arrays,
     damage,
+    located,
     stored_arrays,
 )
 from snclr_jax.train_state import TrainState
+from snclr_jax.workdir import as_json
 
-CONFIG_FILE = "config.json"
 DAMAGED = "damaged_checkpoints"  # where unreadable ones are moved to
-# Sections that may change between a run and its continuation: they do not enter the
-# training step.
-FREE_SECTIONS = ("log", "checkpoint", "evaluate")
 
 
 class Checkpoints:
@@ -44,8 +41,8 @@ class Checkpoints:
       keep: how many of the newest stay.
     """
 
-    def __init__(self, workdir: str | Path, *, keep: int = 1) -> None:
-        self._folder = Path(workdir).absolute() / FOLDER
+    def __init__(self, workdir: epath.PathLike, *, keep: int = 1) -> None:
+        self._folder = located(workdir) / FOLDER
         self._manager = ocp.CheckpointManager(
             self._folder,
             options=ocp.CheckpointManagerOptions(
@@ -144,7 +141,7 @@ class Checkpoints:
         probe = restored.get("probe", state.probe)
         return state.replace(**restored.state, probe=probe), restored.clock
 
-    def _move_away(self, folder: Path, error: Damaged) -> str:
+    def _move_away(self, folder: epath.Path, error: Damaged) -> str:
         """Moves a damaged checkpoint out of the run's way, and says so."""
         target = self._folder.with_name(DAMAGED) / f"{folder.name}-{time.time_ns()}"
         if jax.process_index() == 0:
@@ -162,76 +159,6 @@ class Checkpoints:
     def close(self) -> None:
         """Waits for a running save, then lets go of the folder."""
         self._manager.close()
-
-
-def claim_workdir(config, workdir: str | Path) -> None:
-    """Writes the config into the workdir, or checks it against the one there.
-
-    Raises:
-      ValueError: where the workdir holds a run of another or of an unknown config.
-    """
-    path = Path(workdir) / CONFIG_FILE
-    ours = as_json(config)
-    if path.exists():
-        theirs = read_config(workdir)
-        differing = [
-            f"config.{field} is {ours_value!r}, the run has {theirs_value!r}"
-            for field, ours_value, theirs_value in _differences(ours, theirs)
-            if field.split(".")[0] not in FREE_SECTIONS
-        ]
-        if differing:
-            raise ValueError(
-                f"{workdir} holds a run of another config: {'; '.join(differing)}. Use "
-                "the same config to continue it, or another --workdir"
-            )
-    elif any(path.parent.glob(f"{FOLDER}/[0-9]*")):
-        raise ValueError(
-            f"{workdir} holds checkpoints but no {CONFIG_FILE}, so what they belong to "
-            "is unknown; restore that file, or use another --workdir"
-        )
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_suffix(".tmp")
-    temporary.write_text(json.dumps(ours, indent=2))
-    temporary.replace(path)
-
-
-def as_json(config: ml_collections.ConfigDict) -> dict[str, Any]:
-    """Returns a config as it reads when it comes back from a JSON file."""
-    return json.loads(config.to_json())
-
-
-def read_config(workdir: str | Path) -> dict[str, Any]:
-    """Returns the config that the run in a workdir was started with.
-
-    Raises:
-      ValueError: where there is no run, or its config cannot be read.
-    """
-    path = Path(workdir) / CONFIG_FILE
-    if not path.exists():
-        raise ValueError(
-            f"{workdir} holds no run: {path} does not exist; check --workdir"
-        )
-    try:
-        return json.loads(path.read_text())
-    except ValueError as error:
-        raise ValueError(
-            f"{path} is damaged ({error}); restore it, or remove it and run train with "
-            "the run's config"
-        ) from error
-
-
-def _differences(ours: Any, theirs: Any, prefix: str = "") -> list[tuple]:
-    if not (isinstance(ours, dict) and isinstance(theirs, dict)):
-        return [] if ours == theirs else [(prefix, ours, theirs)]
-    fields = sorted(set(ours) | set(theirs))
-    start = f"{prefix}." if prefix else ""
-    return [
-        difference
-        for field in fields
-        for difference in _differences(
-            ours.get(field), theirs.get(field), f"{start}{field}"
-        )
-    ]
 
 
 def _without_probe(state: TrainState) -> dict[str, Any]:

@@ -12,6 +12,7 @@ from pathlib import Path
 import jax
 import ml_collections
 import numpy as np
+from etils import epath
 from flax.traverse_util import flatten_dict, unflatten_dict
 from jax import Array
 from jax.sharding import Mesh
@@ -20,7 +21,6 @@ from safetensors.numpy import save_file
 
 from snclr_jax import __version__
 from snclr_jax.augment import center_view, normalize
-from snclr_jax.checkpoint import as_json
 from snclr_jax.models import Model, Variables, build_model
 from snclr_jax.partition import replicated
 from snclr_jax.read_checkpoint import (
@@ -29,6 +29,7 @@ from snclr_jax.read_checkpoint import (
     find_checkpoint,
     read_arrays,
 )
+from snclr_jax.workdir import as_json
 
 SUFFIX = ".safetensors"
 TREES = ("params", "batch_stats")  # of a file
@@ -114,7 +115,7 @@ def prepare(images: Array, config: ml_collections.ConfigDict) -> Array:
 
 
 def open_encoder(
-    path: str | Path,
+    path: epath.PathLike,
     *,
     network: str | None = None,
     default: str | None = None,
@@ -136,7 +137,7 @@ def open_encoder(
     """
     if network is not None and network not in FIELDS:
         raise ValueError(f"network {network!r} is unknown; use one of {tuple(FIELDS)}")
-    path = Path(path)
+    path = epath.Path(path)
     if path.is_file():
         return _read_file(path, network, mesh)
     folder = find_checkpoint(path)
@@ -187,7 +188,7 @@ def save_encoder(path: str | Path, encoder: Encoder) -> None:
     temporary.replace(path)
 
 
-def _read_file(path: Path, network: str | None, mesh: Mesh) -> Encoder:
+def _read_file(path: epath.Path, network: str | None, mesh: Mesh) -> Encoder:
     try:
         with safe_open(path, framework="numpy") as file:
             header = file.metadata() or {}

@@ -4,15 +4,19 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import shutil
+import tempfile
 import time
 from pathlib import Path
 
 import jax
 import numpy as np
+from etils import epath
 from tensorboardX import SummaryWriter
 from tqdm import tqdm
 
 METRICS_FILE = "metrics.jsonl"
+COPY_SECONDS = 60
 SUMMARY_FILE = "summary.json"
 MUST_BE_FINITE = ("loss", "gradient_norm", "parameter_norm")
 
@@ -32,17 +36,21 @@ class MetricWriter:
       first_step: the step that the run starts or continues from.
     """
 
-    def __init__(self, workdir: str | Path, *, first_step: int) -> None:
+    def __init__(self, workdir: epath.PathLike, *, first_step: int) -> None:
         self._writes = jax.process_index() == 0
         if not self._writes:
             return
-        path = Path(workdir) / METRICS_FILE
+        self._workdir = epath.Path(workdir)
+        # An object store cannot append: what grows is written here and copied there.
+        self._copies = "://" in str(workdir)
+        self._folder = Path(tempfile.mkdtemp() if self._copies else workdir)
+        self._copied = time.monotonic()
         kept = [each for each in read_metrics(workdir) if each["step"] <= first_step]
-        self._file = path.open("w", buffering=1)
+        self._file = (self._folder / METRICS_FILE).open("w", buffering=1)
         for line in kept:
             self._write_line(line)
         self._board = SummaryWriter(
-            str(Path(workdir) / "tensorboard"), purge_step=first_step + 1
+            str(self._folder / "tensorboard"), purge_step=first_step + 1
         )
 
     def write(self, step: int, scalars: dict[str, float]) -> None:
@@ -52,6 +60,19 @@ class MetricWriter:
         self._write_line({"step": step, **scalars})
         for name, value in scalars.items():
             self._board.add_scalar(name, value, step)
+        if time.monotonic() - self._copied > COPY_SECONDS:
+            self.flush()
+
+    def flush(self) -> None:
+        """Brings what was written to a workdir that is no folder of this machine."""
+        if not self._writes or not self._copies:
+            return
+        self._board.flush()
+        for source in filter(Path.is_file, self._folder.rglob("*")):
+            target = self._workdir / source.relative_to(self._folder)
+            target.parent.mkdir(parents=True, exist_ok=True)
+            target.write_bytes(source.read_bytes())
+        self._copied = time.monotonic()
 
     def write_image(self, step: int, name: str, image: np.ndarray) -> None:
         """Writes an image, uint8 (height, width, 3), to TensorBoard."""
@@ -66,11 +87,14 @@ class MetricWriter:
         if self._writes:
             self._file.close()
             self._board.close()
+            self.flush()
+            if self._copies:
+                shutil.rmtree(self._folder)
 
 
-def read_metrics(workdir: str | Path) -> list[dict[str, float]]:
+def read_metrics(workdir: epath.PathLike) -> list[dict[str, float]]:
     """Returns the whole lines of `workdir/metrics.jsonl`."""
-    path = Path(workdir) / METRICS_FILE
+    path = epath.Path(workdir) / METRICS_FILE
     if not path.exists():
         return []
     lines = path.read_text().split("\n")

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import ml_collections
 import orbax.checkpoint as ocp
+from etils import epath
 from flax.traverse_util import unflatten_dict
 
 from snclr_jax.digest import by_path, digests
@@ -22,7 +22,7 @@ class Damaged(ValueError):
 
 
 @contextlib.contextmanager
-def damage(folder: Path) -> Iterator[None]:
+def damage(folder: epath.Path) -> Iterator[None]:
     """Turns what Orbax raises where files are cut or missing into `Damaged`."""
     try:
         yield
@@ -35,7 +35,14 @@ def damage(folder: Path) -> Iterator[None]:
         ) from error
 
 
-def find_checkpoint(path: str | Path) -> Path:
+def located(path: epath.PathLike) -> epath.Path:
+    """Returns a path that holds wherever it is used: absolute, or a URL such as gs://."""
+    path = epath.Path(path)
+    # `absolute` would put the working directory before gs://.
+    return path if "://" in str(path) else path.absolute()
+
+
+def find_checkpoint(path: epath.PathLike) -> epath.Path:
     """Returns the folder of a whole checkpoint.
 
     Args:
@@ -44,7 +51,7 @@ def find_checkpoint(path: str | Path) -> Path:
     Raises:
       ValueError: where there is none, or it was not written to its end.
     """
-    path = Path(path).absolute()
+    path = located(path)
     if not path.exists():
         raise ValueError(f"{path} does not exist; name a workdir or a checkpoint of it")
     if path.parent.name == FOLDER:
@@ -63,13 +70,13 @@ def find_checkpoint(path: str | Path) -> Path:
     return path / FOLDER / str(max(steps))
 
 
-def saved_steps(workdir: str | Path) -> list[int]:
+def saved_steps(workdir: epath.PathLike) -> list[int]:
     """Returns the steps of a run's whole checkpoints, none where there is no run."""
-    folder = Path(workdir) / FOLDER
+    folder = epath.Path(workdir) / FOLDER
     return ocp.utils.checkpoint_steps(folder) if folder.exists() else []
 
 
-def checkpoint_config(folder: Path) -> ml_collections.ConfigDict:
+def checkpoint_config(folder: epath.Path) -> ml_collections.ConfigDict:
     """Returns the config that is stored in a checkpoint.
 
     Raises:
@@ -78,7 +85,7 @@ def checkpoint_config(folder: Path) -> ml_collections.ConfigDict:
     return ml_collections.ConfigDict(read_json(folder, "config"))
 
 
-def read_json(folder: Path, item: str) -> Any:
+def read_json(folder: epath.Path, item: str) -> Any:
     """Returns what a checkpoint holds under the name of an item.
 
     Raises:
@@ -89,7 +96,7 @@ def read_json(folder: Path, item: str) -> Any:
         return reader.restore(folder / item)
 
 
-def stored_arrays(folder: Path) -> Variables:
+def stored_arrays(folder: epath.Path) -> Variables:
     """Returns shapes and types of a checkpoint's state, as nested dictionaries.
 
     Raises:
@@ -99,7 +106,9 @@ def stored_arrays(folder: Path) -> Variables:
         return ocp.StandardCheckpointHandler().metadata(folder / "state").tree
 
 
-def read_arrays(folder: Path, parts: dict[str, Variables]) -> dict[str, Variables]:
+def read_arrays(
+    folder: epath.Path, parts: dict[str, Variables]
+) -> dict[str, Variables]:
     """Returns parts of a checkpoint's state, and refuses anything but what is expected.
 
     Args:
@@ -135,7 +144,7 @@ def read_arrays(folder: Path, parts: dict[str, Variables]) -> dict[str, Variable
     return {path: _at(restored, path) for path in parts}
 
 
-def check_digests(folder: Path, restored: Any) -> None:
+def check_digests(folder: epath.Path, restored: Any) -> None:
     """Raises Damaged unless arrays of a checkpoint have the bits that were saved."""
     saved = read_json(folder, "digest")
     wrong = [

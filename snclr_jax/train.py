@@ -5,19 +5,20 @@ from __future__ import annotations
 import contextlib
 import json
 import signal
-import threading
 import time
-from collections.abc import Callable, Iterator
-from pathlib import Path
+from collections.abc import Callable, Sequence
 
 import jax
 import ml_collections
+from etils import epath
+from jax.sharding import Mesh
 
-from snclr_jax.checkpoint import Checkpoints, claim_workdir
+from snclr_jax.checkpoint import Checkpoints
 from snclr_jax.config import check_against_data, check_config, notes
 from snclr_jax.data import open_data
 from snclr_jax.data.choose import choose_from_data
 from snclr_jax.data.feed import Feed
+from snclr_jax.distributed import from_first
 from snclr_jax.evaluate.online import OnlineKnn
 from snclr_jax.init_from import init_from
 from snclr_jax.metrics import (
@@ -33,9 +34,11 @@ from snclr_jax.online_probe import count_classes
 from snclr_jax.optim import learning_rate, make_optimizer
 from snclr_jax.partition import make_mesh
 from snclr_jax.report.online import OnlineGallery
+from snclr_jax.stop_requests import Interrupted, StopRequests
 from snclr_jax.train_state import TrainState, init_train_state
 from snclr_jax.train_step import make_train_step
 from snclr_jax.views import Batch
+from snclr_jax.workdir import own_workdir
 
 LABELS = {
     "knn_raw_pixels": "kNN on raw pixels",
@@ -45,11 +48,9 @@ LABELS = {
 }
 
 
-class Interrupted(SystemExit):
-    """The run was asked to stop, has saved its state and can be continued."""
-
-
-def train(config: ml_collections.ConfigDict, workdir: str) -> TrainState:
+def train(
+    config: ml_collections.ConfigDict, workdir: str, *, allow: Sequence[str] = ()
+) -> TrainState:
     """Pretrains an encoder as the config says, or continues the run in the workdir.
 
     The same call continues a run that was killed at any moment, and ends with the same
@@ -59,12 +60,15 @@ def train(config: ml_collections.ConfigDict, workdir: str) -> TrainState:
     Args:
       config: a recipe, see `configs/base.py`.
       workdir: folder of the run.
+      allow: fields of the config that may differ from those of the run so far, see
+        `claim_workdir`.
 
     Returns:
       The final state.
 
     Raises:
-      ValueError: where a field, an image or a checkpoint cannot be used; names it.
+      ValueError: where a field, an image, a checkpoint or the workdir cannot be used;
+        names it.
       NonFiniteError: where the loss is no longer a number; the last good checkpoint
         is intact.
       Interrupted: after SIGINT or SIGTERM, when the state is saved.
@@ -87,9 +91,11 @@ def train(config: ml_collections.ConfigDict, workdir: str) -> TrainState:
     feed = Feed(config, data.train, mesh, labels=config.evaluate.online_probe)
     knn = OnlineKnn(model, config, mesh, data)
     # Only now that nothing was refused does the workdir belong to this config.
-    claim_workdir(config, workdir)
-    checkpoints = Checkpoints(workdir, keep=config.checkpoint.keep)
-    with contextlib.closing(checkpoints), contextlib.closing(feed.batches):
+    with contextlib.ExitStack() as held:
+        changes = held.enter_context(own_workdir(config, workdir, allow=allow))
+        held.enter_context(contextlib.closing(feed.batches))
+        checkpoints = Checkpoints(workdir, keep=config.checkpoint.keep)
+        held.enter_context(contextlib.closing(checkpoints))
         baseline = _baseline(knn, untrained, state, workdir)
         clock = Clock()
         if checkpoints.latest_step is not None:
@@ -98,6 +104,7 @@ def train(config: ml_collections.ConfigDict, workdir: str) -> TrainState:
         loop = Loop(
             config,
             workdir,
+            mesh=mesh,
             feed=feed,
             knn=knn,
             gallery=OnlineGallery(model, config, mesh, data),
@@ -106,10 +113,10 @@ def train(config: ml_collections.ConfigDict, workdir: str) -> TrainState:
             steps_per_epoch=steps_per_epoch,
             first_step=int(state.step),
         )
-        remarks = [chosen, *notes(config, data.train.size)]
+        remarks = [*changes, chosen, *notes(config, data.train.size)]
         loop.begin(baseline, list(filter(None, remarks)))
         state = loop.run(step, state)
-    _summarize(workdir, baseline, clock, feed)
+        _summarize(workdir, baseline, clock, feed)
     return state
 
 
@@ -121,6 +128,7 @@ class Loop:
         config,
         workdir: str,
         *,
+        mesh: Mesh,
         feed: Feed,
         knn: OnlineKnn,
         gallery: OnlineGallery,
@@ -131,7 +139,7 @@ class Loop:
     ) -> None:
         self.config, self.workdir, self.feed, self.knn = config, workdir, feed, knn
         self.gallery, self.checkpoints, self.clock = gallery, checkpoints, clock
-        self.first_step = first_step
+        self.mesh, self.first_step = mesh, first_step
         self.steps_per_epoch = steps_per_epoch
         self.total_steps = config.epochs * steps_per_epoch
         self.evaluate_every = config.evaluate.every_epochs * steps_per_epoch
@@ -144,7 +152,7 @@ class Loop:
         with (
             contextlib.closing(self.writer),
             contextlib.closing(self.progress),
-            stop_requests() as stop,
+            StopRequests(self.mesh) as requests,
         ):
             batch = self.feed.next() if self.first_step < self.total_steps else None
             if batch is not None:
@@ -157,7 +165,7 @@ class Loop:
                     self._report()
                 self.pending.add(step, metrics)
                 self.progress.advance()
-                self._pause(step, state, stop)
+                self._pause(step, state, requests.after(step))
                 if step < self.total_steps:
                     batch = self.feed.next(metrics)
         return state
@@ -183,12 +191,11 @@ class Loop:
         self.progress.say(f"compiled the training step in {seconds:.0f} s")
         return compiled
 
-    def _pause(self, step: int, state: TrainState, stop: list[int]) -> None:
+    def _pause(self, step: int, state: TrainState, stop_signal: int) -> None:
         """Evaluates, saves or stops where one of them is due after this step."""
         last = step == self.total_steps
         evaluates = last or (self.evaluate_every and step % self.evaluate_every == 0)
-        # Read once: a signal that comes while this runs is for the next step.
-        stops = stop[0] if stop and not last else None
+        stops = stop_signal and not last
         saves = last or stops or step % self.config.checkpoint.every_steps == 0
         if not (evaluates or saves):
             return
@@ -201,16 +208,18 @@ class Loop:
         if evaluates and self.gallery.possible:
             self.writer.write_image(step, "gallery", self.gallery.draw(state))
         if saves:
+            # The lines up to a checkpoint belong to it: a continuation keeps them.
+            self.writer.flush()
             self.checkpoints.save(
                 state, self.feed.batches, self.clock.totals(), self.config
             )
         if stops:
             self.checkpoints.wait()
             self.progress.say(
-                f"stopped by {signal.Signals(stops).name} and saved step {step} in "
+                f"stopped by {signal.Signals(stop_signal).name} and saved step {step} in "
                 f"{self.workdir}; the same command continues from there"
             )
-            raise Interrupted(128 + stops)
+            raise Interrupted(128 + stop_signal)
         self.clock.start()
 
     def _report(self) -> None:
@@ -229,36 +238,11 @@ class Loop:
         self.progress.show(step, means)
 
 
-@contextlib.contextmanager
-def stop_requests() -> Iterator[list[int]]:
-    """Collects SIGINT and SIGTERM; a second one ends the process as usual."""
-    received: list[int] = []
-    if threading.current_thread() is not threading.main_thread():
-        yield received
-        return
-
-    def request(number, frame):
-        del frame
-        received.append(number)
-        for each, handler in previous.items():
-            signal.signal(each, handler)
-
-    previous = {
-        number: signal.signal(number, request)
-        for number in (signal.SIGINT, signal.SIGTERM)
-    }
-    try:
-        yield received
-    finally:
-        for number, handler in previous.items():
-            signal.signal(number, handler)
-
-
 def _baseline(
     knn: OnlineKnn, untrained: TrainState, start: TrainState, workdir: str
 ) -> dict[str, float]:
     """Returns kNN on what the run starts from, measured once a run."""
-    for line in read_metrics(workdir):
+    for line in from_first(lambda: read_metrics(workdir)):
         if "knn_untrained" in line:
             return {name: line[name] for name in LABELS if name in line}
     return knn.baseline(untrained, start)
@@ -268,6 +252,8 @@ def _summarize(
     workdir: str, baseline: dict[str, float], clock: Clock, feed: Feed
 ) -> None:
     """Writes and prints `summary.json`: accuracies in percent, and the time."""
+    if jax.process_index() != 0:
+        return
     scores = [line["knn"] for line in read_metrics(workdir) if "knn" in line]
     summary = dict(baseline)
     if scores:
@@ -277,9 +263,9 @@ def _summarize(
     summary["images_per_second"] = round(clock.images / seconds)
     if not feed.resident:
         summary["data_wait"] = round(clock.waited / seconds, 4)
-    if jax.process_index() == 0:
-        (Path(workdir) / SUMMARY_FILE).write_text(json.dumps(summary, indent=2) + "\n")
-        print(_sentence(summary))
+    path = epath.Path(workdir) / SUMMARY_FILE
+    path.write_text(json.dumps(summary, indent=2) + "\n")
+    print(_sentence(summary))
 
 
 def _sentence(summary: dict[str, float]) -> str:

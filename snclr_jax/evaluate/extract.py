@@ -7,13 +7,13 @@ from pathlib import Path
 import numpy as np
 from ml_collections import ConfigDict
 
-from snclr_jax.checkpoint import as_json
 from snclr_jax.data import open_data
 from snclr_jax.encoder import open_encoder
 from snclr_jax.evaluate.run import say, target_config
 from snclr_jax.evaluate.subject import make_subjects
 from snclr_jax.evaluate.write_features import check_features_path, write_features
 from snclr_jax.partition import make_mesh
+from snclr_jax.workdir import as_json
 
 
 def extract(

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from functools import partial
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import jax
 import numpy as np
+from etils import epath
 from jax import Array
 from jax.sharding import Mesh
 from ml_collections import FrozenConfigDict
@@ -91,7 +91,7 @@ def open_networks(encoder: Encoder, mesh: Mesh) -> Networks:
         ),
         dict(zip(("params", "batch_stats"), shapes, strict=True)),
     )
-    online = read_arrays(Path(encoder.source), expected)
+    online = read_arrays(epath.Path(encoder.source), expected)
     return Networks(
         encoder.step,
         online["params"],

@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import json
+import tempfile
 import time
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 import jax
+from etils import epath
 from tensorboardX import SummaryWriter
 
 from snclr_jax import __version__
 from snclr_jax.encoder import SUFFIX
+from snclr_jax.read_checkpoint import located
 
 EVALUATION_FILE = "evaluation.json"
 VERSION = 1
@@ -22,20 +24,20 @@ IDENTITY = ("what", "encoder", "network", "step", "fingerprint", "data")
 Record = dict[str, Any]
 
 
-def records_path(path: str | Path) -> Path:
+def records_path(path: epath.PathLike) -> epath.Path:
     """Returns where the records of an encoder lie.
 
     Args:
       path: a workdir, a checkpoint in it, or an exported file.
     """
-    path = Path(path).absolute()
+    path = located(path)
     if path.suffix == SUFFIX:
         return path.with_suffix(f".{EVALUATION_FILE}")
     workdir = path.parents[1] if path.parent.name == "checkpoints" else path
     return workdir / EVALUATION_FILE
 
 
-def read_records(path: Path) -> list[Record]:
+def read_records(path: epath.Path) -> list[Record]:
     """Returns the records of a file, none where there is no file.
 
     Raises:
@@ -55,7 +57,7 @@ def read_records(path: Path) -> list[Record]:
         ) from error
 
 
-def add_record(path: Path, record: Record) -> None:
+def add_record(path: epath.Path, record: Record) -> None:
     """Adds a record to a file, in place of an older one of the same thing.
 
     Raises:
@@ -72,15 +74,19 @@ def add_record(path: Path, record: Record) -> None:
     temporary.replace(path)
 
 
-def write_board(workdir: Path, record: Record) -> None:
+def write_board(workdir: epath.Path, record: Record) -> None:
     """Writes the metrics of a record to the TensorBoard files of a run."""
     place = "" if record["data"] == "own" else f"{record['data']}/"
     # Files are named by the second: a second one in it would replace the first.
     suffix = f".{record['what']}-{time.time_ns()}"
-    with SummaryWriter(str(workdir / "tensorboard"), filename_suffix=suffix) as board:
-        for name, value in record["metrics"].items():
-            tag = f"evaluation/{place}{record['what']}/{record['network']}/{name}"
-            board.add_scalar(tag, value, record["step"])
+    # An object store cannot append: written here, then copied.
+    with tempfile.TemporaryDirectory() as folder:
+        with SummaryWriter(folder, filename_suffix=suffix) as board:
+            for name, value in record["metrics"].items():
+                tag = f"evaluation/{place}{record['what']}/{record['network']}/{name}"
+                board.add_scalar(tag, value, record["step"])
+        for file in epath.Path(folder).iterdir():
+            file.copy(workdir / "tensorboard" / file.name)
 
 
 def table(records: Sequence[Record]) -> str:

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import datetime
 from collections.abc import Sequence
-from pathlib import Path
 
 import jax
 import numpy as np
+from etils import epath
 from ml_collections import ConfigDict
 
-from snclr_jax.checkpoint import as_json
 from snclr_jax.data import Data, open_data
 from snclr_jax.encoder import open_encoder
 from snclr_jax.evaluate.evaluations import (
@@ -33,12 +32,13 @@ from snclr_jax.evaluate.results import (
 from snclr_jax.evaluate.subject import Subject, make_subjects
 from snclr_jax.evaluate.target import open_target
 from snclr_jax.partition import make_mesh
+from snclr_jax.workdir import as_json
 
 OWN = "own"  # the images of the run itself, as records name them
 
 
 def evaluate(
-    path: str | Path,
+    path: epath.PathLike,
     what: Sequence[str],
     settings: ConfigDict,
     *,
@@ -81,7 +81,7 @@ def evaluate(
     data = open_data(config.data)
     train, test = labelled_splits(data, what)
     target = None
-    if "quality" in what and origin == OWN and Path(encoder.source).is_dir():
+    if "quality" in what and origin == OWN and epath.Path(encoder.source).is_dir():
         target = open_target(encoder, mesh)
     subjects = make_subjects(
         encoder,
@@ -197,7 +197,7 @@ def _record(
     }
 
 
-def _keep(path: Path, record: Record) -> None:
+def _keep(path: epath.Path, record: Record) -> None:
     if jax.process_index() != 0:
         return
     add_record(path, record)

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import string
 from collections.abc import Iterator, Sequence
-from pathlib import Path
 from typing import Any, NamedTuple
 
-from snclr_jax.checkpoint import read_config
+from etils import epath
+
 from snclr_jax.evaluate.results import EVALUATION_FILE, read_records
 from snclr_jax.metrics import read_metrics
+from snclr_jax.read_checkpoint import located
+from snclr_jax.workdir import read_config
 
 
 class Key(NamedTuple):
@@ -62,7 +64,7 @@ def read_groups(workdirs: Sequence[str]) -> list[Group]:
     """
     if not workdirs:
         raise ValueError("no workdir is named; name one or more")
-    paths = [Path(workdir).resolve() for workdir in workdirs]
+    paths = [located(workdir) for workdir in workdirs]
     for workdir, path in zip(workdirs, paths, strict=True):
         if paths.count(path) > 1:
             raise ValueError(
@@ -95,7 +97,7 @@ def _flatten(config: dict[str, Any], prefix: str = "") -> Iterator[tuple[str, An
 
 
 def _read_scores(workdir: str) -> dict[Key, Score]:
-    path = Path(workdir) / EVALUATION_FILE
+    path = epath.Path(workdir) / EVALUATION_FILE
     records = read_records(path)
     try:
         return {

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
+from etils import epath
 from jax.sharding import Mesh, NamedSharding
 
 from snclr_jax.encoder import Encoder
@@ -66,7 +66,7 @@ def open_target(encoder: Encoder, mesh: Mesh) -> Target:
         for name, spec in vars(QUEUE_SPEC).items()
     }
     expected = dict(zip(Target._fields, (*networks, rows), strict=True))
-    found = read_arrays(Path(encoder.source), expected)
+    found = read_arrays(epath.Path(encoder.source), expected)
     return Target(
         found["target_params"],
         found.get("target_batch_stats", {}),
