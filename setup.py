@@ -52,7 +52,15 @@ setup(
     extras_require={
         "cuda": ["jax[cuda12]"],
         "tpu": ["jax[tpu]", "gcsfs>=2024.6"],
-        "dev": ["pytest>=8", "pytest-xdist>=3.6", "ruff>=0.14"],
+        "dev": [
+            "hypothesis>=6.100",
+            "ipykernel>=6.29",
+            "nbclient>=0.10",
+            "nbconvert>=7.16",
+            "pytest>=8",
+            "pytest-xdist>=3.6",
+            "ruff>=0.14",
+        ],
         # Reads .pth files for `snclr import`; the slow tests of export compare with it.
         "torch": ["torch>=2.6"],
         "docs": ["mkdocs>=1.6,<2", "mkdocstrings[python]>=1.0,<2"],

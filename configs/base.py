@@ -92,6 +92,10 @@ def _data() -> ConfigDict:
     # --shm-size), and load the calling script again (guard it: if __name__ ==
     # "__main__").
     data.num_workers = 0
+    # Share of a split's images that may be unreadable. Each is replaced by the next one
+    # that can be read, and named in the workdir's bad_files.jsonl; one more stops the
+    # run. Damage to single files stays far below one in a hundred.
+    data.max_bad = 0.01
     # Keep the decoded set on the device: True, False, or None to do so where it is
     # small (see snclr_jax/data/feed.py).
     data.resident = placeholder(bool)

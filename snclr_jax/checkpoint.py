@@ -6,7 +6,9 @@ killed at any moment leaves the previous checkpoint intact.
 
 from __future__ import annotations
 
+import contextlib
 import time
+from collections.abc import Iterator
 from typing import Any
 
 import grain
@@ -17,7 +19,8 @@ from etils import epath
 from jax.experimental import multihost_utils
 from tqdm import tqdm
 
-from snclr_jax.digest import digests
+from snclr_jax.digest import by_path, digests
+from snclr_jax.neighbor_queue import NeighborQueue
 from snclr_jax.read_checkpoint import (
     FOLDER,
     Damaged,
@@ -84,7 +87,8 @@ class Checkpoints:
         }
         if state.probe is not None:
             items["probe"] = ocp.args.StandardSave(state.probe)
-        self._manager.save(step, args=ocp.args.Composite(**items))
+        with self._saving():
+            self._manager.save(step, args=ocp.args.Composite(**items))
 
     def restore(
         self, state: TrainState, batches: grain.DatasetIterator
@@ -94,7 +98,7 @@ class Checkpoints:
         A checkpoint that cannot be read, or has other bits than were saved, is moved to
         `workdir/damaged_checkpoints`, and the one before it is taken. A run may be
         continued with an online probe that it did not have: the probe then stays the
-        one of `state`.
+        one of `state`; as does a queue whose size or type changed, see `own_workdir`.
 
         Args:
           state: a state of the same shapes, types and shardings, to restore into.
@@ -112,12 +116,18 @@ class Checkpoints:
             except Damaged as error:
                 damaged = self._move_away(folder, error)
                 continue
+            expected = _without_probe(state)
+            expected["queue"] = _as_stored(stored.get("queue"), state.queue)
             # Not damage: another network. It stays where it is.
-            check_same_arrays(str(folder), stored, _without_probe(state))
+            check_same_arrays(str(folder), stored, expected)
             try:
-                return self._restore(step, state, batches)
+                found, clock = self._restore(step, state.replace(**expected), batches)
             except Damaged as error:
                 damaged = self._move_away(folder, error)
+                continue
+            if expected["queue"] is not state.queue:
+                found = found.replace(queue=state.queue)
+            return found, clock
         raise ValueError(
             damaged
             or f"no checkpoint in {self._folder}; train first, or name another workdir"
@@ -153,12 +163,52 @@ class Checkpoints:
         return f"{error}; it was moved to {target}, and no other checkpoint is left"
 
     def wait(self) -> None:
-        """Returns when what was saved is on disk."""
-        self._manager.wait_until_finished()
+        """Returns when what was saved is on disk.
+
+        Raises:
+          OSError: where it cannot be written; what was saved before is whole.
+        """
+        with self._saving():
+            self._manager.wait_until_finished()
 
     def close(self) -> None:
         """Waits for a running save, then lets go of the folder."""
-        self._manager.close()
+        with self._saving():
+            self._manager.close()
+
+    @contextlib.contextmanager
+    def _saving(self) -> Iterator[None]:
+        """Says what an error of a save means, this one or the one before it."""
+        try:
+            yield
+        except (OSError, ValueError, RuntimeError) as error:
+            raise OSError(
+                f"a checkpoint cannot be written to {self._folder}; those before it "
+                "are whole, and the same command continues from them once there is "
+                "room and leave to write. Orbax says: " + str(error).partition("\n")[0]
+            ) from error
+
+
+def _as_stored(stored: Any, queue: NeighborQueue) -> NeighborQueue:
+    """Returns the queue, or what to read where a checkpoint has one of another size."""
+    found = by_path(stored)
+    fits = {name: (leaf.shape[1:], leaf.ndim) for name, leaf in by_path(queue).items()}
+    if {
+        name: (leaf.shape[1:], len(leaf.shape)) for name, leaf in found.items()
+    } != fits:
+        return queue
+    read = NeighborQueue(
+        **{
+            name: jax.ShapeDtypeStruct(
+                leaf.shape, leaf.dtype, sharding=queue.cursor.sharding
+            )
+            for name, leaf in found.items()
+        }
+    )
+    same = jax.tree.map(
+        lambda a, b: (a.shape, a.dtype) == (b.shape, b.dtype), read, queue
+    )
+    return queue if all(jax.tree.leaves(same)) else read
 
 
 def _without_probe(state: TrainState) -> dict[str, Any]:

@@ -4,71 +4,10 @@ from __future__ import annotations
 
 import math
 
-from snclr_jax.losses import FORMS
+from snclr_jax.config_fields import check_fields, get_field
 
-_CHOICES = {
-    "data.name": ("digits", "folder", "tfds"),
-    "model.dtype": ("float32", "bfloat16", "float64"),
-    "queue.dtype": ("float32", "bfloat16", "float64"),
-    "queue.search": ("exact", "approx"),
-    "queue.push": ("second", "both"),
-    "attention.kind": ("cosine", "linear"),
-    "loss.form": FORMS,
-    "optim.name": ("lars", "adamw", "sgd"),
-    "evaluate.network": ("online", "target"),
-}
-_AT_LEAST_ONE = (
-    "batch_size",
-    "accumulate",
-    "epochs",
-    "data.image_size",
-    "data.pictures_per_digit",
-    "augment.size",
-    "augment.local_size",
-    "model.patch_size",
-    "model.embedding_dim",
-    "queue.banks",
-    "queue.block",
-    "log.every_steps",
-    "checkpoint.every_steps",
-    "checkpoint.keep",
-    "evaluate.k",
-    "evaluate.train_images",
-    "evaluate.batch_size",
-)
-_POSITIVE = (
-    "queue.recall",
-    "attention.temperature",
-    "attention.gamma",
-    "loss.temperature",
-    "loss.scale",
-    "optim.learning_rate",
-    "evaluate.temperature",
-)
-_NOT_NEGATIVE = (
-    "seed",
-    "data.holdback",
-    "data.num_workers",
-    "augment.local_views",
-    "queue.size",
-    "queue.k",
-    "loss.neighbor_weight",
-    "loss.neighbor_warmup_epochs",
-    "optim.warmup_epochs",
-    "optim.weight_decay",
-    "optim.trust_coefficient",
-    "evaluate.every_epochs",
-)
-_SHARES = (
-    "queue.recall",
-    "ema.momentum",
-    "model.drop_path",
-    "optim.momentum",
-    "optim.beta1",
-    "optim.beta2",
-)
-_VIEW_SHARES = ("flip", "jitter", "grayscale", "blur", "solarize")
-_VIEW_STRENGTHS = ("brightness", "contrast", "saturation", "hue")
+# Pixels of one drawing of each digit, times pictures: 1.2 GB, all drawn in memory.
+_MOST_DIGIT_PIXELS = 2**18
 
 
 def check_config(config, *, devices: int) -> None:
@@ -78,26 +17,21 @@ def check_config(config, *, devices: int) -> None:
       config: the run's config.
       devices: number of devices of the mesh.
     """
-    _check_values(config)
+    check_fields(config)
+    _check_data(config.data)
     _check_augment(config)
+    _check_network(config)
     _check_queue(config, devices)
     if config.batch_size % devices:
         raise ValueError(
             f"batch_size {config.batch_size} is not a multiple of the {devices} "
             f"devices; use {_next_multiple(config.batch_size, devices)}"
         )
-    if config.data.name == "digits" and config.data.path:
-        raise ValueError(
-            f"data.path {config.data.path!r} is not read where data.name is 'digits', "
-            "as in every debug variant; add --config.data.name=folder or tfds"
-        )
     if config.optim.warmup_epochs >= config.epochs:
         raise ValueError(
             f"optim.warmup_epochs {config.optim.warmup_epochs:g} must be less than "
             f"epochs {config.epochs}: the rate rises, then falls"
         )
-    if config.seed >= 2**32:
-        raise ValueError(f"seed {config.seed} must be below 2**32")
     if config.batch_size < 2:
         raise ValueError("batch_size 1 has no negatives; use at least 2")
     _check_parts(config, devices)
@@ -110,6 +44,14 @@ def check_against_data(config, images: int) -> None:
             f"batch_size {config.batch_size} is larger than the training set of "
             f"{images} images; use at most {images}"
         )
+    steps_per_epoch = images // config.batch_size
+    for field in ("epochs", "loss.neighbor_warmup_epochs"):
+        epochs = get_field(config, field)
+        if epochs * steps_per_epoch >= 2**31:
+            raise ValueError(
+                f"{field} {epochs:g} of {steps_per_epoch} steps are more steps than "
+                f"are counted; use less than {2**31 // steps_per_epoch}"
+            )
 
 
 def notes(config, images: int) -> list[str]:
@@ -148,42 +90,41 @@ def _cost_of_views(config) -> str:
     )
 
 
-def get_field(config, field: str):
-    """Returns the value at a dotted path."""
-    for name in field.split("."):
-        config = config[name]
-    return config
+def _check_data(data) -> None:
+    if data.name != "digits":
+        return
+    if data.path:
+        raise ValueError(
+            f"data.path {data.path!r} is not read where data.name is 'digits', "
+            "as in every debug variant; add --config.data.name=folder or tfds"
+        )
+    if data.pictures_per_digit * data.image_size**2 > _MOST_DIGIT_PIXELS:
+        raise ValueError(
+            f"data.pictures_per_digit {data.pictures_per_digit} at data.image_size "
+            f"{data.image_size} do not fit into memory, where all digits are drawn; "
+            f"use pictures_per_digit x image_size^2 of at most {_MOST_DIGIT_PIXELS}"
+        )
 
 
-def _check_values(config) -> None:
-    for field, choices in _CHOICES.items():
-        if get_field(config, field) not in choices:
+def _check_network(config) -> None:
+    patch, name = config.model.patch_size, config.model.name
+    if name != "patchnet" and not name.startswith("vit"):
+        return
+    # Patchnet joins two by two patches.
+    unit = 2 * patch if name == "patchnet" else patch
+    for field in _view_sizes(config.augment):
+        size = config.augment[field]
+        if size % unit:
             raise ValueError(
-                f"{field} {get_field(config, field)!r} is unknown; use one of {choices}"
+                f"augment.{field} {size} is not a multiple of {unit}, which model.name "
+                f"{name!r} needs at model.patch_size {patch}; use "
+                f"{_next_multiple(size, unit)}"
             )
-    rules = (
-        (_AT_LEAST_ONE, lambda value: value >= 1, "at least 1"),
-        (_POSITIVE, lambda value: value > 0, "greater than 0"),
-        (_NOT_NEGATIVE, lambda value: value >= 0, "0 or more"),
-        (_SHARES, lambda value: 0 <= value <= 1, "between 0 and 1"),
-    )
-    for fields, holds, rule in rules:
-        for field in fields:
-            if not holds(get_field(config, field)):
-                raise ValueError(f"{field} {get_field(config, field)} must be {rule}")
 
 
 def _check_augment(config) -> None:
     augment = config.augment
-    for name in ("view1", "view2", "local"):
-        _check_view(f"augment.{name}", augment[name])
-    if augment.global_views < 2:
-        raise ValueError(
-            f"augment.global_views {augment.global_views} must be at least 2: a view "
-            "predicts the target of another one"
-        )
-    sizes = ("size", "local_size") if augment.local_views else ("size",)
-    for size in sizes:
+    for size in _view_sizes(augment):
         if augment[size] > config.data.image_size:
             raise ValueError(
                 f"augment.{size} {augment[size]} is larger than data.image_size "
@@ -191,12 +132,16 @@ def _check_augment(config) -> None:
             )
 
 
+def _view_sizes(augment) -> tuple[str, ...]:
+    return ("size", "local_size") if augment.local_views else ("size",)
+
+
 def _check_parts(config, devices: int) -> None:
     """Checks the parts that a batch is cut into: BatchNorm groups and accumulation."""
     scope, parts = config.model.bn_scope, config.accumulate
-    if scope is not None and (scope < 2 or config.batch_size % scope):
+    if scope is not None and config.batch_size % scope:
         raise ValueError(
-            f"model.bn_scope {scope} must be at least 2 and divide batch_size "
+            f"model.bn_scope {scope} must divide batch_size "
             f"{config.batch_size}; None is the whole batch"
         )
     if config.batch_size % (devices * parts):
@@ -213,28 +158,6 @@ def _check_parts(config, devices: int) -> None:
             "several passes would need every layer of all of them at once, so they "
             f"cannot be kept; use a model.bn_scope that divides {own}"
         )
-
-
-def _check_view(name: str, view) -> None:
-    for field in _VIEW_SHARES:
-        if not 0 <= view[field] <= 1:
-            raise ValueError(f"{name}.{field} {view[field]} must be between 0 and 1")
-    for field in _VIEW_STRENGTHS:
-        if view[field] < 0:
-            raise ValueError(f"{name}.{field} {view[field]} must be 0 or more")
-    if view.hue > 0.5:
-        raise ValueError(f"{name}.hue {view.hue} must be at most 0.5, half a turn")
-    for field, largest in (
-        ("crop_scale", 1.0),
-        ("crop_ratio", float("inf")),
-        ("blur_sigma", float("inf")),
-    ):
-        low, high = view[field]
-        if not 0 < low <= high <= largest:
-            raise ValueError(
-                f"{name}.{field} {(low, high)} must be an increasing pair above 0"
-                + (f" and at most {largest:g}" if largest == 1.0 else "")
-            )
 
 
 def _check_queue(config, devices: int) -> None:

@@ -1,15 +1,18 @@
-"""The one place that starts `jax.distributed`: which of how many processes this is."""
+"""One process of many: where `jax.distributed` is started, and what all are told."""
 
 from __future__ import annotations
 
 import dataclasses
+import json
 import os
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 import jax
+import numpy as np
+from jax.experimental import multihost_utils
 
 # JAX's own are 100 and 300: the rest of a run is to stop within a minute of a loss.
 HEARTBEAT_SECONDS = 30
@@ -149,6 +152,35 @@ def _by_launcher(environment: Mapping[str, str]) -> Plan:
             "--process=$OMPI_COMM_WORLD_RANK"
         )
     return Plan()
+
+
+def from_first(compute: Callable[[], Any]) -> Any:
+    """Returns what process 0 computes, on every process.
+
+    Files of a run are read there: another machine may see them later, or never.
+
+    Args:
+      compute: called on process 0; returns what JSON can hold.
+
+    Raises:
+      ValueError: on every process, with the message of process 0's ValueError or
+        OSError.
+    """
+    if jax.process_count() == 1:
+        return compute()
+    answer: dict[str, Any] = {}
+    if jax.process_index() == 0:
+        try:
+            answer["value"] = compute()
+        except (ValueError, OSError) as error:
+            answer["error"] = str(error)
+    text = np.frombuffer(json.dumps(answer).encode(), np.uint8)
+    size = int(multihost_utils.broadcast_one_to_all(np.int32(text.size)))
+    text = multihost_utils.broadcast_one_to_all(np.resize(text, size))
+    answer = json.loads(text.tobytes())
+    if "error" in answer:
+        raise ValueError(answer["error"])
+    return answer["value"]
 
 
 def has_tpu(devices: Path = Path("/sys/bus/pci/devices")) -> bool:

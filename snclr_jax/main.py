@@ -92,7 +92,9 @@ Every field of configs/base.py can be set:
   snclr train --config=configs/imagenet_resnet50.py:400 --config.data.path=DIR
   snclr train --config=configs/imagenet_vit_s16.py:debug
 
-Ctrl-C and SIGTERM save; the same command continues where it stopped.
+Ctrl-C and SIGTERM save; the same command continues where it stopped. A run is continued
+with its own config: --allow_changes=queue.size,loss takes a changed field or section,
+and says what it means; model, optim.name and attention.kind cannot change.
 
 Several processes: --coordinator=HOST:PORT --processes=N --process=I on each; on Cloud
 TPU and under srun they find each other. launch/ has scripts for both.
@@ -116,6 +118,7 @@ _NETWORK = flags.DEFINE_string("network", None, "Encoder: online or target.")
 _FORMAT = flags.DEFINE_string("format", "safetensors", "Format of the exported file.")
 flags.DEFINE_string("weights", "", "Weights to import.")
 _BASELINES = flags.DEFINE_boolean("baselines", False, "Score the baselines too.")
+_ALLOW = flags.DEFINE_list("allow_changes", [], "Fields that may change.")
 _ONCE = flags.DEFINE_boolean("once", False, "Look once.")
 _SHARD_MB = flags.DEFINE_integer("shard_mb", 256, "Size of a shard.", lower_bound=1)
 _WORKERS = flags.DEFINE_integer(
@@ -162,7 +165,7 @@ def _train() -> None:
 
     name = Path(config_flags.get_config_filename(flags.FLAGS["config"])).stem
     try:
-        train(config, _WORKDIR.value or f"runs/{name}")
+        train(config, _WORKDIR.value or f"runs/{name}", allow=_ALLOW.value)
     except NonFiniteError as error:
         _fail(str(error))
 
@@ -299,6 +302,8 @@ def _needed(command: str, *names: str) -> list[str]:
 def _config(command: str) -> ConfigDict:
     if _CONFIG.value is None:
         _fail(f"{command} needs --config=FILE, such as --config=configs/digits.py")
+    # A file that could not be loaded says so when it is first asked for something.
+    _CONFIG.value.keys()
     return _CONFIG.value
 
 

@@ -50,7 +50,10 @@ class MetricWriter:
         for line in kept:
             self._write_line(line)
         self._board = SummaryWriter(
-            str(self._folder / "tensorboard"), purge_step=first_step + 1
+            str(self._folder / "tensorboard"),
+            purge_step=first_step + 1,
+            # On a full disk its thread dies, and a queue with an end would block.
+            max_queue=0,
         )
 
     def write(self, step: int, scalars: dict[str, float]) -> None:

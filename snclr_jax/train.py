@@ -16,6 +16,8 @@ from jax.sharding import Mesh
 from snclr_jax.checkpoint import Checkpoints
 from snclr_jax.config import check_against_data, check_config, notes
 from snclr_jax.data import open_data
+from snclr_jax.data.bad_files import FILE as BAD_FILES
+from snclr_jax.data.bad_files import BadFiles
 from snclr_jax.data.choose import choose_from_data
 from snclr_jax.data.feed import Feed
 from snclr_jax.distributed import from_first
@@ -55,7 +57,7 @@ def train(
 
     The same call continues a run that was killed at any moment, and ends with the same
     bits as one that never was. Writes `config.json`, `metrics.jsonl`, `tensorboard/`,
-    `checkpoints/` and `summary.json`.
+    `checkpoints/`, `summary.json` and, where images cannot be read, `bad_files.jsonl`.
 
     Args:
       config: a recipe, see `configs/base.py`.
@@ -91,31 +93,35 @@ def train(
     feed = Feed(config, data.train, mesh, labels=config.evaluate.online_probe)
     knn = OnlineKnn(model, config, mesh, data)
     # Only now that nothing was refused does the workdir belong to this config.
-    with contextlib.ExitStack() as held:
-        changes = held.enter_context(own_workdir(config, workdir, allow=allow))
-        held.enter_context(contextlib.closing(feed.batches))
+    with own_workdir(config, workdir, allow=allow) as changes:
+        bad_files = BadFiles(workdir, data)
         checkpoints = Checkpoints(workdir, keep=config.checkpoint.keep)
-        held.enter_context(contextlib.closing(checkpoints))
-        baseline = _baseline(knn, untrained, state, workdir)
-        clock = Clock()
-        if checkpoints.latest_step is not None:
-            state, totals = checkpoints.restore(state, feed.batches)
-            clock = Clock(**totals)
-        loop = Loop(
-            config,
-            workdir,
-            mesh=mesh,
-            feed=feed,
-            knn=knn,
-            gallery=OnlineGallery(model, config, mesh, data),
-            checkpoints=checkpoints,
-            clock=clock,
-            steps_per_epoch=steps_per_epoch,
-            first_step=int(state.step),
-        )
-        remarks = [*changes, chosen, *notes(config, data.train.size)]
-        loop.begin(baseline, list(filter(None, remarks)))
-        state = loop.run(step, state)
+        with (
+            contextlib.closing(bad_files),
+            contextlib.closing(checkpoints),
+            contextlib.closing(feed.batches),
+        ):
+            baseline = _baseline(knn, untrained, state, workdir)
+            clock = Clock()
+            if checkpoints.latest_step is not None:
+                state, totals = checkpoints.restore(state, feed.batches)
+                clock = Clock(**totals)
+            loop = Loop(
+                config,
+                workdir,
+                mesh=mesh,
+                feed=feed,
+                knn=knn,
+                gallery=OnlineGallery(model, config, mesh, data),
+                checkpoints=checkpoints,
+                bad_files=bad_files,
+                clock=clock,
+                steps_per_epoch=steps_per_epoch,
+                first_step=int(state.step),
+            )
+            remarks = [*changes, chosen, *notes(config, data.train.size)]
+            loop.begin(baseline, list(filter(None, remarks)))
+            state = loop.run(step, state)
         _summarize(workdir, baseline, clock, feed)
     return state
 
@@ -133,6 +139,7 @@ class Loop:
         knn: OnlineKnn,
         gallery: OnlineGallery,
         checkpoints: Checkpoints,
+        bad_files: BadFiles,
         clock: Clock,
         steps_per_epoch: int,
         first_step: int,
@@ -143,7 +150,7 @@ class Loop:
         self.steps_per_epoch = steps_per_epoch
         self.total_steps = config.epochs * steps_per_epoch
         self.evaluate_every = config.evaluate.every_epochs * steps_per_epoch
-        self.pending = PendingMetrics()
+        self.bad_files, self.pending = bad_files, PendingMetrics()
         self.writer = MetricWriter(workdir, first_step=first_step)
         self.progress = Progress(self.total_steps, first_step)
 
@@ -216,8 +223,8 @@ class Loop:
         if stops:
             self.checkpoints.wait()
             self.progress.say(
-                f"stopped by {signal.Signals(stop_signal).name} and saved step {step} in "
-                f"{self.workdir}; the same command continues from there"
+                f"stopped by {signal.Signals(stop_signal).name} and saved step {step} "
+                f"in {self.workdir}; the same command continues from there"
             )
             raise Interrupted(128 + stop_signal)
         self.clock.start()
@@ -234,7 +241,15 @@ class Loop:
         means["epoch"] = step / self.steps_per_epoch
         if not self.feed.resident:
             means["data_wait"] = waited / seconds
+        new = self.bad_files.update()
+        if self.bad_files.count:
+            means["bad_images"] = self.bad_files.count
         self.writer.write(step, means)
+        if new:
+            self.progress.say(
+                f"{new} images cannot be read and are replaced by others; see "
+                f"{self.workdir}/{BAD_FILES}"
+            )
         self.progress.show(step, means)
 
 
@@ -242,9 +257,13 @@ def _baseline(
     knn: OnlineKnn, untrained: TrainState, start: TrainState, workdir: str
 ) -> dict[str, float]:
     """Returns kNN on what the run starts from, measured once a run."""
-    for line in from_first(lambda: read_metrics(workdir)):
-        if "knn_untrained" in line:
-            return {name: line[name] for name in LABELS if name in line}
+    known = from_first(
+        lambda: next(
+            (line for line in read_metrics(workdir) if "knn_untrained" in line), {}
+        )
+    )
+    if known:
+        return {name: known[name] for name in LABELS if name in known}
     return knn.baseline(untrained, start)
 
 

@@ -10,11 +10,16 @@ os.environ["XLA_FLAGS"] = (
     + " --xla_backend_optimization_level=0 --xla_llvm_disable_expensive_passes=true"
 )
 
+import importlib.util  # noqa: E402
+
 import jax  # noqa: E402
 import numpy as np  # noqa: E402
 import pytest  # noqa: E402
 
 from snclr_jax.partition import make_mesh  # noqa: E402
+
+# Modules of the slow tests that compare with PyTorch, where there is one.
+collect_ignore = [] if importlib.util.find_spec("torch") else ["torch_modules.py"]
 
 
 @pytest.fixture(scope="session")

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 import tiny
 
-from snclr_jax.checkpoint import Checkpoints, claim_workdir
+from snclr_jax.checkpoint import Checkpoints
 from snclr_jax.data.pipeline import train_batches
 from snclr_jax.data.split import Split
 
@@ -76,12 +76,28 @@ def cut(checkpoint):
             file.write_bytes(file.read_bytes()[:10])
 
 
+def halve(checkpoint):
+    """The largest file, where the arrays are."""
+    files = [each for each in (checkpoint / "state").rglob("*") if each.is_file()]
+    file = max(files, key=lambda each: each.stat().st_size)
+    file.write_bytes(file.read_bytes()[: file.stat().st_size // 2])
+
+
 def lose_metadata(checkpoint):
     (checkpoint / "state" / "_METADATA").unlink()
 
 
 def lose_the_position(checkpoint):
     shutil.rmtree(checkpoint / "data")
+
+
+def flip_a_byte(checkpoint):
+    """In the middle of the largest file, where the arrays are."""
+    files = [each for each in (checkpoint / "state").rglob("*") if each.is_file()]
+    file = max(files, key=lambda each: each.stat().st_size)
+    content = bytearray(file.read_bytes())
+    content[len(content) // 2] ^= 1
+    file.write_bytes(content)
 
 
 def store_other_bits(checkpoint):
@@ -97,8 +113,10 @@ def store_other_bits(checkpoint):
     ("damage", "message"),
     [
         (cut, "cannot be read; it is damaged"),
+        (halve, "cannot be read; it is damaged"),
         (lose_metadata, "cannot be read; it is damaged"),
         (lose_the_position, "cannot be read; it is damaged"),
+        (flip_a_byte, "is damaged"),
         (store_other_bits, "1 of its arrays have other bits.*queue/keys"),
     ],
 )
@@ -141,19 +159,19 @@ def test_a_checkpoint_fits_another_number_of_devices(saved, mesh_of):
     assert len(restored.queue.keys.sharding.device_set) == 2
 
 
+def test_a_queue_of_another_size_or_type_starts_empty(saved, mesh_of, capsys):
+    for changed in ({"queue__size": 24}, {"queue__dtype": "bfloat16"}):
+        _, _, state = tiny.build(tiny.config(**changed), mesh_of(4))
+        with contextlib.closing(Checkpoints(saved[0])) as checkpoints:
+            restored, _ = checkpoints.restore(state, batches())
+        jax.tree.map(np.testing.assert_array_equal, restored.queue, state.queue)
+        assert restored.queue.keys.dtype == state.queue.keys.dtype
+        assert restored.queue.keys.sharding == state.queue.keys.sharding
+        jax.tree.map(np.testing.assert_array_equal, restored.params, saved[1].params)
+        assert restored.step == 1
+
+
 def test_no_checkpoint_says_so(tmp_path, saved):
     with contextlib.closing(Checkpoints(tmp_path)) as checkpoints:
         with pytest.raises(ValueError, match="no checkpoint in .*train first"):
             checkpoints.restore(saved[1], batches())
-
-
-def test_a_workdir_belongs_to_one_config(tmp_path):
-    claim_workdir(tiny.config(), tmp_path / "run")
-    claim_workdir(tiny.config(log__every_steps=7), tmp_path / "run")
-    with pytest.raises(ValueError, match="config.loss.temperature is 0.3, the run"):
-        claim_workdir(tiny.config(loss__temperature=0.3), tmp_path / "run")
-
-
-def test_checkpoints_without_their_config_are_not_continued(saved):
-    with pytest.raises(ValueError, match="holds checkpoints but no config.json"):
-        claim_workdir(tiny.config(), saved[0])

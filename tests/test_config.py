@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 
 import pytest
@@ -9,6 +10,7 @@ from recipes import RECIPES, recipe
 from snclr_jax.configs import base, digits, imagenet_resnet50
 
 from snclr_jax.config import check_against_data, check_config, notes
+from snclr_jax.config_fields import check_fields
 from snclr_jax.data.choose import choose
 
 
@@ -40,12 +42,21 @@ def assert_refused(config, field, value, message):
         ("batch_size", 0, "batch_size 0 must be at least 1"),
         ("epochs", 0, "epochs 0"),
         ("loss.form", "papr", "loss.form 'papr'.*paper"),
-        ("loss.temperature", 0.0, "loss.temperature 0.0 must be greater than 0"),
+        ("loss.temperature", 0.0, "loss.temperature 0.0 must be at least 1e-06"),
+        ("loss.scale", 1e-300, "loss.scale 1e-300 must be greater than 0"),
         ("loss.neighbor_weight", -1.0, "loss.neighbor_weight -1.0"),
         ("attention.kind", "dot", "attention.kind 'dot'.*linear"),
         ("attention.gamma", 0.0, "attention.gamma"),
         ("ema.momentum", 1.5, "ema.momentum 1.5 must be between 0 and 1"),
         ("optim.name", "adam", "optim.name 'adam'.*adamw"),
+        ("optim.beta2", 1.0, "optim.beta2 1.0 must be at least 0 and below 1"),
+        ("attention.threshold", 1.5, "attention.threshold 1.5 .* below 1"),
+        ("model.width", 0, "model.width 0 must be at least 1"),
+        ("model.projector_hidden", (64, 0), r"model.projector_hidden \(64, 0\) must"),
+        ("data.max_bad", 1.5, "data.max_bad 1.5 must be between 0 and 1"),
+        ("data.std", (0.2, 0.0, 0.2), "data.std .* must be above 0"),
+        ("data.mean", (123.7, 116.3, 103.5), "data.mean .* must be between 0 and 1"),
+        ("augment.global_views", 17, "augment.global_views 17 must be at most 16"),
         ("data.name", "cifar", "data.name 'cifar'.*tfds"),
         ("augment.size", 64, "augment.size 64 is larger than data.image_size 32"),
         ("augment.view1.flip", 2.0, "augment.view1.flip 2.0"),
@@ -152,10 +163,15 @@ def test_notes_say_what_is_unusual():
     [
         ("augment.global_views", 1, "augment.global_views 1 must be at least 2"),
         ("augment.size", 64, "augment.size 64 .*data.image_size 32"),
-        ("seed", 2**32, "seed 4294967296 must be below"),
-        ("model.bn_scope", 48, "model.bn_scope 48 .* divide batch_size 128"),
+        ("seed", 2**32, "seed 4294967296 must be at most 4294967295"),
+        ("model.bn_scope", 48, "model.bn_scope 48 must divide batch_size 128"),
         ("model.bn_scope", 1, "model.bn_scope 1 must be at least 2"),
-        ("model.drop_path", 1.5, "model.drop_path 1.5 must be between 0 and 1"),
+        (
+            "model.patch_size",
+            6,
+            "augment.size 32 .* 12.*patch_size 6; use 36",
+        ),
+        ("data.pictures_per_digit", 300, "digit 300 .* memory.* 262144"),
         ("data.path", "photos", "data.path 'photos' is not read .*data.name=folder"),
         ("epochs", 1, "optim.warmup_epochs 1 must be less than epochs 1"),
         ("accumulate", 32, "accumulate 32 does not divide the 16 images .* 256"),
@@ -165,6 +181,68 @@ def test_notes_say_what_is_unusual():
 def test_views_and_parts_that_do_not_fit_are_refused(field, value, message):
     config = digits.get_config()
     assert_refused(config, field, value, message)
+
+
+@pytest.mark.parametrize(
+    ("field", "value", "message"),
+    [
+        ("queue.k", 2.5, r"config.queue.k is 2.5 \(float\), an integer is needed"),
+        ("queue.k", True, r"config.queue.k is True \(bool\), an integer"),
+        ("queue.k", None, r"config.queue.k is None \(NoneType\), an integer"),
+        ("model.width", "64", r"config.model.width is '64' \(str\), an integer"),
+        ("model.scan", 1, r"config.model.scan is 1 \(int\), True or False"),
+        ("loss.scale", "1", r"config.loss.scale is '1' \(str\), a number"),
+        ("loss.scale", math.nan, r"config.loss.scale is nan \(float\), .* at most 3"),
+        ("data.path", 3, r"config.data.path is 3 \(int\), a string"),
+        ("data.mean", 0.5, r"config.data.mean is 0.5 \(float\), a tuple of 3 numbers"),
+        ("augment.view1.crop_scale", (1.0,), "crop_scale is .*a tuple of 2 numbers"),
+        ("data.std", (1, 1, "1"), r"config.data.std\[2\] is '1' \(str\), a number"),
+        ("model.projector_hidden", (2.5,), r"projector_hidden\[0\] is 2.5 .*integer"),
+        ("optim", None, "config.optim is None .*section with the fields .*'momentum'"),
+    ],
+)
+def test_a_value_of_another_type_is_refused(field, value, message):
+    config = base.get_config()
+    with config.ignore_type():
+        assert_refused(config, field, value, message)
+
+
+def test_what_is_as_good_as_the_type_is_accepted():
+    config = base.get_config()
+    with config.ignore_type():
+        config.data.mean = [0.5, 0.5, 0.5]
+        config.model.projector_hidden = []
+        config.optim.warmup_epochs = 5
+    check_config(config, devices=8)
+
+
+def test_missing_and_unknown_fields_are_named():
+    config = base.get_config()
+    with config.unlocked():
+        del config.queue.banks
+    with pytest.raises(ValueError, match="config.queue.banks is missing; start from"):
+        check_config(config, devices=8)
+    config = base.get_config()
+    with config.unlocked():
+        config.queue.length = 8
+    with pytest.raises(ValueError, match="config.queue.length is not a field .*'size'"):
+        check_config(config, devices=8)
+
+
+def test_fields_that_are_chosen_later_may_be_unset():
+    config = base.get_config()
+    with config.ignore_type():
+        config.batch_size = None
+    check_fields(config, unset=("batch_size",))
+    with pytest.raises(ValueError, match="config.batch_size is None"):
+        check_fields(config)
+
+
+def test_steps_that_cannot_be_counted_are_refused():
+    config = digits.get_config()
+    config.epochs = 10**8
+    with pytest.raises(ValueError, match="epochs 1e\\+08 of 93 steps .* less than 23"):
+        check_against_data(config, 12_000)
 
 
 def test_local_views_must_fit_the_images_where_there_are_any():

@@ -19,11 +19,12 @@ from safetensors.numpy import save_file
 from test_checkpoint import batches
 
 import snclr_jax
-from snclr_jax.checkpoint import Checkpoints, as_json
+from snclr_jax.checkpoint import Checkpoints
 from snclr_jax.data.decode import decode_image
 from snclr_jax.encoder import open_encoder, prepare, save_encoder
 from snclr_jax.export.run import export
 from snclr_jax.loaded_encoder import central_square
+from snclr_jax.workdir import as_json
 
 CLOCK = {"train_seconds": 1.0, "images": 4}
 

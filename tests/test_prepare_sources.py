@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import io
+import json
 import random
 import tarfile
 
@@ -120,3 +122,71 @@ def test_mistakes_are_named(folder, tmp_path):
     for source, options, message in cases:
         with pytest.raises(ValueError, match=message):
             open_source(str(source), **options)
+
+
+def test_no_tar_leads_out_of_itself(folder, tmp_path, no_pool):
+    """Names that climb, links to secrets and devices: nothing is followed or made."""
+    image = (folder / "train" / "bee" / "9.png").read_bytes()
+    secret = save(tmp_path / "secret.png", 0)
+    members = {
+        "a.png": (tarfile.REGTYPE, image, ""),
+        "/etc/absolute.png": (tarfile.REGTYPE, image, ""),
+        "../../climbs.png": (tarfile.REGTYPE, image, ""),
+        "b/../../climbs.png": (tarfile.REGTYPE, image, ""),
+        "soft.png": (tarfile.SYMTYPE, b"", str(secret)),
+        "soft": (tarfile.SYMTYPE, b"", str(tmp_path)),
+        "soft/written.png": (tarfile.REGTYPE, image, ""),
+        "hard.png": (tarfile.LNKTYPE, b"", str(secret)),
+        "device.png": (tarfile.CHRTYPE, b"", ""),
+        "pipe.png": (tarfile.FIFOTYPE, b"", ""),
+    }
+    with tarfile.open(tmp_path / "evil.tar", "w") as tar:
+        for name, (kind, content, target) in members.items():
+            member = tarfile.TarInfo(name)
+            member.type, member.linkname, member.size = kind, target, len(content)
+            tar.addfile(member, io.BytesIO(content))
+    inner = (tmp_path / "evil.tar").read_bytes()
+    before = snapshot(tmp_path)
+    out = tmp_path / "out"
+    made = prepare(
+        str(tmp_path / "evil.tar"), "evil", str(out), max_unreadable=0.8, workers=1
+    )
+    names = [record["file_name"].decode() for record in records(made, "train")]
+    assert names == ["a.png", "soft/written.png"]
+    assert {record["image"] for record in records(made, "train")} == {image}
+    after = snapshot(tmp_path)
+    assert {name: after[name] for name in before} == before
+    assert all(name.startswith("out") for name in after.keys() - before.keys())
+    left_out = {
+        line["file"].split(": ")[1]: line["reason"]
+        for line in map(json.loads, (made / "unreadable.jsonl").open())
+    }
+    reason = "empty, a link to nothing, or not a file"
+    for name in ("soft.png", "hard.png", "device.png", "pipe.png"):
+        assert left_out.pop(name) == reason
+    # What climbs out of an inner tar is the same.
+    assert left_out.pop("soft") == "not the suffix of an image"
+    assert left_out == dict.fromkeys(
+        ("/etc/absolute.png", "../../climbs.png", "../climbs.png"),
+        "its name leads out of the tar",
+    )
+    outer = pack(tmp_path / "outer.tar", {"x.tar": inner, "y/b.png": image})
+    found = open_source(str(outer)).splits["train"]
+    assert [i.name for i in found if i.size] == [
+        *("x/a.png", "x/soft/written.png", "y/b.png")
+    ]
+
+
+def test_a_sparse_file_in_a_tar_is_left_out(tmp_path):
+    """Its bytes lie in pieces: what follows the header is no image."""
+    header = tarfile.TarInfo("s.png")
+    header.type, header.size = tarfile.GNUTYPE_SPARSE, 512
+    block = bytearray(header.tobuf(tarfile.GNU_FORMAT))
+    block[386:410] = b"%011o\0%011o\0" % (1 << 20, 512)
+    block[483:495] = b"%011o\0" % ((1 << 20) + 512)
+    block[148:156] = b" " * 8
+    block[148:156] = b"%06o\0 " % sum(block)
+    tar = pack(tmp_path / "a.tar", {"a.png": b"x"}).read_bytes()
+    (tmp_path / "s.tar").write_bytes(bytes(block) + b"y" * 512 + tar)
+    found = open_source(str(tmp_path / "s.tar")).splits["train"]
+    assert [(image.name, image.size) for image in found] == [("a.png", 1), ("s.png", 0)]

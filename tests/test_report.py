@@ -21,7 +21,7 @@ from test_checkpoint import batches
 from test_encoder import CLOCK
 from test_gallery import filled_queue
 
-from snclr_jax.checkpoint import Checkpoints, claim_workdir
+from snclr_jax.checkpoint import Checkpoints
 from snclr_jax.data import open_data
 from snclr_jax.encoder import open_encoder
 from snclr_jax.evaluate.gallery import open_networks
@@ -32,6 +32,7 @@ from snclr_jax.report import run as run_module
 from snclr_jax.report.online import OnlineGallery
 from snclr_jax.report.run import report
 from snclr_jax.visualize import style
+from snclr_jax.workdir import claim_workdir
 
 BROWSER = next(
     filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))),

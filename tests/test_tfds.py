@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import shutil
 import time
@@ -13,6 +14,8 @@ import tensorflow_datasets as tfds
 import tiny
 from PIL import Image
 
+from snclr_jax.data import Data
+from snclr_jax.data.bad_files import FILE, BadFiles
 from snclr_jax.data.crop import View
 from snclr_jax.data.pipeline import train_batches
 from snclr_jax.data.tfds_source import open_tfds
@@ -64,6 +67,19 @@ class NamedShapes(TinyShapes):
         for i, example in super()._generate_examples(first, last):
             name = b"\xff/%d.png" % i
             yield i, {"image": example["image"], "id": i, "file_name": name}
+
+
+class BadShapes(TinyShapes):
+    """The same images, the sixth and the last training image cut off."""
+
+    VERSION = tfds.core.Version("1.0.0")
+
+    def _generate_examples(self, first, last):
+        for i, example in super()._generate_examples(first, last):
+            file = io.BytesIO()
+            example["image"].save(file, "PNG")
+            content = file.getvalue()[: 50 if i in (5, 11) else None]
+            yield i, {"image": io.BytesIO(content), "label": i % 2}
 
 
 def copy_set(source: Path, target: Path, version: str = "1.10.0") -> Path:
@@ -198,6 +214,35 @@ def test_damaged_files_are_named(data_dir, tmp_path):
     for read in (train.images, lambda: train.labels):
         with pytest.raises(ValueError, match="split train cannot be read.*again"):
             read()
+
+
+def test_bad_images_are_replaced_and_named(tmp_path):
+    BadShapes(data_dir=tmp_path, file_format="array_record").download_and_prepare()
+    train = open_tiny(tmp_path, "bad_shapes", max_bad=0.2)[0]
+    number = open_tiny(tmp_path, "bad_shapes", max_bad=0.2)[0].images()[:, 0, 0, 0]
+    assert sorted(set(number)) == [0, 1, 2, 3, 4, 6, 7, 8, 9, 10]
+    views = [View(8, (0.1, 1.0), (3 / 4, 4 / 3))]
+    iterator = train_batches(train, batch_size=12, seed=0, num_workers=0, views=views)
+    for _ in range(2):
+        batch = next(iterator)
+        assert batch["view0"][:, 0, 0, 0].tolist() == number[batch["index"]].tolist()
+        assert len(set(batch["index"])) == 10
+    iterator.close()
+    BadFiles(str(tmp_path), Data(train, None, None)).close()
+    lines = list(map(json.loads, (tmp_path / FILE).open()))
+    assert len(lines) == 2
+    for line in lines:
+        assert line["name"] == f"train/{line['index']}"
+        assert line["index"] not in batch["index"]
+        assert line["reason"].startswith("OSError: image file is truncated")
+    assert train.labels[batch["index"]].tolist() == [
+        number % 2 for number in batch["view0"][:, 0, 0, 0]
+    ]
+    message = (
+        r"2 of 12 .* allows 1: \S*bad_shapes/1\.0\.0, split train, image \d+ cannot be"
+    )
+    with pytest.raises(ValueError, match=message):
+        open_tiny(tmp_path, "bad_shapes", max_bad=0.1)[0].images()
 
 
 def test_a_prepared_set_trains_end_to_end(data_dir, tmp_path):

@@ -6,9 +6,6 @@ import contextlib
 import json
 import os
 import signal
-import subprocess
-import sys
-import time
 from pathlib import Path
 
 import jax
@@ -16,6 +13,7 @@ import numpy as np
 import pytest
 import tiny
 from PIL import Image
+from real_runs import STEPS, RealRun, assert_same_bits
 from snclr_jax.configs import evaluate as evaluation
 
 from snclr_jax.checkpoint import Checkpoints
@@ -26,57 +24,18 @@ from snclr_jax.metrics import NonFiniteError, read_metrics
 from snclr_jax.partition import make_mesh
 from snclr_jax.train import Interrupted, train
 
-HERE = Path(__file__).parent
-STEPS = 81  # of the run in train_and_dump.py: 1,300 digits in batches of 16
-
-
-def start(workdir: Path, output: Path) -> subprocess.Popen:
-    environment = os.environ | {
-        "JAX_PLATFORMS": "cpu",
-        "XLA_FLAGS": "",
-        "PYTHONPATH": str(HERE),
-    }
-    return subprocess.Popen(
-        [sys.executable, str(HERE / "train_and_dump.py"), str(workdir), str(output)],
-        env=environment,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-    )
-
-
-def finish(process: subprocess.Popen) -> str:
-    output, _ = process.communicate(timeout=300)
-    assert process.returncode == 0, output
-    return output
-
-
-def wait_for_step(workdir: Path, step: int, process: subprocess.Popen) -> None:
-    while process.poll() is None:
-        lines = read_metrics(workdir)
-        if lines and lines[-1]["step"] >= step:
-            return
-        time.sleep(0.02)
-    raise AssertionError(f"ended before step {step}: {process.communicate()[0]}")
-
 
 def test_a_killed_run_ends_with_the_same_bits(tmp_path):
-    undisturbed = start(tmp_path / "a", tmp_path / "a.npz")
-    killed = start(tmp_path / "b", tmp_path / "b.npz")
-    for step in (25, 60):  # between two checkpoints; the second kill hits a resumed run
-        wait_for_step(tmp_path / "b", step, killed)
-        killed.send_signal(signal.SIGKILL)
-        killed.communicate()
-        assert killed.returncode == -signal.SIGKILL
-        killed = start(tmp_path / "b", tmp_path / "b.npz")
-    assert f"steps {STEPS}" not in finish(killed)
-    finish(undisturbed)
-    with np.load(tmp_path / "a.npz") as a, np.load(tmp_path / "b.npz") as b:
-        assert set(a.files) == set(b.files)
-        assert a[".step"] == STEPS
-        assert (a[".queue.pushed_at"] >= STEPS - 2).sum() == 32
-        for name in a.files:
-            np.testing.assert_array_equal(a[name], b[name], err_msg=name)
+    undisturbed, killed = RealRun(tmp_path / "a"), RealRun(tmp_path / "b")
+    killed.wait_for_step(25)  # between two checkpoints
+    killed.kill()
+    killed = RealRun(tmp_path / "b")
+    killed.wait_for_step(60)  # of a run that was continued
+    killed.wait_for_save()
+    killed.kill()
+    a, b = undisturbed.finish(), RealRun(tmp_path / "b").finish()
+    assert_same_bits(a, b)
+    assert (a[".queue.pushed_at"] >= STEPS - 2).sum() == 32
     steps = [line["step"] for line in read_metrics(tmp_path / "b") if "loss" in line]
     assert steps == sorted(set(steps)) and steps[-1] == STEPS
 

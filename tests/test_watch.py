@@ -11,6 +11,7 @@ import time
 import pytest
 
 from snclr_jax import checkpoint, metrics, train, watch
+from snclr_jax import workdir as run_folder
 from snclr_jax.evaluate import results
 from snclr_jax.terminal import BOLD, draw, sparkline, table
 
@@ -45,7 +46,7 @@ def look(workdir, after=0.0):
 
 
 def test_file_names_are_those_of_their_writers():
-    assert watch.CONFIG_FILE == checkpoint.CONFIG_FILE
+    assert watch.CONFIG_FILE == run_folder.CONFIG_FILE
     assert watch.CHECKPOINTS == checkpoint.FOLDER
     assert watch.METRICS_FILE == metrics.METRICS_FILE
     assert watch.SUMMARY_FILE == train.SUMMARY_FILE

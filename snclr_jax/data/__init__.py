@@ -28,7 +28,9 @@ def open_data(config: ConfigDict) -> Data:
         data_dir, "" for its default); `image_size` is the side s in pixels of the
         square that images are decoded to, where they are not cropped for training;
         `holdback` > 0 replaces the test split by that many training images, to choose
-        recipes on; `pictures_per_digit` is read for digits alone.
+        recipes on; `max_bad` is the share of a split's images that may be bad, 0 in
+        configs from before there was one; `pictures_per_digit` is read for digits
+        alone.
 
     Returns:
       The splits; `test` is None where the set has none.
@@ -36,6 +38,7 @@ def open_data(config: ConfigDict) -> Data:
     Raises:
       ValueError: for an unknown name, or a set that cannot be read.
     """
+    max_bad = config.get("max_bad", 0.0)
     # A source is imported when it is asked for: TFDS alone takes seconds.
     if config.name == "digits":
         from snclr_jax.data.digits import open_digits
@@ -44,7 +47,7 @@ def open_data(config: ConfigDict) -> Data:
     elif config.name == "folder":
         from snclr_jax.data.folder import open_folder
 
-        data = Data(*open_folder(config.path, config.image_size))
+        data = Data(*open_folder(config.path, config.image_size, max_bad))
     elif config.name == "tfds":
         from snclr_jax.data.tfds_source import open_tfds
 
@@ -55,6 +58,7 @@ def open_data(config: ConfigDict) -> Data:
                 config.image_size,
                 train_split=config.train_split,
                 test_split=config.test_split,
+                max_bad=max_bad,
             )
         )
     else:

@@ -8,11 +8,10 @@ import statistics
 
 import numpy as np
 from ml_collections import ConfigDict
-from PIL import Image
 
-from snclr_jax.config import get_field
+from snclr_jax.config_fields import check_fields, get_field
 from snclr_jax.data import Split, open_data
-from snclr_jax.data.decode import Encoded
+from snclr_jax.data.decode import Encoded, open_image
 
 FIELDS = (
     "batch_size",
@@ -44,6 +43,8 @@ def choose_from_data(config: ConfigDict, *, devices: int) -> tuple[ConfigDict, s
     Raises:
       ValueError: where a field is None and the data cannot be read.
     """
+    # What is chosen follows from other fields, so these have to be in order first.
+    check_fields(config, unset=FIELDS)
     missing = [field for field in FIELDS if get_field(config, field) is None]
     if not missing:
         return config, ""
@@ -123,7 +124,7 @@ def _side(image: Encoded | np.ndarray) -> int | None:
     content = image.content
     try:
         opened = io.BytesIO(content) if isinstance(content, bytes) else content
-        with Image.open(opened) as image:
+        with open_image(opened) as image:
             return min(image.size)
     except Exception:  # Pillow raises many kinds
         return None

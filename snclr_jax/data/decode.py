@@ -2,16 +2,26 @@
 
 from __future__ import annotations
 
+import contextlib
 import io
-from collections.abc import Callable, Sequence
+import os
+import stat
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import BinaryIO, NamedTuple
 
 import cv2
 import numpy as np
-from PIL import ExifTags, Image, ImageOps
+from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError
 
 from snclr_jax.data.crop import View, crop_boxes, cut_views
+
+# Pillow reads more, some of it by starting other programs (EPS).
+FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP")
+# 256 MiB of RGB, from where on Pillow warns of decompression bombs. An image that has
+# more, as its first bytes tell, is not decoded.
+MAX_PIXELS = 2**28 // 3
+MAX_BYTES = 8 * MAX_PIXELS  # of a file: 16 bits of RGBA, not compressed
 
 # JPEGs can be decoded at a part of their size, in a part of the time.
 _REDUCED = {
@@ -36,14 +46,70 @@ class Encoded(NamedTuple):
     name: str
 
 
+class UnreadableImage(ValueError):
+    """An image that cannot be decoded.
+
+    Attributes:
+      name: of the image.
+      reason: in a few words, without the name.
+    """
+
+    def __init__(self, name: str, reason: str) -> None:
+        super().__init__(name, reason)
+        # A name may hold anything: no line breaks, no commands to a terminal.
+        self.name = "".join(c if c.isprintable() else ascii(c)[1:-1] for c in name)
+        self.reason = reason
+
+    def __str__(self) -> str:
+        return f"{self.describe()}; replace or remove it"
+
+    def describe(self) -> str:
+        """The message without what to do."""
+        return f"{self.name} cannot be decoded as an image ({self.reason})"
+
+
+def open_image(file: str | BinaryIO) -> Image.Image:
+    """Reads the head of an image, and refuses what is too large to decode.
+
+    Raises:
+      Exception: of many kinds, where it is no image or has more than `MAX_PIXELS`.
+    """
+    if isinstance(file, str):
+        _check_file(file)
+    image = Image.open(file, formats=FORMATS)
+    if image.width * image.height > MAX_PIXELS:
+        image.close()
+        raise ValueError(
+            f"{image.width} x {image.height} pixels, more than the {MAX_PIXELS:,} that "
+            "are decoded"
+        )
+    return image
+
+
+def _check_file(path: str) -> None:
+    status = os.stat(path)
+    if not stat.S_ISREG(status.st_mode):  # a pipe would be waited for, without end
+        raise ValueError("not a file")
+    if not status.st_size:
+        raise ValueError("empty")
+    check_size(status.st_size)
+
+
+def check_size(size: int) -> None:
+    """Raises ValueError where a file has more bytes than are read."""
+    if size > MAX_BYTES:
+        raise ValueError(f"{size:,} bytes, more than the {MAX_BYTES:,} that are read")
+
+
 def decode_image(file: str | BinaryIO, side: int, *, name: str) -> np.ndarray:
     """Decodes one image: upright, in colour, its central square resized to `side`.
 
     Resizing is antialiased and bicubic. Transparency is laid on white, as a page shows
-    it; 16-bit grey keeps its upper 8 bits; EXIF rotation is applied.
+    it; 16 bits keep their upper 8; CMYK becomes RGB as Pillow converts it; EXIF
+    rotation is applied; of an animation the first frame counts.
 
     Args:
-      file: path or open file, in any format that Pillow reads.
+      file: path or open file, in one of `FORMATS` and of `MAX_PIXELS` at most.
       side: s, in pixels.
       name: what to call the image in an error.
 
@@ -51,19 +117,15 @@ def decode_image(file: str | BinaryIO, side: int, *, name: str) -> np.ndarray:
       uint8 (s, s, 3).
 
     Raises:
-      ValueError: where the image cannot be decoded.
+      UnreadableImage: where the image cannot be decoded.
     """
-    try:
-        with Image.open(file) as image:
-            # A JPEG can be decoded at 1/2, 1/4 or 1/8 of its size; staying at twice
-            # the wanted size leaves the final quality to the antialiased resize.
-            image.draft(None, (2 * side, 2 * side))
-            image = _to_rgb(ImageOps.exif_transpose(image))
-            image = ImageOps.fit(image, (side, side), Image.Resampling.BICUBIC)
-            return np.asarray(image)
-    # Pillow's decoders raise OSError, SyntaxError, ValueError, struct.error and more.
-    except Exception as error:
-        raise _cannot_decode(name, error) from error
+    with _unreadable(name), open_image(file) as image:
+        # A JPEG can be decoded at 1/2, 1/4 or 1/8 of its size; staying at twice the
+        # wanted size leaves the final quality to the antialiased resize.
+        image.draft(None, (2 * side, 2 * side))
+        image = _to_rgb(ImageOps.exif_transpose(image))
+        image = ImageOps.fit(image, (side, side), Image.Resampling.BICUBIC)
+        return np.asarray(image)
 
 
 def decode_squares(
@@ -86,7 +148,7 @@ def decode_views(
     at 1/2, 1/4 or 1/8 of its size where every crop then still has the size of its view.
 
     Args:
-      image: encoded in any format that Pillow reads, or pixels, uint8 (h, w, 3).
+      image: encoded as for `decode_image`, or pixels, uint8 (h, w, 3).
       views: size s_v and crop of every view.
       uniforms: what each view's box is drawn from, see `crop_boxes`.
 
@@ -94,16 +156,17 @@ def decode_views(
       For each view, uint8 (s_v, s_v, 3).
 
     Raises:
-      ValueError: where the image cannot be decoded.
+      UnreadableImage: where the image cannot be decoded.
     """
     if isinstance(image, np.ndarray):
         boxes = crop_boxes(image.shape[:2], views, uniforms)
         return cut_views(image, boxes, views)
-    try:
+    with _unreadable(image.name):
         data = image.content
         if isinstance(data, str):
+            _check_file(data)
             data = Path(data).read_bytes()
-        with Image.open(io.BytesIO(data)) as opened:
+        with open_image(io.BytesIO(data)) as opened:
             rotation = opened.getexif().get(ExifTags.Base.Orientation, 1)
             shape = opened.height, opened.width
             if rotation in _TRANSPOSED:
@@ -117,8 +180,6 @@ def decode_views(
                 )
                 reduction = max(r for r in _REDUCED if r <= max(1, spare))
             pixels = _decode_whole(opened, data, reduction, rotation)
-    except Exception as error:
-        raise _cannot_decode(image.name, error) from error
     return cut_views(pixels, boxes, views, reduction=reduction)
 
 
@@ -137,11 +198,26 @@ def _decode_whole(
     return np.asarray(_to_rgb(ImageOps.exif_transpose(image)))
 
 
-def _cannot_decode(name: str, error: Exception) -> ValueError:
-    return ValueError(
-        f"{name} cannot be decoded as an image ({type(error).__name__}: {error}); "
-        "replace or remove it"
-    )
+@contextlib.contextmanager
+def _unreadable(name: str) -> Iterator[None]:
+    """Turns whatever decoding raises into an `UnreadableImage`."""
+    try:
+        yield
+    except MemoryError:  # tells of the machine, not of the image
+        raise
+    # Pillow's decoders raise OSError, SyntaxError, ValueError, struct.error and more.
+    except Exception as error:
+        raise UnreadableImage(name, _reason(error)) from error
+
+
+def _reason(error: Exception) -> str:
+    if isinstance(error, UnidentifiedImageError):
+        return f"not an image in one of the formats {', '.join(FORMATS)}"
+    if type(error) is ValueError:
+        return str(error)
+    # An error of the operating system repeats the path.
+    what = getattr(error, "strerror", None) or error
+    return f"{type(error).__name__}: {what}"
 
 
 def _to_rgb(image: Image.Image) -> Image.Image:

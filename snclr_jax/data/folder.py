@@ -16,7 +16,7 @@ SUFFIXES = (".jpeg", ".jpg", ".png", ".webp")
 
 
 def open_folder(
-    path: str, image_size: int
+    path: str, image_size: int, max_bad: float = 0.0
 ) -> tuple[Split, Split | None, tuple[str, ...] | None]:
     """Opens an image folder; images are decoded when they are asked for.
 
@@ -28,6 +28,7 @@ def open_folder(
     Args:
       path: root of the folder.
       image_size: side s of the decoded images, in pixels.
+      max_bad: share of a split's images that may be bad, see `Split`.
 
     Returns:
       The training split, the test split and the classes' names in the order of their
@@ -36,6 +37,7 @@ def open_folder(
     Raises:
       ValueError: for a folder that is missing or without images, and for class folders
         that are missing here and there or differ between training and test.
+      OSError: where a folder cannot be listed.
     """
     root = Path(path).expanduser()
     if not path or not root.is_dir():
@@ -43,11 +45,12 @@ def open_folder(
             f"data.path is {path!r}, which is not a folder; give the folder that holds "
             "train/<class>/ or the images"
         )
+    split = functools.partial(_split, root, side=image_size, max_bad=max_bad)
     if not (root / "train").is_dir():
-        return _split(root, "", _find_images(root), None, image_size), None, None
+        return split("", _find_images(root), None), None, None
     files = _find_images(root / "train")
     classes = _class_names(root / "train", files)
-    train = _split(root, "train", files, classes, image_size)
+    train = split("train", files, classes)
     test = next((name for name in ("test", "val") if (root / name).is_dir()), None)
     if classes is None or test is None:
         return train, None, classes
@@ -55,14 +58,14 @@ def open_folder(
     _check_classes(
         root / "train", classes, root / test, _class_names(root / test, files)
     )
-    return train, _split(root, test, files, classes, image_size), classes
+    return train, split(test, files, classes), classes
 
 
 def _find_images(root: Path) -> list[str]:
     """Paths below `root`, relative to it, with "/" between folders, sorted."""
     found = []
     # Links are followed: subsets are often made of links to the folders of a large set.
-    for folder, _, files in os.walk(root, followlinks=True):
+    for folder, _, files in os.walk(root, onerror=_stop, followlinks=True):
         below = Path(folder).relative_to(root)
         found += [
             (below / file).as_posix()
@@ -75,6 +78,11 @@ def _find_images(root: Path) -> list[str]:
             f"{', '.join(SUFFIXES)}"
         )
     return sorted(found)
+
+
+def _stop(error: OSError) -> None:
+    """Left to itself, os.walk would pass over a folder that it cannot list."""
+    raise error
 
 
 def _class_names(root: Path, files: Sequence[str]) -> tuple[str, ...] | None:
@@ -115,7 +123,9 @@ def _split(
     below: str,
     files: list[str],
     classes: tuple[str, ...] | None,
+    *,
     side: int,
+    max_bad: float,
 ) -> Split:
     labels = None
     if classes is not None:
@@ -128,6 +138,7 @@ def _split(
         size=len(files),
         labels=labels,
         names=functools.partial(_names, below, files),
+        max_bad=max_bad,
     )
 
 

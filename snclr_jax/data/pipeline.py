@@ -17,7 +17,7 @@ import numpy as np
 from absl import flags
 
 from snclr_jax.data.crop import View, draw_uniforms
-from snclr_jax.data.decode import decode_views
+from snclr_jax.data.decode import Encoded, UnreadableImage, decode_views
 from snclr_jax.data.split import Split
 
 # Rows that a thread or worker process makes at a time. Were it a whole batch, every
@@ -38,7 +38,9 @@ def train_batches(
 ) -> TrainBatches:
     """Endless training batches; each epoch is a new permutation of the split.
 
-    An epoch has floor(n / b) batches: the rest of its permutation is dropped.
+    An epoch has floor(n / b) batches: the rest of its permutation is dropped. Where an
+    image cannot be read, its row holds index and crops of the one in its place (see
+    `Split`), and all other rows are what they would be.
 
     Args:
       split: n images.
@@ -56,7 +58,8 @@ def train_batches(
       produced: it may be restored with any number of workers or processes.
 
     Raises:
-      ValueError: where b does not fit the split or the processes.
+      ValueError: where b does not fit the split or the processes; `next` raises it
+        where more images are bad than may be.
     """
     if not 1 <= batch_size <= split.size:
         raise ValueError(
@@ -115,29 +118,49 @@ class _Part:
 
     def indices(self, element: int) -> dict[str, np.ndarray]:
         """Which images chunk `element` holds, {"index": int32 (c,)}."""
-        step, rows = self._rows_of(element)
-        epoch, batch = divmod(step, self.split.size // self.batch_size)
-        first = batch * self.batch_size
-        order = epoch_order(self.split.size, self.seed, epoch)
-        return {"index": order[first + rows.start : first + rows.stop]}
+        return {"index": self.split.shown(self.asked(*self._rows_of(element)))}
 
     def cut(self, element: int) -> dict[str, np.ndarray]:
         """The same images' random crops too, {"view{v}": uint8 (c, s_v, s_v, 3)}."""
-        chunk = self.indices(element)
         step, rows = self._rows_of(element)
+        asked = self.asked(step, rows)
         uniforms = [
             draw_uniforms(self.seed, step, view, rows)
             for view in range(len(self.views))
         ]
-        crops = [
-            decode_views(original, self.views, numbers)
-            for original, *numbers in zip(
-                self.split.originals(chunk["index"]), *uniforms, strict=True
+        cuts = [
+            self._cut(row, original, numbers)
+            for row, original, *numbers in zip(
+                asked, self.split.originals(asked), *uniforms, strict=True
             )
         ]
-        for number, of_view in enumerate(zip(*crops, strict=True)):
+        chunk = {"index": np.array([row for row, _ in cuts], asked.dtype)}
+        for number, of_view in enumerate(
+            zip(*(crops for _, crops in cuts), strict=True)
+        ):
             chunk[f"view{number}"] = np.stack(of_view)
         return chunk
+
+    def _cut(
+        self, row: int, original: Encoded | np.ndarray, numbers: Sequence[np.ndarray]
+    ) -> tuple[int, list[np.ndarray]]:
+        """The crops of an image or of the one in its place, and which one it was."""
+        try:
+            return row, decode_views(original, self.views, numbers)
+        except UnreadableImage:
+
+            def read(other: int) -> list[np.ndarray]:
+                (original,) = self.split.originals(np.array([other]))
+                return decode_views(original, self.views, numbers)
+
+            return self.split.first_readable(row, read)
+
+    def asked(self, step: int, rows: range) -> np.ndarray:
+        """Which images the order has at some rows of a global batch."""
+        epoch, batch = divmod(step, self.split.size // self.batch_size)
+        first = batch * self.batch_size
+        order = epoch_order(self.split.size, self.seed, epoch)
+        return order[first + rows.start : first + rows.stop]
 
     def _rows_of(self, element: int) -> tuple[int, range]:
         step, chunk = divmod(element, self.chunks)
@@ -172,6 +195,7 @@ class TrainBatches(grain.DatasetIterator):
             self._running.append(iter(self._pipeline(first)))
         try:
             batch = self._join_chunks(self._running[0])
+            self._note_replaced(batch["index"])
         except BaseException:
             self.close()  # it may stand in the middle of a batch
             raise
@@ -191,6 +215,12 @@ class TrainBatches(grain.DatasetIterator):
                     batch[name] = np.empty(shape, rows.dtype)
                 batch[name][start:end] = rows
         return batch
+
+    def _note_replaced(self, index: np.ndarray) -> None:
+        """What worker processes met is known to them alone, but for the indices."""
+        asked = self._part.asked(self._step, self._part.rows)
+        for row in np.flatnonzero(index != asked):
+            self._part.split.replaced(int(asked[row]), int(index[row]))
 
     def get_state(self) -> dict[str, int]:
         return {"step": self._step}

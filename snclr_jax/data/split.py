@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 import os
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from typing import TypeVar
 
 import numpy as np
 
-from snclr_jax.data.decode import Encoded
+from snclr_jax.data.bad_images import BadImages
+from snclr_jax.data.decode import Encoded, UnreadableImage
 
 _CHUNK = 32  # images per task of the thread pool: a small one costs less than a task
 
@@ -19,12 +22,37 @@ Labels = np.ndarray | Callable[[], np.ndarray] | None
 Names = Callable[[np.ndarray], list[str]] | str
 
 
+T = TypeVar("T")
+
+
+@dataclasses.dataclass(frozen=True)
+class _Opened:
+    """A split as it was opened, which every subset of it shares; see `Split`."""
+
+    load: Load
+    encoded: Read | None
+    read_labels: Labels
+    group: np.ndarray | None
+    names: Callable[[np.ndarray], list[str]]
+    bad: BadImages
+
+    @functools.cached_property
+    def labels(self) -> np.ndarray | None:
+        return self.read_labels() if callable(self.read_labels) else self.read_labels
+
+
 class Split:
     """One split of a labelled or unlabelled image set, with random access.
+
+    In place of an image that cannot be read stands the next one of the split that can,
+    in the order of the set and from its end on with the first: the same image in every
+    run, process and epoch. `read`, `images`, `labels` and `names` agree on it from
+    when the image was met.
 
     Args:
       load: decodes some images, (b,) indices in [0, size) -> uint8 (b, s, s, 3); must
         be safe to call from several threads, and picklable for worker processes.
+        Raises `UnreadableImage` where one of them is bad.
       encoded: reads some images as they are stored, (b,) indices -> b of them, in any
         size; the same threads and processes call it. None where there is nothing
         beyond what `load` returns.
@@ -35,6 +63,7 @@ class Split:
         is ever divided between two splits; None where every image is its own.
       names: names some images, (b,) indices -> b of them, the same in every run; or
         what stands before their rows: "image" names them image/0, image/1, ...
+      max_bad: share of the images that may be bad; one more is an error.
     """
 
     def __init__(
@@ -46,40 +75,134 @@ class Split:
         labels: Labels = None,
         group: np.ndarray | None = None,
         names: Names = "image",
+        max_bad: float = 0.0,
     ) -> None:
-        self._load = load
-        self._encoded = encoded
-        self.size = size
-        self.group = group
-        self._labels = labels
-        by_row = functools.partial(_rows, names)
-        self._names = by_row if isinstance(names, str) else names
+        name = functools.partial(_rows, names) if isinstance(names, str) else names
+        bad = BadImages(load, name, size=size, share=max_bad)
+        self._take(
+            _Opened(load, encoded, labels, group, name, bad),
+            np.arange(size, dtype=np.int32),
+        )
+
+    def _take(self, opened: _Opened, of: np.ndarray) -> None:
+        self._opened = opened
+        self._of = of  # a row's index in the set as it was opened
+        self._shown: dict[int, int] = {}  # a bad image's row: the one in its place
+        self.size = len(of)
+        self.group = None if opened.group is None else opened.group[of]
+
+    def subset(self, indices: np.ndarray) -> Split:
+        """The split that holds only `indices`, (m,), in that order."""
+        part = Split.__new__(Split)
+        part._take(self._opened, self._of[indices])
+        return part
+
+    @property
+    def bad(self) -> BadImages:
+        """The bad images of the set as it was opened, also of what was held back."""
+        return self._opened.bad
 
     @property
     def labelled(self) -> bool:
         """Whether the images have labels; unlike `labels`, never reads them."""
-        return self._labels is not None
+        return self._opened.read_labels is not None
 
-    @functools.cached_property
+    @property
     def labels(self) -> np.ndarray | None:
         """int32 (n,), or None; the first access may read the whole set."""
-        return self._labels() if callable(self._labels) else self._labels
+        if not self.labelled:
+            return None
+        return self._opened.labels[self._of[self.shown(np.arange(self.size))]]
+
+    def names(self, indices: Sequence[int] | np.ndarray) -> list[str]:
+        """Returns what some images are called, (b,) indices -> b names."""
+        shown = self.shown(np.asarray(indices, np.intp))
+        return self._opened.names(self._of[shown])
+
+    def shown(self, indices: np.ndarray) -> np.ndarray:
+        """Returns which images stand at some rows, as far as bad ones were met."""
+        if not self._shown:
+            return indices
+        shown = [self._shown.get(row, row) for row in indices.tolist()]
+        return np.array(shown, indices.dtype)
+
+    def replaced(self, row: int, other: int) -> None:
+        """Takes note that a worker process found a bad image, and what it showed.
+
+        Raises:
+          ValueError: where more images are bad than may be.
+        """
+        if self._shown.get(row) == other:
+            return
+        self._shown[row] = other
+        while row != other:
+            self.bad.add_of_others(int(self._of[row]))
+            row = self._next(row)
 
     def read(self, indices: Sequence[int] | np.ndarray) -> np.ndarray:
         """Decodes some images with threads: (b,) indices -> uint8 (b, s, s, 3)."""
         indices = np.asarray(indices)
         chunks = [indices[i : i + _CHUNK] for i in range(0, len(indices), _CHUNK)]
-        return np.concatenate(list(_thread_pool().map(self._load, chunks)))
+        return np.concatenate(list(_thread_pool().map(self._read_chunk, chunks)))
+
+    def _read_chunk(self, indices: np.ndarray) -> np.ndarray:
+        try:
+            return self._load(indices)
+        except UnreadableImage:  # which may be one of several
+            each = (self.first_readable(row, self._load_one)[1] for row in indices)
+            return np.concatenate(list(each))
+
+    def _load(self, indices: np.ndarray) -> np.ndarray:
+        return self._opened.load(self._of[indices])
+
+    def _load_one(self, row: int) -> np.ndarray:
+        return self._load(np.array([row]))
+
+    def first_readable(self, row: int, read: Callable[[int], T]) -> tuple[int, T]:
+        """Reads an image or, where it is bad, the one that stands in its place.
+
+        Args:
+          row: of the image.
+          read: reads a row; raises `UnreadableImage`.
+
+        Returns:
+          The row that was read, and what `read` returned.
+
+        Raises:
+          ValueError: where more images are bad than may be.
+        """
+        other = row = int(row)
+        for _ in range(len(self._circle[0])):
+            try:
+                found = read(other)
+            except UnreadableImage as error:
+                self.bad.add(int(self._of[other]), error)
+                other = self._next(other)
+                continue
+            if other != row:
+                self._shown[row] = other
+            return other, found
+        raise ValueError(
+            f"none of {self.size} images can be read, {self.names([row])[0]} among "
+            "them; replace them"
+        )
+
+    def _next(self, row: int) -> int:
+        """The row of the image that comes after another one."""
+        first, place = self._circle
+        return int(first[(place[row] + 1) % len(first)])
+
+    @functools.cached_property
+    def _circle(self) -> tuple[np.ndarray, np.ndarray]:
+        """One row of each image, in the order of the set; every row's place in it."""
+        _, first, place = np.unique(self._of, return_index=True, return_inverse=True)
+        return first, place
 
     def originals(
         self, indices: np.ndarray
     ) -> Sequence[Encoded] | Sequence[np.ndarray]:
         """Reads some whole images without threads: encoded, or uint8 (h, w, 3)."""
-        return (self._encoded or self._load)(indices)
-
-    def names(self, indices: Sequence[int] | np.ndarray) -> list[str]:
-        """Returns what some images are called, (b,) indices -> b names."""
-        return self._names(np.asarray(indices, np.intp))
+        return (self._opened.encoded or self._opened.load)(self._of[indices])
 
     def images(self) -> np.ndarray:
         """All images, uint8 (n, s, s, 3), decoded once; for sets that fit in memory."""
@@ -93,20 +216,6 @@ class Split:
         """Returns `count` rows at equal distances, or all where there are no more."""
         count = min(count, self.size)
         return np.linspace(0, self.size - 1, count).round().astype(np.int32)
-
-    def subset(self, indices: np.ndarray) -> Split:
-        """The split that holds only `indices`, (m,), in that order."""
-        return Split(
-            functools.partial(_call_at, self._load, indices),
-            encoded=self._encoded
-            and functools.partial(_call_at, self._encoded, indices),
-            size=len(indices),
-            labels=functools.partial(_labels_at, self, indices)
-            if self.labelled
-            else None,
-            group=None if self.group is None else self.group[indices],
-            names=functools.partial(_call_at, self._names, indices),
-        )
 
 
 def hold_back(split: Split, count: int) -> tuple[Split, Split]:
@@ -139,16 +248,8 @@ def hold_back(split: Split, count: int) -> tuple[Split, Split]:
     return split.subset(np.flatnonzero(~held)), split.subset(np.flatnonzero(held))
 
 
-def _call_at(function: Callable, at: np.ndarray, indices: np.ndarray):
-    return function(at[indices])
-
-
 def _rows(of: str, indices: np.ndarray) -> list[str]:
     return [f"{of}/{index}" for index in indices]
-
-
-def _labels_at(split: Split, at: np.ndarray) -> np.ndarray:
-    return split.labels[at]
 
 
 @functools.cache

@@ -19,7 +19,13 @@ _NAME_FEATURES = ("file_name", "filename", "id")
 
 
 def open_tfds(
-    name: str, data_dir: str, image_size: int, *, train_split: str, test_split: str
+    name: str,
+    data_dir: str,
+    image_size: int,
+    *,
+    train_split: str,
+    test_split: str,
+    max_bad: float = 0.0,
 ) -> tuple[Split, Split | None, tuple[str, ...] | None]:
     """Opens a prepared TFDS set with an "image" feature; never uses the network.
 
@@ -35,6 +41,7 @@ def open_tfds(
       image_size: side s of the decoded images, in pixels.
       train_split: TFDS split, slices such as "train[:90%]" included.
       test_split: the same; "" for none.
+      max_bad: share of a split's images that may be bad, see `Split`.
 
     Returns:
       The training split, the test split and the classes' names.
@@ -53,7 +60,9 @@ def open_tfds(
     label = features.get("label")
     label = label if isinstance(label, tfds.features.ClassLabel) else None
     own_name = next((name for name in _NAME_FEATURES if name in features), None)
-    open_split = functools.partial(_open_split, builder, image_size, label, own_name)
+    open_split = functools.partial(
+        _open_split, builder, image_size, label, own_name, max_bad
+    )
     train = open_split("train_split", train_split)
     test = None
     if test_split:
@@ -93,7 +102,13 @@ def _prepared_folder(name: str, data_dir: str) -> epath.Path:
 
 
 def _open_split(
-    builder: Any, side: int, label: Any, own_name: str | None, field: str, split: str
+    builder: Any,
+    side: int,
+    label: Any,
+    own_name: str | None,
+    max_bad: float,
+    field: str,
+    split: str,
 ) -> Split:
     decoders = {"image": tfds.decode.SkipDecoding()}
     try:
@@ -119,6 +134,7 @@ def _open_split(
         names=functools.partial(_read_names, source, name, own_name)
         if own_name
         else split,
+        max_bad=max_bad,
     )
 
 

@@ -181,7 +181,7 @@ def quality(task: Task) -> Outcome:
             views.second,
             k=settings.k,
             mesh=task.mesh,
-            labels=None if labels is None else labels[rows],
+            labels=split.labels,
             searches=searches,
         )
     )

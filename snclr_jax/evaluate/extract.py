@@ -8,6 +8,7 @@ import numpy as np
 from ml_collections import ConfigDict
 
 from snclr_jax.data import open_data
+from snclr_jax.data.bad_files import describe_bad
 from snclr_jax.encoder import open_encoder
 from snclr_jax.evaluate.run import say, target_config
 from snclr_jax.evaluate.subject import make_subjects
@@ -40,13 +41,15 @@ def extract(
         encoder, layers=False, baselines=False, settings=settings, mesh=mesh
     )
     found = {"train": data.train} | ({"test": data.test} if data.test else {})
+    features = np.concatenate([subject.features(split) for split in found.values()])
+    # Only now is it known which images stand in place of bad ones.
     labels = [
         split.labels if split.labelled else np.full(split.size, -1)
         for split in found.values()
     ]
     write_features(
         out,
-        np.concatenate([subject.features(split) for split in found.values()]),
+        features,
         np.concatenate(labels),
         [name for split in found.values() for name in split.names(range(split.size))],
         split=np.repeat(list(found), [split.size for split in found.values()]),
@@ -58,4 +61,6 @@ def extract(
             "config": as_json(config),
         },
     )
-    say(f"{out}: features of {sum(split.size for split in found.values())} images")
+    count = sum(split.size for split in found.values())
+    said = [f"{out}: features of {count} images", describe_bad(data)]
+    say("\n".join(filter(None, said)))

@@ -11,6 +11,7 @@ from etils import epath
 from ml_collections import ConfigDict
 
 from snclr_jax.data import Data, open_data
+from snclr_jax.data.bad_files import BadFiles, describe_bad
 from snclr_jax.encoder import open_encoder
 from snclr_jax.evaluate.evaluations import (
     EVALUATIONS,
@@ -109,7 +110,9 @@ def evaluate(
             records.append(_record(name, subject, outcome, origin, task))
             # One by one: what took hours is kept, whatever comes after it.
             _keep(destination, records[-1])
-    say(f"{table(records)}\n{destination}")
+    if origin == OWN and not epath.Path(path).is_file():
+        BadFiles(str(destination.parent), data).close()
+    say("\n".join(filter(None, [table(records), str(destination), describe_bad(data)])))
     return records
 
 

@@ -42,7 +42,8 @@ def _build_resnet(config: Any, dtype: jnp.dtype) -> tuple[nn.Module, int]:
     check_choice("model.stem", config.stem, resnet.STEMS)
     if config.depth is not None:
         raise ValueError(
-            f"model.depth {config.depth} means nothing to {config.name}; leave it None"
+            f"model.depth {config.depth} means nothing to model.name {config.name!r}; "
+            "leave it None"
         )
     stage_sizes, bottleneck = resnet.STRUCTURE[config.name]
     width = config.width or resnet.WIDTH
@@ -66,9 +67,9 @@ def _build_vit(config: Any, dtype: jnp.dtype) -> tuple[nn.Module, int]:
     step = math.lcm(4, heads)
     if width % step:
         raise ValueError(
-            f"model.width {width} does not fit {heads} attention heads "
-            f"(model.vit_heads {config.vit_heads!r}) and positions in 4 parts; "
-            f"use a multiple of {step}, such as {-(-width // step) * step}"
+            f"model.width {width} does not fit {heads} attention heads (model.name "
+            f"{config.name!r}, model.vit_heads {config.vit_heads!r}) and positions in "
+            f"4 parts; use a multiple of {step}, such as {-(-width // step) * step}"
         )
     encoder = vit.VisionTransformer(
         width=width,
@@ -89,8 +90,8 @@ def _refuse(config: Any, field: str, needed: str) -> None:
     value = getattr(config, field)
     if value:
         raise ValueError(
-            f"model.{field} {value} means nothing to {config.name}; use {needed}, or "
-            f"model.{field}={type(value)(0)}"
+            f"model.{field} {value} means nothing to model.name {config.name!r}; use "
+            f"{needed}, or model.{field}={type(value)(0)}"
         )
 
 

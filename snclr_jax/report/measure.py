@@ -87,11 +87,12 @@ def map_embedding(subject: Subject, data: Data, *, seed: int) -> EmbeddingMap:
     """
     split = data.train if data.test is None else data.test
     rows = _map_rows(split)
-    features = subject.features(split.subset(rows))
+    part = split.subset(rows)
+    features = subject.features(part)
     methods = [each for each in METHODS if each != "UMAP" or can_umap()]
     return EmbeddingMap(
         {each: project(features, each, seed=seed) for each in methods},
-        split.labels[rows] if split.labelled else None,
+        part.labels,
         "training" if data.test is None else "test",
     )
 

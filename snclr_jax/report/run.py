@@ -10,7 +10,6 @@ from pathlib import Path
 import numpy as np
 from jax.sharding import Mesh
 
-from snclr_jax.checkpoint import read_config
 from snclr_jax.data import Data, open_data
 from snclr_jax.encoder import Encoder, open_encoder
 from snclr_jax.evaluate.gallery import open_networks
@@ -21,6 +20,7 @@ from snclr_jax.report import measure, sections
 from snclr_jax.report.page import Section, numbers, page
 from snclr_jax.visualize import save_all
 from snclr_jax.visualize.curves import BASELINES
+from snclr_jax.workdir import read_config
 
 REPORT_FILE = "report.html"
 FIGURES = "figures"

@@ -13,7 +13,6 @@ from flax.traverse_util import flatten_dict
 from matplotlib.figure import Figure
 
 from snclr_jax import visualize
-from snclr_jax.checkpoint import as_json
 from snclr_jax.configs import base
 from snclr_jax.encoder import Encoder
 from snclr_jax.evaluate.results import Record, versions
@@ -21,6 +20,7 @@ from snclr_jax.report import page
 from snclr_jax.report.measure import Confusion, EmbeddingMap, QueueUse, Shown
 from snclr_jax.report.page import Drawing, Section
 from snclr_jax.visualize.style import THEMES
+from snclr_jax.workdir import as_json
 
 Names = tuple[str, ...] | None
 

@@ -16,9 +16,7 @@ from collections.abc import Iterable, Iterator
 from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 
-from PIL import Image, UnidentifiedImageError
-
-from snclr_jax.data.decode import decode_image
+from snclr_jax.data.decode import UnreadableImage, check_size, decode_image
 from snclr_jax.data.prepare.sources import EncodedImage
 
 # A task is large enough to cost more than its hand-over, and small enough to wait.
@@ -72,7 +70,11 @@ def check_images(images: list[EncodedImage]) -> list[bytes | str]:
 
 def _check(image: EncodedImage) -> bytes | str:
     if image.size == 0:
-        return "empty, or a link to nothing"
+        return "empty, a link to nothing, or not a file"
+    try:
+        check_size(image.size)
+    except ValueError as error:
+        return str(error)
     with open(image.file, "rb") as file:
         file.seek(image.offset)
         content = file.read(image.size)
@@ -85,11 +87,8 @@ def _check(image: EncodedImage) -> bytes | str:
         # At a side of 1, a JPEG is decoded at an eighth of its size: every one of its
         # bytes is still read.
         decode_image(io.BytesIO(content), 1, name=image.place)
-    except ValueError as error:
-        cause = error.__cause__
-        if isinstance(cause, UnidentifiedImageError):  # its message names an address
-            return "not an image"
-        return f"{type(cause).__name__}: {cause}"
+    except UnreadableImage as error:
+        return error.reason
     return content
 
 
@@ -121,7 +120,6 @@ def _result(task: list[EncodedImage], future: Future) -> Iterator[Checked]:
 def _start_worker() -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the main process's to heed
     warnings.simplefilter("ignore")  # such as damaged EXIF, which hurts no pixel
-    warnings.simplefilter("error", Image.DecompressionBombWarning)
     threading.Thread(target=_end_with_parent, daemon=True).start()
 
 

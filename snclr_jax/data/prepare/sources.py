@@ -1,6 +1,7 @@
 """Where the images that `snclr prepare` writes come from: folders and tars.
 
-Nothing is unpacked: an encoded image is a run of bytes in a file, its own or a tar.
+Nothing is unpacked: an encoded image is a run of bytes in a file, its own or a tar. No
+link inside a tar is followed, and no name in it becomes a path of this computer.
 """
 
 from __future__ import annotations
@@ -8,6 +9,7 @@ from __future__ import annotations
 import os
 import posixpath
 import re
+import stat
 import tarfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -24,7 +26,7 @@ class EncodedImage(NamedTuple):
     name: str  # path below the folder of its split, "/" between folders
     file: str  # its own, or a tar
     offset: int  # of its first byte in `file`; 0 in its own file alone
-    size: int  # bytes
+    size: int  # bytes; 0 where it is no file: nothing is read then
     label: int = -1  # -1 in an unlabelled set
 
     @property
@@ -116,13 +118,17 @@ def _find_images(
     try:
         for image in found:
             base = posixpath.basename(image.name)
+            if is_tar and {"", ".."} & set(image.name.split("/")):
+                # Nothing here would follow it; who unpacks the set by it might.
+                passed_over.append((image.place, "its name leads out of the tar"))
+                continue
             if base.startswith("."):
                 continue
             if base.lower().endswith(SUFFIXES):
                 images.append(image)
             else:
                 passed_over.append((image.place, "not the suffix of an image"))
-    except tarfile.TarError as error:
+    except (tarfile.TarError, RecursionError) as error:
         raise ValueError(
             f"--{flag}={path} cannot be read as a tar ({error}); unpack it first "
             "where it is compressed, fetch it again where it is incomplete"
@@ -145,7 +151,8 @@ def _files(root: str) -> Iterator[EncodedImage]:
             name = file if below == "." else f"{below}/{file}"
             path = os.path.join(folder, file)
             try:
-                size = os.stat(path).st_size
+                status = os.stat(path)
+                size = status.st_size if stat.S_ISREG(status.st_mode) else 0
             except FileNotFoundError:  # a link to nothing, unreadable as an empty file
                 size = 0
             yield EncodedImage(name, path, 0, size)
@@ -161,15 +168,18 @@ def _members(
             for member in tar:
                 if member.offset >= end:  # an inner tar may lack its last blocks
                     return
-                first, last = member.offset_data, member.offset_data + member.size
+                # A link has no bytes, and those of a sparse file have gaps.
+                plain = member.isreg() and not member.issparse()
+                size = member.size if plain else 0
+                first, last = member.offset_data, member.offset_data + size
                 if last > end:
                     raise tarfile.ReadError(f"{below}{member.name} is cut off")
                 name = below + posixpath.normpath(member.name)
-                if member.isreg() and name.endswith(".tar"):
+                if plain and name.endswith(".tar"):
                     inner = name.removesuffix(".tar") + "/"
                     yield from _members(file, first, last, inner)
                 elif not member.isdir():
-                    yield EncodedImage(name, file, first, member.size)
+                    yield EncodedImage(name, file, first, size)
 
 
 def _holds_tars(path: str) -> bool:

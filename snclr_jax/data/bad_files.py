@@ -1,0 +1,113 @@
+"""`bad_files.jsonl` in the workdir: every image that could not be read, once."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import jax
+import numpy as np
+from etils import epath
+from jax.experimental import multihost_utils
+
+from snclr_jax.data import Data
+from snclr_jax.data.bad_images import BadImages
+
+FILE = "bad_files.jsonl"
+_SHOWN = 3  # images that `describe_bad` names
+
+
+class BadFiles:
+    """What `workdir/bad_files.jsonl` holds: JSON, one bad image a line.
+
+    "split" and "index" are the image's place in the set as it was opened, before any
+    were held back; "name" is what `Split.names` calls it. Lines are in this order, of
+    this and of earlier runs in the workdir; an image that can be read again stays in
+    the file and counts no more. Only process 0 writes.
+
+    Args:
+      workdir: the run's folder.
+      data: the image set.
+
+    Raises:
+      ValueError: where the file is damaged, and where more of the images that were bad
+        before still are than may be.
+    """
+
+    def __init__(self, workdir: str, data: Data) -> None:
+        self._path = epath.Path(workdir) / FILE
+        self._sets = {"train": data.train.bad}
+        if data.test is not None and data.test.bad is not data.train.bad:
+            self._sets["test"] = data.test.bad
+        self._told = 0
+        self._lines = _read(self._path)
+        for split, index in self._lines:
+            if split in self._sets and index < self._sets[split].size:
+                self._sets[split].try_again(index)
+
+    @property
+    def count(self) -> int:
+        """Bad images that this process knows of."""
+        return sum(len(bad.found) for bad in self._sets.values())
+
+    def update(self) -> int:
+        """Tells every process what the others met, and writes it; all of them call it.
+
+        Returns:
+          How many bad images were met since the last time.
+
+        Raises:
+          ValueError: in all of them, where more images are bad than may be.
+        """
+        if jax.process_count() > 1:
+            for bad in self._sets.values():
+                for index in _everyones(bad):
+                    bad.add_of_others(int(index))
+        self.close()
+        told, self._told = self._told, self.count
+        return self.count - told
+
+    def close(self) -> None:
+        """Writes what this process has met since."""
+        if jax.process_index() != 0:
+            return
+        known = len(self._lines)
+        for split, bad in self._sets.items():
+            new = [i for i in bad.found.copy() if (split, i) not in self._lines]
+            for line in bad.lines(sorted(new)):
+                self._lines[split, line["index"]] = {"split": split, **line}
+        if len(self._lines) == known:
+            return
+        lines = [json.dumps(self._lines[key]) + "\n" for key in sorted(self._lines)]
+        part = self._path.with_name(FILE + ".part")
+        part.write_text("".join(lines))
+        part.replace(self._path)
+
+
+def describe_bad(data: Data) -> str:
+    """Says how many images were bad, and names the first ones; "" where none was."""
+    sets = {data.train.bad, data.test.bad if data.test else data.train.bad}
+    found = [error for bad in sets for error in bad.found.values()]
+    if not found:
+        return ""
+    named = "; ".join(sorted(error.describe() for error in found)[:_SHOWN])
+    return f"{len(found)} images were replaced by others: {named}"
+
+
+def _read(path: epath.Path) -> dict[tuple[str, int], dict[str, Any]]:
+    if not path.exists():
+        return {}
+    try:
+        lines = map(json.loads, path.read_text().splitlines())
+        return {(line["split"], line["index"]): line for line in lines}
+    except (ValueError, KeyError, TypeError) as error:
+        raise ValueError(f"{path} is damaged ({error!r}); remove it") from error
+
+
+def _everyones(bad: BadImages) -> np.ndarray:
+    """The bad images that any process has met, in their order."""
+    own = np.array(sorted(bad.found.copy()), np.int32)
+    longest = multihost_utils.process_allgather(np.int32(len(own))).max()
+    padded = np.pad(own, (0, longest - len(own)), constant_values=-1)
+    every = np.unique(multihost_utils.process_allgather(padded))
+    return every[every >= 0]

@@ -1,0 +1,178 @@
+"""What happens to real runs: kills, full disks, flipped bits, requests to stop."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import random
+import re
+import shutil
+import signal
+import subprocess
+import time
+from pathlib import Path
+
+import jax
+import numpy as np
+import pytest
+from real_runs import STEPS, RealRun, assert_same_bits
+
+from snclr_jax.metrics import read_metrics
+from snclr_jax.partition import make_mesh
+from snclr_jax.read_checkpoint import saved_steps
+from snclr_jax.stop_requests import ASK_STEPS, StopRequests
+
+KILLS = 20
+STOP_SECONDS = 30
+
+
+def test_a_signal_to_another_process_is_heard_everywhere_at_once(monkeypatch):
+    """Processes that ask at the same steps hear the same, whoever got the signal."""
+    monkeypatch.setattr(jax, "process_count", lambda: 2)
+    requests = StopRequests(make_mesh())
+    largest = requests._largest
+    # As if the last device were that of a process that got SIGTERM before step 4.
+    requests._largest = lambda flags: largest(flags.at[-1].set(signal.SIGTERM))
+    heard = {step: requests.after(step) for step in range(1, 2 * ASK_STEPS + 2)}
+    assert {step: number for step, number in heard.items() if number} == {
+        2 * ASK_STEPS: signal.SIGTERM
+    }
+
+
+def test_the_second_signal_is_handled_as_before():
+    with StopRequests(make_mesh()) as requests:
+        assert requests.after(1) == 0
+        os.kill(os.getpid(), signal.SIGTERM)
+        assert requests.after(2) == signal.SIGTERM
+        assert signal.getsignal(signal.SIGTERM) == signal.SIG_DFL
+
+
+@pytest.fixture(scope="module")
+def undisturbed(tmp_path_factory):
+    """Final state and losses of a run of one process, by its number of devices."""
+    folder = tmp_path_factory.mktemp("undisturbed")
+    runs = {count: RealRun(folder / str(count), devices=count) for count in (1, 2)}
+    return {
+        count: (run.finish(), losses(folder / str(count)))
+        for count, run in runs.items()
+    }
+
+
+def losses(workdir: Path) -> list[tuple[float, float]]:
+    return [(e["step"], e["loss"]) for e in read_metrics(workdir) if "loss" in e]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("processes", [1, 2])
+def test_a_run_that_is_killed_at_any_moment_ends_with_the_same_bits(
+    tmp_path, undisturbed, processes
+):
+    draw = random.Random(processes)
+    run = RealRun(tmp_path / "run", processes=processes)
+    for number, step in enumerate(sorted(draw.choices(range(1, STEPS - 6), k=KILLS))):
+        run.wait_for_step(step)
+        if number % 2:
+            run.wait_for_save()
+        else:
+            time.sleep(draw.uniform(0, 0.3))
+        run.kill()
+        run = RealRun(tmp_path / "run", processes=processes)
+    state, expected_losses = undisturbed[processes]
+    assert_same_bits(run.finish(), state)
+    found = dict(losses(tmp_path / "run"))
+    assert sorted(found) == [step for step, _ in losses(tmp_path / "run")]
+    for step, loss in expected_losses:
+        assert found.get(step, loss) == loss
+    assert not (tmp_path / "run" / "damaged_checkpoints").exists()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("asked", [0, 1])
+def test_a_request_to_one_of_two_processes_stops_both_after_the_same_step(
+    tmp_path, undisturbed, asked
+):
+    run = RealRun(tmp_path / "run", processes=2)
+    run.wait_for_step(20)
+    run.processes[asked].send_signal(signal.SIGTERM)
+    started = time.monotonic()
+    codes, said = run.end()
+    assert time.monotonic() - started < STOP_SECONDS
+    assert codes == [128 + signal.SIGTERM] * 2, said
+    (step,) = re.findall(r"stopped by SIGTERM and saved step (\d+)", said)
+    assert max(saved_steps(tmp_path / "run")) == int(step)
+    # Nor does it matter that one process with both devices goes on.
+    rest = {"processes": 2} if asked else {"devices": 2}
+    state, expected_losses = undisturbed[2]
+    assert_same_bits(RealRun(tmp_path / "run", **rest).finish(), state)
+    found = dict(losses(tmp_path / "run"))
+    assert all(found.get(step, loss) == loss for step, loss in expected_losses)
+
+
+@pytest.mark.slow
+def test_two_processes_end_like_one_and_keep_others_out(tmp_path, undisturbed):
+    run = RealRun(tmp_path / "run", processes=2)
+    run.wait_for_step(5)
+    codes, said = RealRun(tmp_path / "run", processes=2).end()
+    assert codes == [1, 1], said
+    holder = f"in use by another run (process {run.processes[0].pid} on"
+    assert said.count(holder) == 2  # every process says why it ends
+    state, expected_losses = undisturbed[2]
+    assert_same_bits(run.finish(), state)
+    assert losses(tmp_path / "run") == expected_losses
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("processes", [1, 2])
+def test_a_flipped_bit_costs_the_steps_since_the_checkpoint_before(
+    tmp_path, undisturbed, processes
+):
+    run = RealRun(tmp_path / "run", processes=processes)
+    run.wait_for(lambda: len(saved_steps(tmp_path / "run")) > 1)
+    run.kill()
+    newest = max(saved_steps(tmp_path / "run"))
+    before = min(saved_steps(tmp_path / "run"))
+    folder = tmp_path / "run" / "checkpoints" / str(newest) / "state"
+    files = [each for each in folder.rglob("*") if each.is_file()]
+    file = max(files, key=lambda each: each.stat().st_size)
+    content = bytearray(file.read_bytes())
+    content[len(content) // 2] ^= 1
+    file.write_bytes(content)
+    run = RealRun(tmp_path / "run", processes=processes)
+    codes, said = run.end()
+    assert set(codes) == {0}, said
+    assert re.search(rf"checkpoints/{newest} .*damaged.*moved to", said)
+    assert f"steps {before} to {STEPS}" in said
+    with np.load(run.output) as arrays:
+        assert_same_bits(dict(arrays), undisturbed[processes][0])
+
+
+@pytest.fixture
+def small_disk(tmp_path):
+    """A folder with room for a few checkpoints; needs the right to mount one."""
+    folder = tmp_path / "disk"
+    folder.mkdir()
+    mount = ["mount", "-t", "tmpfs", "-o", "size=4m", "tmpfs", folder]
+    if shutil.which("mount") is None or subprocess.run(mount).returncode != 0:
+        pytest.skip("no file system can be mounted here")
+    yield folder
+    subprocess.run(["umount", "-l", folder], check=True)
+
+
+@pytest.mark.slow
+def test_a_full_disk_ends_the_run_with_one_message_until_there_is_room(
+    small_disk, tmp_path, undisturbed
+):
+    workdir = small_disk / "run"
+    run = RealRun(workdir)
+    run.wait_for(lambda: bool(saved_steps(workdir)))
+    filler = small_disk / "filler"
+    with filler.open("wb", buffering=0) as file, contextlib.suppress(OSError):
+        while True:
+            file.write(bytes(4096))
+    codes, said = run.end()
+    assert codes == [1], said
+    (message,) = re.findall("^snclr: .*", said, re.MULTILINE)
+    assert "cannot be written" in message and "No space" in message, said
+    assert saved_steps(workdir)
+    filler.unlink()
+    assert_same_bits(RealRun(workdir).finish(), undisturbed[1][0])
