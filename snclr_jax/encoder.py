@@ -22,7 +22,7 @@ from safetensors.numpy import save_file
 from snclr_jax import __version__
 from snclr_jax.augment import center_view, normalize
 from snclr_jax.models import Model, Variables, build_model
-from snclr_jax.partition import replicated
+from snclr_jax.partition import placed_shapes, replicated
 from snclr_jax.read_checkpoint import (
     check_same_arrays,
     checkpoint_config,
@@ -268,11 +268,7 @@ def _expected(
     """Returns a config's model, and what its encoder consists of on every device."""
     model = build_model(config.model, attention=config.attention.kind)
     shapes = jax.eval_shape(_init(model, config), jax.random.key(0))
-    place = replicated(mesh)
-    params, batch_stats = jax.tree.map(
-        lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=place),
-        shapes,
-    )
+    params, batch_stats = placed_shapes(shapes, replicated(mesh))
     return model, params, batch_stats
 
 

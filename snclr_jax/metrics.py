@@ -180,6 +180,12 @@ class Clock:
         }
 
 
+def progress_bar(*items, **settings) -> tqdm:
+    """Returns tqdm's bar; only process 0 shows it, and only on a terminal."""
+    hidden = None if jax.process_index() == 0 else True
+    return tqdm(*items, disable=hidden, **settings)
+
+
 class Progress:
     """A line of metrics every interval, and on a terminal a bar with the time left."""
 
@@ -202,12 +208,8 @@ class Progress:
     )
 
     def __init__(self, total_steps: int, first_step: int) -> None:
-        self._bar = tqdm(
-            total=total_steps,
-            initial=first_step,
-            unit="step",
-            dynamic_ncols=True,
-            disable=None if jax.process_index() == 0 else True,
+        self._bar = progress_bar(
+            total=total_steps, initial=first_step, unit="step", dynamic_ncols=True
         )
 
     def advance(self) -> None:

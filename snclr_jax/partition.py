@@ -46,6 +46,14 @@ def state_shardings(state: Any, mesh: Mesh) -> Any:
     return shardings.replace(queue=queue)
 
 
+def placed_shapes(shapes: Any, sharding: NamedSharding) -> Any:
+    """Returns shapes and types, from `jax.eval_shape`, of arrays that lie somewhere."""
+    return jax.tree.map(
+        lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding),
+        shapes,
+    )
+
+
 def place_batch(rows: np.ndarray, mesh: Mesh) -> jax.Array:
     """Returns the global array of which this process holds `rows`."""
     return jax.make_array_from_process_local_data(over_batch(mesh), rows)

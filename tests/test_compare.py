@@ -11,7 +11,8 @@ import numpy as np
 import pytest
 from scipy.stats import ttest_1samp, ttest_rel
 
-from snclr_jax.evaluate.compare import compare, mean_and_interval
+from snclr_jax.evaluate.compare import compare
+from snclr_jax.evaluate.intervals import mean_and_interval
 
 
 def make_run(

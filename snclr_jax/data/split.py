@@ -92,7 +92,13 @@ class Split:
         self.group = None if opened.group is None else opened.group[of]
 
     def subset(self, indices: np.ndarray) -> Split:
-        """The split that holds only `indices`, (m,), in that order."""
+        """The split that holds only `indices`, (m,), in that order.
+
+        Where that is all of them as they are, it is this split: what is kept for it,
+        such as its features, serves both.
+        """
+        if np.array_equal(indices, np.arange(self.size)):
+            return self
         part = Split.__new__(Split)
         part._take(self._opened, self._of[indices])
         return part

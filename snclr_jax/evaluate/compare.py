@@ -7,8 +7,8 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
-from scipy.special import stdtrit
 
+from snclr_jax.evaluate.intervals import mean_and_interval
 from snclr_jax.evaluate.run_groups import Group, Key, Run, read_groups
 
 WIDTH = 100  # columns of text that up to four groups fit into
@@ -45,24 +45,6 @@ def compare(workdirs: Sequence[str]) -> str:
         *_evaluations(groups),
     ]
     return "\n\n".join(part for part in parts if part)
-
-
-def mean_and_interval(values: Sequence[float]) -> tuple[float, float | None]:
-    """Returns the mean, and half its 95% confidence interval; None for one value.
-
-    Args:
-      values: one or more independent draws of about normal distribution.
-
-    Example:
-      >>> mean, half = mean_and_interval([80.0, 82.0, 84.0])
-      >>> mean, round(half, 2)
-      (82.0, 4.97)
-    """
-    mean, count = float(np.mean(values)), len(values)
-    if count == 1:
-        return mean, None
-    error = np.std(values, ddof=1) / np.sqrt(count)
-    return mean, float(stdtrit(count - 1, 0.975) * error)
 
 
 def _legend(groups: Sequence[Group]) -> str:

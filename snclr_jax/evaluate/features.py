@@ -9,11 +9,11 @@ import jax
 import numpy as np
 from jax import Array
 from jax.sharding import Mesh
-from tqdm import tqdm
 
 from snclr_jax.data import Split
 from snclr_jax.data.pipeline import eval_batches
 from snclr_jax.encoder import prepare
+from snclr_jax.metrics import progress_bar
 from snclr_jax.partition import place_batch, replicated
 
 RAW_PIXELS_SIZE = 32
@@ -83,16 +83,11 @@ def extract_features(
     batch_size = -(-min(batch_size, split.size) // mesh.size) * mesh.size
     share = batch_size // jax.process_count()
     first = jax.process_index() * share
-    # None leaves it to whether there is a terminal.
-    shown = description is not None and jax.process_index() == 0
-    features = []
-    for images in tqdm(
-        eval_batches(split, batch_size),
-        total=-(-split.size // batch_size),
-        desc=description,
-        unit="batch",
-        disable=None if shown else True,
-    ):
+    batches, features = eval_batches(split, batch_size), []
+    if description is not None:
+        total = -(-split.size // batch_size)
+        batches = progress_bar(batches, total=total, desc=description, unit="batch")
+    for images in batches:
         missing = batch_size - len(images)  # the last batch keeps the compiled shape
         padded = np.pad(images, ((0, missing), (0, 0), (0, 0), (0, 0)))
         placed = place_batch(padded[first : first + share], mesh)

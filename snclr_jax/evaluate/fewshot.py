@@ -9,11 +9,9 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
-import scipy.stats
 from jax import Array
 from jax.sharding import Mesh
 from jax.typing import ArrayLike
-from tqdm import tqdm
 
 from snclr_jax.evaluate.checks import check_features, check_split
 from snclr_jax.evaluate.classifier import (
@@ -23,8 +21,10 @@ from snclr_jax.evaluate.classifier import (
     place_rows,
     score,
 )
+from snclr_jax.evaluate.intervals import mean_and_interval
 from snclr_jax.evaluate.logistic import fit_logistic
 from snclr_jax.evaluate.subsets import class_balanced
+from snclr_jax.metrics import progress_bar
 from snclr_jax.partition import over_batch, replicated
 
 _MAX_STEPS = 500
@@ -96,8 +96,7 @@ def few_shot(
     num_classes = 1 + int(train_labels.max())
     scaling = measure_scaling(train_features)
     results = []
-    hidden = None if jax.process_index() == 0 else True
-    for count in tqdm(shots, desc="few-shot", disable=hidden):
+    for count in progress_bar(shots, desc="few-shot"):
         rows = np.stack(
             [
                 class_balanced(train_labels, per_class=count, seed=(seed, draw))
@@ -109,12 +108,12 @@ def few_shot(
         accuracies = _accuracies(
             features, labels, test_features, test_labels, scaling, l2, num_classes, mesh
         )
-        spread = accuracies.std(ddof=1) / np.sqrt(draws)
+        mean, interval = mean_and_interval(accuracies)
         results.append(
             FewShotResult(
                 shots=count,
-                accuracy=float(accuracies.mean()),
-                interval=float(scipy.stats.t.ppf(0.975, draws - 1) * spread),
+                accuracy=mean,
+                interval=interval,
                 draws=accuracies.tolist(),
             )
         )

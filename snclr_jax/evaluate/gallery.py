@@ -12,14 +12,18 @@ from jax import Array
 from jax.sharding import Mesh
 from ml_collections import FrozenConfigDict
 
-from snclr_jax.augment import center_view, normalize
 from snclr_jax.data import Split
-from snclr_jax.encoder import Encoder
+from snclr_jax.encoder import Encoder, prepare
 from snclr_jax.evaluate.target import open_target
 from snclr_jax.fused_loss import search_and_loss
 from snclr_jax.models import Model, Variables
 from snclr_jax.neighbor_queue import UNKNOWN_IMAGE, NeighborQueue, Neighbors
-from snclr_jax.partition import place_batch, place_everywhere, replicated
+from snclr_jax.partition import (
+    place_batch,
+    place_everywhere,
+    placed_shapes,
+    replicated,
+)
 from snclr_jax.read_checkpoint import read_arrays
 from snclr_jax.train_state import TrainState
 from snclr_jax.train_step import attention_query, project_and_predict, targets
@@ -85,12 +89,8 @@ def open_networks(encoder: Encoder, mesh: Mesh) -> Networks:
     shapes = jax.eval_shape(
         lambda: encoder.model.init(jax.random.key(0), (size, size, 3))
     )
-    expected = jax.tree.map(
-        lambda leaf: jax.ShapeDtypeStruct(
-            leaf.shape, leaf.dtype, sharding=replicated(mesh)
-        ),
-        dict(zip(("params", "batch_stats"), shapes, strict=True)),
-    )
+    parts = dict(zip(("params", "batch_stats"), shapes, strict=True))
+    expected = placed_shapes(parts, replicated(mesh))
     online = read_arrays(epath.Path(encoder.source), expected)
     return Networks(
         encoder.step,
@@ -228,8 +228,7 @@ def _search(
     mesh: Mesh,
 ) -> tuple[Neighbors, Array]:
     """Returns the neighbors of one batch, without keys, and their positiveness."""
-    view = center_view(images, size=config.augment.size)
-    view = normalize(view, config.data.mean, config.data.std)
+    view = prepare(images, config)
     place = dict(config=config, mesh=mesh)
     (target,), _ = targets(model, networks, (view,), **place)
     ((_, y), z), _ = project_and_predict(

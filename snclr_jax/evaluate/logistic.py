@@ -12,7 +12,6 @@ import optax
 from jax import Array
 from jax.sharding import Mesh
 from jax.typing import ArrayLike
-from tqdm import tqdm
 
 from snclr_jax.evaluate.classifier import (
     TrainSet,
@@ -21,6 +20,7 @@ from snclr_jax.evaluate.classifier import (
     place_rows,
     zero_weights,
 )
+from snclr_jax.metrics import progress_bar
 from snclr_jax.partition import over_batch
 
 _GRADIENT_TOLERANCE = 1e-5  # of the mean loss; float32 reaches it, 1e-6 not always
@@ -64,8 +64,7 @@ def fit_strengths(
         place_rows(counted, whole, over_rows),
     )
     weights, fits = zero_weights((train.num_classes, width), mesh), []
-    hidden = None if jax.process_index() == 0 else True
-    for l2 in tqdm(strengths, desc=f"L-BFGS, {layer}", unit="fit", disable=hidden):
+    for l2 in progress_bar(strengths, desc=f"L-BFGS, {layer}", unit="fit"):
         weights, steps = fit_logistic(weights, *placed, l2, max_steps=max_steps)
         fits.append(jax.block_until_ready(weights))
     return jax.tree.map(lambda *each: jnp.stack(each), *fits), int(steps)

@@ -12,10 +12,10 @@ from jax import Array
 from jax.sharding import Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
 from jax.typing import ArrayLike
-from tqdm import tqdm
 
 from snclr_jax.blockwise_search import top_k
 from snclr_jax.evaluate.checks import check_features, check_positive
+from snclr_jax.metrics import progress_bar
 from snclr_jax.partition import over_batch, place_everywhere, replicated
 from snclr_jax.sharded_queue import AXIS
 
@@ -91,10 +91,9 @@ def nearest(
 
     everywhere = partial(place_everywhere, mesh=mesh)
     placed = None
-    for first, start in tqdm(
+    for first, start in progress_bar(
         list(product(range(0, rows, resident), range(0, padded, test_block))),
         desc="nearest neighbors",
-        disable=None if jax.process_index() == 0 else True,
     ):
         if start == 0:
             del placed  # makes room for the next

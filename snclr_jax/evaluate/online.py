@@ -100,6 +100,4 @@ def with_labels(split: Split | None) -> Split | None:
     if split is None or not split.labelled:
         return None
     known = np.flatnonzero(split.labels >= 0)
-    if len(known) == split.size:
-        return split
     return split.subset(known) if len(known) else None

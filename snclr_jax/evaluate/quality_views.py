@@ -9,12 +9,12 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array
 from jax.sharding import Mesh
-from tqdm import tqdm
 
 from snclr_jax.data import Split
 from snclr_jax.data.pipeline import eval_batches
 from snclr_jax.encoder import Encoder
 from snclr_jax.evaluate.target import Target
+from snclr_jax.metrics import progress_bar
 from snclr_jax.partition import place_batch, replicated
 from snclr_jax.train_step import targets
 from snclr_jax.views import Batch, random_views
@@ -91,11 +91,10 @@ def encode_random_views(
     networks = encoder.params, encoder.batch_stats, target
     found = []
     for number, images in enumerate(
-        tqdm(
+        progress_bar(
             eval_batches(filled_up, batch_size),
             total=filled_up.size // batch_size,
             desc="random views",
-            disable=None if jax.process_index() == 0 else True,
         )
     ):
         placed = place_batch(images[first : first + share], mesh)

@@ -10,8 +10,8 @@ import numpy as np
 from jax import Array
 from jax.sharding import Mesh
 from jax.sharding import PartitionSpec as P
-from tqdm import tqdm
 
+from snclr_jax.metrics import progress_bar
 from snclr_jax.neighbor_queue import UNFILLED, NeighborQueue, Neighbors
 from snclr_jax.partition import place_everywhere, replicated
 from snclr_jax.sharded_queue import (
@@ -110,10 +110,9 @@ def _neighbors(searches: Searches, mesh: Mesh) -> Neighbors:
         out_shardings=replicated(mesh),
     )
     found = []
-    for start in tqdm(
+    for start in progress_bar(
         range(0, len(order), block),
         desc="queue",
-        disable=None if jax.process_index() == 0 else True,
     ):
         part = order[start : start + block]
         queries, image_id = (

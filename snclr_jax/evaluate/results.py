@@ -14,7 +14,7 @@ from tensorboardX import SummaryWriter
 
 from snclr_jax import __version__
 from snclr_jax.encoder import SUFFIX
-from snclr_jax.read_checkpoint import located
+from snclr_jax.read_checkpoint import FOLDER, located
 
 EVALUATION_FILE = "evaluation.json"
 VERSION = 1
@@ -33,7 +33,7 @@ def records_path(path: epath.PathLike) -> epath.Path:
     path = located(path)
     if path.suffix == SUFFIX:
         return path.with_suffix(f".{EVALUATION_FILE}")
-    workdir = path.parents[1] if path.parent.name == "checkpoints" else path
+    workdir = path.parents[1] if path.parent.name == FOLDER else path
     return workdir / EVALUATION_FILE
 
 

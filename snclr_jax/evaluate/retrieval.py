@@ -13,10 +13,10 @@ from jax import Array
 from jax.sharding import Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
 from jax.typing import ArrayLike
-from tqdm import tqdm
 
 from snclr_jax.evaluate.checks import check_both_splits, check_positive
 from snclr_jax.evaluate.neighbors import place_unit_rows
+from snclr_jax.metrics import progress_bar
 from snclr_jax.partition import over_batch, place_everywhere, replicated
 from snclr_jax.sharded_queue import AXIS
 
@@ -97,10 +97,9 @@ def score_retrieval(
 
     at_once = min(max(1, SORTED // padded), -(-tests // mesh.size)) * mesh.size
     average, found, relevant = [], [], []
-    for start in tqdm(
+    for start in progress_bar(
         range(0, tests, at_once),
         desc="retrieval",
-        disable=None if jax.process_index() == 0 else True,
     ):
         part = slice(start, start + at_once)
         missing = (0, at_once - len(test[part]))

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import string
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 from etils import epath
+from flax.traverse_util import flatten_dict
 
 from snclr_jax.evaluate.results import EVALUATION_FILE, read_records
 from snclr_jax.metrics import read_metrics
@@ -83,17 +84,9 @@ def read_groups(workdirs: Sequence[str]) -> list[Group]:
 
 
 def _read_run(workdir: str) -> Run:
-    settings = dict(_flatten(read_config(workdir)))
+    settings = flatten_dict(read_config(workdir), sep=".")
     seed = settings.pop("seed", None)
     return Run(workdir, settings, seed, read_metrics(workdir), _read_scores(workdir))
-
-
-def _flatten(config: dict[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
-    for field, value in config.items():
-        if isinstance(value, dict):
-            yield from _flatten(value, f"{prefix}{field}.")
-        else:
-            yield prefix + field, value
 
 
 def _read_scores(workdir: str) -> dict[Key, Score]:

@@ -12,7 +12,6 @@ import numpy as np
 from jax import Array
 from jax.sharding import Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
-from tqdm import tqdm
 
 from snclr_jax.evaluate.classifier import (
     Scaling,
@@ -22,6 +21,7 @@ from snclr_jax.evaluate.classifier import (
     place_rows,
     zero_weights,
 )
+from snclr_jax.metrics import progress_bar
 from snclr_jax.partition import replicated
 from snclr_jax.sharded_queue import AXIS
 
@@ -80,8 +80,7 @@ def train_heads(
         for layer, each in features.items()
     }
     state = heads, heads  # the weights and their momentum
-    hidden = None if jax.process_index() == 0 else True
-    with tqdm(total=steps, desc="linear heads", unit="step", disable=hidden) as bar:
+    with progress_bar(total=steps, desc="linear heads", unit="step") as bar:
         for first in range(0, steps, chunk):
             taken = np.stack(list(islice(order, min(chunk, steps - first))))
             missing = chunk - len(taken), width - batch_size

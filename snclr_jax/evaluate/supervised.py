@@ -13,13 +13,12 @@ import numpy as np
 import optax
 from jax import Array
 from jax.sharding import Mesh
-from tqdm import tqdm
 
 from snclr_jax.data import Split
 from snclr_jax.data.feed import Feed
 from snclr_jax.evaluate.classifier import Scaling, Weights, logits, score
 from snclr_jax.evaluate.features import extract_features, make_encode
-from snclr_jax.metrics import NonFiniteError
+from snclr_jax.metrics import NonFiniteError, progress_bar
 from snclr_jax.models import Model
 from snclr_jax.partition import place_everywhere, replicated
 from snclr_jax.train_step import DROP_PATH
@@ -168,12 +167,11 @@ def fit(
     step = make_step(protocol, mesh)
     steps_per_epoch = split.size // config.batch_size
     feed = Feed(config, split, mesh, labels=True)
-    progress = tqdm(
+    progress = progress_bar(
         total=config.epochs * steps_per_epoch,
         desc=protocol.name,
         unit="step",
         dynamic_ncols=True,
-        disable=None if jax.process_index() == 0 else True,
     )
     loss = None
     with contextlib.closing(feed.batches), contextlib.closing(progress):

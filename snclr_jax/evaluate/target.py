@@ -12,7 +12,7 @@ from jax.sharding import Mesh, NamedSharding
 from snclr_jax.encoder import Encoder
 from snclr_jax.models import Variables, target_subset
 from snclr_jax.neighbor_queue import NeighborQueue, init_queue
-from snclr_jax.partition import replicated
+from snclr_jax.partition import placed_shapes, replicated
 from snclr_jax.read_checkpoint import read_arrays
 from snclr_jax.sharded_queue import QUEUE_SPEC
 
@@ -57,12 +57,9 @@ def open_target(encoder: Encoder, mesh: Mesh) -> Target:
         return Target(target_subset(params), target_subset(batch_stats), queue)
 
     shapes = jax.eval_shape(init)
-    networks = [
-        jax.tree.map(lambda leaf: _at(leaf, replicated(mesh)), tree)
-        for tree in shapes[:2]
-    ]
+    networks = placed_shapes(shapes[:2], replicated(mesh))
     rows = {
-        name: _at(getattr(shapes.queue, name), NamedSharding(mesh, spec))
+        name: placed_shapes(getattr(shapes.queue, name), NamedSharding(mesh, spec))
         for name, spec in vars(QUEUE_SPEC).items()
     }
     expected = dict(zip(Target._fields, (*networks, rows), strict=True))
@@ -72,7 +69,3 @@ def open_target(encoder: Encoder, mesh: Mesh) -> Target:
         found.get("target_batch_stats", {}),
         NeighborQueue(**found["queue"]),
     )
-
-
-def _at(leaf: jax.ShapeDtypeStruct, place: NamedSharding) -> jax.ShapeDtypeStruct:
-    return jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=place)

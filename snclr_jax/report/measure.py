@@ -86,8 +86,8 @@ def map_embedding(subject: Subject, data: Data, *, seed: int) -> EmbeddingMap:
     of their images: a few points of each would show nothing.
     """
     split = data.train if data.test is None else data.test
-    rows = _map_rows(split)
-    part = split.subset(rows)
+    part = split.subset(_map_rows(split))
+    part = part.subset(part.thinned(MAP_IMAGES))
     features = subject.features(part)
     methods = [each for each in METHODS if each != "UMAP" or can_umap()]
     return EmbeddingMap(
@@ -104,8 +104,7 @@ def _map_rows(split: Split) -> np.ndarray:
         if len(classes) > MOST_CLASSES:
             kept = np.linspace(0, len(classes) - 1, MOST_CLASSES).round().astype(int)
             rows = np.flatnonzero(np.isin(split.labels, classes[kept]))
-    count = min(MAP_IMAGES, len(rows))
-    return rows[np.linspace(0, len(rows) - 1, count).round().astype(int)]
+    return rows
 
 
 def classify(subject: Subject, data: Data, config, mesh: Mesh) -> Confusion | None:
