@@ -19,6 +19,9 @@ from snclr_jax.neighbor_queue import similarities
 
 # More rows in one product are not faster, and the last block wastes more.
 MOST_ROWS = 1024
+# To know whether a block may be skipped, the host of a GPU waits for it: not worth it
+# for so few.
+FEW_BLOCKS = 4
 
 _einsum = functools.partial(jnp.einsum, precision=jax.lax.Precision.HIGHEST)
 
@@ -197,13 +200,17 @@ def _blocks(step: Callable, carry, *, size: int, width: int, count: Array):
     """Runs `step(number, carry)` for each block of `width` that begins before `count`.
 
     The number of turns is static and the rest is skipped, so that the cost of the
-    compiled program has a bound that can be read from it.
+    compiled program has a bound that can be read from it. Few turns are all taken:
+    what lies behind `count` changes nothing.
     """
     if size == 0:
         return carry
+    turns = -(-size // width)
 
     def turn(number: Array, carry):
+        if turns <= FEW_BLOCKS:
+            return step(number, carry)
         begins = number * width < count
         return jax.lax.cond(begins, functools.partial(step, number), lambda c: c, carry)
 
-    return jax.lax.fori_loop(0, -(-size // width), turn, carry)
+    return jax.lax.fori_loop(0, turns, turn, carry)

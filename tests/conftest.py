@@ -11,12 +11,17 @@ os.environ["XLA_FLAGS"] = (
 )
 
 import importlib.util  # noqa: E402
+import signal  # noqa: E402
 
 import jax  # noqa: E402
 import numpy as np  # noqa: E402
 import pytest  # noqa: E402
 
 from snclr_jax.partition import make_mesh  # noqa: E402
+
+# A shell lets its background jobs ignore SIGINT, and so would the programs under test.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 # Modules of the slow tests that compare with PyTorch, where there is one.
 collect_ignore = [] if importlib.util.find_spec("torch") else ["torch_modules.py"]

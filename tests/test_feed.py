@@ -176,23 +176,17 @@ def test_time_in_which_a_step_still_runs_is_not_waiting(open_feed):
     assert feed.take_waited() < 0.2
 
 
-def test_at_most_one_step_runs_when_a_batch_is_handed_out(open_feed):
-    feed = open_feed()
+@pytest.mark.parametrize("resident", [False, True])
+def test_at_most_one_step_runs_when_a_batch_is_handed_out(open_feed, resident):
+    feed = open_feed(resident=resident)
     steps = [Step() for _ in range(4)]
     feed.next()
     for before, under_way in zip([None, *steps], steps, strict=False):
-        wait_until_ready(feed)
+        if not resident:
+            wait_until_ready(feed)
         feed.next(under_way)
         assert not under_way.awaited
         assert before is None or before.awaited
-
-
-def test_a_resident_feed_waits_for_no_step(open_feed):
-    feed = open_feed(resident=True)
-    steps = [Step() for _ in range(4)]
-    for step in steps:
-        feed.next(step)
-    assert not any(step.awaited for step in steps)
 
 
 def test_small_sets_are_resident_unless_the_config_says_otherwise():

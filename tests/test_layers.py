@@ -15,9 +15,15 @@ from networks import (
     image_keys,
     random_images,
     small_model,
+    with_two_stages,
 )
 
-from snclr_jax.models.layers import BatchNorm, branch_scales, scale_branch
+from snclr_jax.models.layers import (
+    BatchNorm,
+    batch_normalize,
+    branch_scales,
+    scale_branch,
+)
 from snclr_jax.partition import over_batch
 
 
@@ -47,33 +53,42 @@ def test_projector_equals_a_numpy_oracle_with_its_running_statistics() -> None:
     assert "bn_1" not in params["predictor"]  # and the predictor here has none
 
 
-def test_variance_survives_a_mean_a_thousand_deviations_away() -> None:
+@pytest.mark.parametrize("shape", [(8, 1, 4), (8, 1, 3, 4)])
+def test_variance_survives_a_mean_a_thousand_deviations_away(
+    shape: tuple[int, ...],
+) -> None:
     """As in the first projector layer of a fresh ViT, where images look alike."""
-    x = 1000.0 + np.random.default_rng(0).normal(size=(8, 4)).astype(np.float32)
+    x = 1000.0 + np.random.default_rng(0).normal(size=shape).astype(np.float32)
     norm = BatchNorm(True, None, jnp.float32, affine=False)
     actual, _ = norm.init_with_output(jax.random.key(0), x)
     exact = x.astype(np.float64)
-    expected = (exact - exact.mean(0)) / np.sqrt(exact.var(0) + 1e-5)
+    every = tuple(range(len(shape) - 1))
+    expected = (exact - exact.mean(every)) / np.sqrt(exact.var(every) + 1e-5)
     np.testing.assert_allclose(actual, expected, atol=1e-3)
 
 
-@pytest.mark.parametrize("shape", [(6, 2, 3, 4), (6, 4)])
+@pytest.mark.parametrize("shape", [(6, 2, 2, 3, 4), (6, 2, 4), (6, 1, 4)])
 @pytest.mark.parametrize("bn_scope", [None, 2, 3])
-def test_batch_norm_equals_a_loop_over_groups(
+def test_batch_norm_equals_a_loop_over_groups_and_views(
     shape: tuple[int, ...], bn_scope: int | None
 ) -> None:
     rng = np.random.default_rng(0)
     x = 3 + rng.normal(size=shape)
     scale, bias, old_mean, old_var = rng.uniform(0.5, 2, size=(4, 4))
     size = bn_scope or 6
-    expected, moments = np.empty(shape), []
-    for start in range(0, 6, size):
-        group = x[start : start + size]
-        pixels = group.reshape(-1, 4)
-        mean, var = pixels.mean(0), pixels.var(0)
-        moments.append((mean, var))
-        y = (group - mean) / np.sqrt(var + 1e-5)
-        expected[start : start + size] = scale * y + bias
+    expected = np.empty(shape)
+    new_mean, new_var = old_mean, old_var
+    for view in range(shape[1]):
+        moments = []
+        for start in range(0, 6, size):
+            group = x[start : start + size, view]
+            pixels = group.reshape(-1, 4)
+            mean, var = pixels.mean(0), pixels.var(0)
+            moments.append((mean, var))
+            y = (group - mean) / np.sqrt(var + 1e-5)
+            expected[start : start + size, view] = scale * y + bias
+        mean, var = np.mean(moments, axis=0)
+        new_mean, new_var = 0.9 * new_mean + 0.1 * mean, 0.9 * new_var + 0.1 * var
 
     variables = {
         "params": {"scale": scale, "bias": bias},
@@ -83,11 +98,57 @@ def test_batch_norm_equals_a_loop_over_groups(
     norm = BatchNorm(True, bn_scope, jnp.float32)
     actual, moved = norm.apply(variables, jnp.float32(x), mutable=["batch_stats"])
     np.testing.assert_allclose(actual, expected, atol=1e-4)
-    new_mean, new_var = np.mean(moments, axis=0)
-    for name, old, new in (("mean", old_mean, new_mean), ("var", old_var, new_var)):
-        np.testing.assert_allclose(
-            moved["batch_stats"][name], 0.9 * old + 0.1 * new, rtol=1e-5
+    for name, new in (("mean", new_mean), ("var", new_var)):
+        np.testing.assert_allclose(moved["batch_stats"][name], new, rtol=1e-5)
+
+
+@pytest.mark.parametrize("shape", [(6, 2, 2, 3, 4), (6, 2, 4)])
+@pytest.mark.parametrize("size", [6, 2])
+def test_gradient_of_batch_norm_is_that_of_its_definition(
+    shape: tuple[int, ...], size: int
+) -> None:
+    rng = np.random.default_rng(0)
+    with jax.enable_x64(True):
+        x, weight = 3 + rng.normal(size=shape), jnp.asarray(rng.normal(size=shape))
+        scale, bias = rng.uniform(0.5, 2, size=(2, 4))
+
+        def by_definition(x: jax.Array, scale: jax.Array, bias: jax.Array) -> jax.Array:
+            groups = x.reshape(6 // size, size, *shape[1:])
+            pixels = (1, *range(3, groups.ndim - 1))
+            mean = groups.mean(pixels, keepdims=True)
+            var = groups.var(pixels, keepdims=True)
+            y = (groups - mean) / jnp.sqrt(var + 1e-5)
+            return jnp.sum(jnp.sin(y.reshape(shape) * scale + bias) * weight)
+
+        def by_layer(*arrays: jax.Array) -> jax.Array:
+            y, *_ = batch_normalize(*arrays, size, jnp.float64)
+            return jnp.sum(jnp.sin(y) * weight)
+
+        arrays = jnp.asarray(x), jnp.asarray(scale), jnp.asarray(bias)
+        expected, actual = (
+            jax.grad(each, argnums=(0, 1, 2))(*arrays)
+            for each in (by_definition, by_layer)
         )
+        assert_trees_close(actual, expected, 1e-10)
+
+
+@pytest.mark.parametrize("name", ["resnet18", "vit_ti", "patchnet"])
+def test_views_in_one_pass_are_passes_of_their_own(name: str) -> None:
+    model = small_model(name, drop_path=0.5 * (name != "patchnet"))
+    if name == "resnet18":
+        model = with_two_stages(model)
+    params, batch_stats = arbitrary_variables(model)
+    views = random_images(batch=8).reshape(4, 2, 16, 16, 3)
+    keys = image_keys(8).reshape(4, 2)
+    passes, stats = [], batch_stats
+    for view in range(2):
+        inputs = params, stats, views[:, view], keys[:, view]
+        outputs, stats = jax.jit(model.online)(*inputs)
+        passes.append(outputs)
+    expected = jax.tree.map(lambda *each: jnp.stack(each, axis=1), *passes)
+    outputs, moved = jax.jit(model.online)(params, batch_stats, views, keys)
+    assert_trees_close(outputs, expected, 1e-4)
+    assert_trees_close(moved, stats, 1e-4)
 
 
 def test_groups_of_images_are_networks_of_their_own() -> None:

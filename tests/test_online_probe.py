@@ -144,9 +144,10 @@ def assert_it_learned_from_the_first_view(probed, config, mesh):
     def feature_of(state, batch):
         where = {"config": config, "mesh": mesh}
         view = random_views(batch, state.step, **where)[0]
-        return project_and_predict(
-            model, state.params, state.batch_stats, view, 0, state.step, **where
-        )[0][0][0]
+        ((feature, _, _),), _ = project_and_predict(
+            model, state.params, state.batch_stats, (view,), 0, state.step, **where
+        )
+        return feature
 
     probe = init_probe(model.feature_dim, CLASSES)
     expected, metrics = update_probe(probe, feature_of(state, batch), batch)

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 import tiny
 
+from snclr_jax import train_step
 from snclr_jax.describe import Direction, describe, feature_std
 from snclr_jax.fused_loss import Loss
 from snclr_jax.losses import info_nce
@@ -158,11 +159,8 @@ def test_step_without_neighbors_is_info_nce(mesh_of):
         views = random_views(batch, state.step, config=config, mesh=mesh)
         where = {"config": config, "mesh": mesh}
         (target1, target2), _ = targets(model, state, views, **where)
-        (_, z1), stats = project_and_predict(
-            model, state.params, state.batch_stats, views[0], 0, state.step, **where
-        )
-        (_, z2), _ = project_and_predict(
-            model, state.params, stats, views[1], 1, state.step, **where
+        ((_, _, z1), (_, _, z2)), _ = project_and_predict(
+            model, state.params, state.batch_stats, views, 0, state.step, **where
         )
         both = info_nce(z1, target2, temperature=tau)
         both += info_nce(z2, target1, temperature=tau)
@@ -170,6 +168,37 @@ def test_step_without_neighbors_is_info_nce(mesh_of):
 
     value = expected(state, batch)
     np.testing.assert_allclose(step(state, batch)[1]["loss"], value, rtol=1e-5)
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        dict(accumulate=2, augment__global_views=3, augment__local_views=2),
+        dict(model__name="vit_ti", model__depth=1, model__drop_path=0.5),
+    ],
+)
+def test_views_that_pass_together_are_passes_of_their_own(mesh_of, monkeypatch, fields):
+    """On CPUs they pass one by one; here, as on GPUs and TPUs too."""
+
+    def two_steps():
+        config = tiny.config(**fields, optim__name="sgd", optim__learning_rate=1e-3)
+        mesh = mesh_of(8)
+        _, step, state = tiny.build(config, mesh)
+        for seed in range(2):
+            batch = tiny.batch(config, mesh, seed=seed, resident=False)
+            state, metrics = step(state, batch)
+        return jax.device_get((metrics, state))
+
+    expected = two_steps()
+    together = lambda views, mesh: [views] if views else []  # noqa: E731
+    monkeypatch.setattr(train_step, "passes", together)
+    jax.tree.map(
+        lambda actual, expected: np.testing.assert_allclose(
+            actual, expected, rtol=1e-4, atol=1e-5
+        ),
+        two_steps(),
+        expected,
+    )
 
 
 @pytest.mark.parametrize("which", ["second", "both"])

@@ -70,8 +70,8 @@ def test_each_view_predicts_the_other_global_targets(mesh_of):
         found, _ = targets(model, state, views, **where)
         predictions = [
             project_and_predict(
-                model, state.params, state.batch_stats, view, v, state.step, **where
-            )[0][1]
+                model, state.params, state.batch_stats, (view,), v, state.step, **where
+            )[0][0][2]
             for v, view in enumerate(views)
         ]
         losses = [

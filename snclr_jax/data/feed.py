@@ -90,14 +90,15 @@ class Feed:
         """Returns the next global batch.
 
         Args:
-          under_way: arrays that the step started last returns. Where batches come from
-            the host, at most this step is still running when a batch is handed out, so
-            that no more of them gather on the devices.
+          under_way: arrays that the step started last returns. At most this step is
+            still running when a batch is handed out: no more batches gather on the
+            devices, and virtual CPU devices, which wait for one another when many
+            steps are queued, do not end up all waiting.
         """
-        if self.resident:
-            return self._place(next(self.batches))
         jax.block_until_ready(self._under_way)
         self._under_way = under_way
+        if self.resident:
+            return self._place(next(self.batches))
         idle = under_way is not None and not self.batches.ready
         if idle:  # but for the step that is still running
             jax.block_until_ready(under_way)

@@ -231,11 +231,11 @@ def _search(
     view = prepare(images, config)
     place = dict(config=config, mesh=mesh)
     (target,), _ = targets(model, networks, (view,), **place)
-    ((_, y), z), _ = project_and_predict(
+    ((_, y, z),), _ = project_and_predict(
         model,
         networks.params,
         networks.batch_stats,
-        view,
+        (view,),
         0,
         networks.step,
         **place,

@@ -181,9 +181,6 @@ def fit(
                 batch = feed.next(loss)
                 state, loss = step(state, batch)
                 losses.append(loss)
-                # At most two steps under way: virtual CPU devices that many of them
-                # wait for end up waiting for one another, and XLA gives up.
-                jax.block_until_ready(losses[-2:][0])
                 progress.update()
             mean = float(np.mean(jax.device_get(losses)))
             _check_finite(protocol, f"loss of epoch {epoch}", mean)

@@ -26,9 +26,9 @@ _DTYPES = ("float32", "bfloat16", "float64")
 class Outputs(NamedTuple):
     """What the online network returns; float32, not normalized."""
 
-    feature: jax.Array  # b f
-    projection: jax.Array  # b d
-    prediction: jax.Array  # b d
+    feature: jax.Array  # b f, or b v f of v views
+    projection: jax.Array  # b d, or b v d
+    prediction: jax.Array  # b d, or b v d
 
 
 class _Network(nn.Module):
@@ -84,7 +84,7 @@ class Model:
         self, key: jax.Array, image_shape: tuple[int, int, int]
     ) -> tuple[Variables, Variables]:
         """Returns fresh parameters and batch statistics for (h, w, c) images."""
-        images = jnp.zeros((1, *image_shape), jnp.float32)
+        images = jnp.zeros((1, 1, *image_shape), jnp.float32)
         variables = self.network.init(key, images, method="everything")
         # Only float64 differs from the float32 in which Linen creates them.
         dtype = jnp.promote_types(self.dtype, jnp.float32)
@@ -104,9 +104,11 @@ class Model:
 
         Args:
           params, batch_stats: the online network's.
-          images: (b, h, w, c), float32, channels already normalized.
-          keys: (b,), one PRNG key per image, which alone decides the branches that
-            stochastic depth drops for it; read where `drop_path` is not 0.
+          images: (b, h, w, c), float32, channels already normalized. Or (b, v, h, w, c)
+            of v views of each image, in one pass: every view has batch statistics of
+            its own, as if they passed one after the other.
+          keys: (b,) or (b, v), one PRNG key per image, which alone decides the branches
+            that stochastic depth drops for it; read where `drop_path` is not 0.
 
         Returns:
           The outputs, and the batch statistics moved by this batch.
@@ -124,10 +126,11 @@ class Model:
 
         Args:
           params, batch_stats: the target network's; see `target_subset`.
-          images: (b, h, w, c), float32, channels already normalized.
+          images: (b, h, w, c) or (b, v, h, w, c), as in `online`.
 
         Returns:
-          The projection (b, d), and the batch statistics moved by this batch.
+          The projection (b, d) or (b, v, d), and the batch statistics moved by this
+          batch.
         """
         return self._train("target", params, batch_stats, images)
 
@@ -136,10 +139,10 @@ class Model:
 
         Args:
           params: the online network's.
-          y: (b, d), unit rows.
+          y: (..., d), unit rows.
 
         Returns:
-          (b, d): y itself for cosine attention, W2^T W1 y for linear attention.
+          (..., d): y itself for cosine attention, W2^T W1 y for linear attention.
         """
         return self.network.apply({"params": params}, y, method="attend")
 
@@ -216,12 +219,18 @@ class Model:
         batch_stats: Variables,
         *inputs: jax.Array,
     ) -> tuple[Any, Variables]:
+        # The networks know images by their views.
+        one_view = inputs[0].ndim == 4
+        if one_view:
+            inputs = tuple(each[:, None] for each in inputs)
         outputs, updates = self.network.apply(
             {"params": params, "batch_stats": batch_stats},
             *inputs,
             method=method,
             mutable=["batch_stats"],
         )
+        if one_view:
+            outputs = jax.tree.map(lambda each: each.squeeze(1), outputs)
         return outputs, updates.get("batch_stats", {})
 
 

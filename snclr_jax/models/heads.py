@@ -37,7 +37,7 @@ class MLPHead(nn.Module):
 
     @nn.compact
     def __call__(self, x: jax.Array, *, train: bool) -> jax.Array:
-        """Maps (b, f) to (b, features), float32."""
+        """Maps (..., f) to (..., features), float32."""
         x = x.astype(self.dtype)
         for i, features in enumerate(self.hidden):
             x = nn.Dense(
@@ -81,7 +81,7 @@ class LinearAttention(nn.Module):
 
     @nn.compact
     def __call__(self, y: jax.Array) -> jax.Array:
-        """Maps anchors y (b, d) to W2^T W1 y, (b, d)."""
+        """Maps anchors y (..., d) to W2^T W1 y, (..., d)."""
         dim = y.shape[-1]
         identity = lambda key: jnp.eye(dim, dtype=y.dtype)  # noqa: E731
         w1 = self.param("w1", identity)

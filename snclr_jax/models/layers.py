@@ -46,12 +46,13 @@ class BatchNorm(nn.Module):
 
         y = scale * (x - mean) / sqrt(var + 1e-5) + bias
 
-    Mean and variance are those of a group: all pixels of `bn_scope` consecutive images
-    of the global batch. The groups are places in the batch, not on devices, so the
-    result is the same however the batch is sharded, and only single numbers per image
-    and channel ever cross devices. The running statistics move by 0.1 (PyTorch's
-    ``momentum``) of the mean over groups of each group's mean and variance, with the
-    biased variance where PyTorch stores the unbiased one.
+    Mean and variance are those of a group: all pixels of one view of `bn_scope`
+    consecutive images of the global batch. The groups are places in the batch, not on
+    devices, so the result is the same however the batch is sharded, and only single
+    numbers per image and channel ever cross devices. The running statistics move by 0.1
+    (PyTorch's ``momentum``) for each view in turn, towards the mean over groups of each
+    group's mean and variance, with the biased variance where PyTorch stores the
+    unbiased one.
 
     Attributes:
       train: normalize by the batch's statistics and update the running ones;
@@ -70,7 +71,7 @@ class BatchNorm(nn.Module):
 
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
-        """Normalizes (b, ..., c) for each channel c.
+        """Normalizes for each channel c, in training (b, v, ..., c), else (..., c).
 
         Raises:
           ValueError: if b is not a multiple of `bn_scope`.
@@ -79,47 +80,114 @@ class BatchNorm(nn.Module):
         stored = functools.partial(self.variable, "batch_stats")
         running_mean = stored("mean", jnp.zeros, channels, jnp.float32)
         running_var = stored("var", jnp.ones, channels, jnp.float32)
-        x = x.astype(jnp.promote_types(x.dtype, jnp.float32))
-        mean = self._group_mean(x) if self.train else running_mean.value[None]
-        centered = x - self._per_image(mean, x)
-        # The one-pass variance E[x^2] - E[x]^2 cancels where the mean is many standard
-        # deviations from zero, as in the first projector layer of a fresh ViT.
-        square = centered * centered
-        var = self._group_mean(square) if self.train else running_var.value[None]
-        if self.train and not self.is_initializing():
-            for running, groups in ((running_mean, mean), (running_var, var)):
-                running.value = 0.9 * running.value + 0.1 * groups.mean(axis=0)
-
-        factor = jax.lax.rsqrt(var + 1e-5)
+        scale, bias = jnp.ones(channels, jnp.float32), jnp.zeros(channels, jnp.float32)
         if self.affine:
             start = nn.initializers.zeros if self.zero_scale else nn.initializers.ones
-            factor = factor * self.param("scale", start, channels, jnp.float32)
-        y = centered * self._per_image(factor, x)
-        if self.affine:
-            zeros = nn.initializers.zeros
-            y = y + self.param("bias", zeros, channels, jnp.float32)
-        return y.astype(self.dtype)
+            scale = self.param("scale", start, channels, jnp.float32)
+            bias = self.param("bias", nn.initializers.zeros, channels, jnp.float32)
+        if not self.train:
+            factor = scale * jax.lax.rsqrt(running_var.value + 1e-5)
+            return ((x - running_mean.value) * factor + bias).astype(self.dtype)
 
-    def _group_mean(self, x: jax.Array) -> jax.Array:
-        """Returns the means (groups, c) of x (b, ..., c)."""
-        batch, channels = x.shape[0], x.shape[-1]
         # Initialization looks at a single image.
+        batch = x.shape[0]
         size = batch if self.is_initializing() else self.bn_scope or batch
         if batch % size:
             raise ValueError(
                 f"model.bn_scope {size} does not divide a batch of {batch} images; use "
                 "a divisor, or None for statistics of the whole batch"
             )
-        # Pixels first: what is regrouped, and may have to move, is small.
-        images = x.mean(axis=tuple(range(1, x.ndim - 1)))
-        return images.reshape(batch // size, size, channels).mean(axis=1)
+        y, mean, var = batch_normalize(x, scale, bias, size, self.dtype)
+        if not self.is_initializing():
+            for running, groups in ((running_mean, mean), (running_var, var)):
+                for view in groups.mean(axis=0):
+                    running.value = 0.9 * running.value + 0.1 * view
+        return y
 
-    @staticmethod
-    def _per_image(groups: jax.Array, x: jax.Array) -> jax.Array:
-        """Repeats (groups, c) for the images of each group: (b, 1, ..., c)."""
-        batch, channels = x.shape[0], x.shape[-1]
-        images = jnp.repeat(groups, batch // groups.shape[0], axis=0)
-        return images.reshape(batch, *(1,) * (x.ndim - 2), channels)
+
+@functools.partial(jax.custom_vjp, nondiff_argnums=(3, 4))
+def batch_normalize(
+    x: jax.Array, scale: jax.Array, bias: jax.Array, size: int, dtype: Any
+) -> tuple[jax.Array, jax.Array, jax.Array]:
+    """Normalizes each view of each `size` consecutive images by its own statistics.
+
+    With n = (x - mean) / sqrt(var + 1e-5) and E the mean over a group, the gradient is
+
+        dx = scale / sqrt(var + 1e-5) * (dy - E[dy] - n E[n dy])
+
+    from two sums, which one pass makes and which cross the devices together; JAX's own
+    derivative needs one after the other, and reads x once more. Forward, one pass makes
+    the mean and the variance.
+
+    Args:
+      x: (b, v, ..., c), v views of b images.
+      scale, bias: (c,).
+      size: a divisor of b.
+      dtype: of y.
+
+    Returns:
+      y of the shape of x, and the mean and variance of each group, (b / size, v, c):
+      no gradient flows through these.
+    """
+    return _normalize_and_keep(x, scale, bias, size, dtype)[0]
+
+
+def _normalize_and_keep(x, scale, bias, size, dtype):
+    mean, var = _moments(x, size)
+    inverse = jax.lax.rsqrt(var + 1e-5)
+    y = (x - _per_image(mean, x)) * _per_image(scale * inverse, x) + bias
+    return (y.astype(dtype), mean, var), (x, scale, mean, inverse)
+
+
+def _normalize_backward(size, dtype, kept, gradients):
+    del dtype
+    x, scale, mean, inverse = kept
+    dy = gradients[0].astype(mean.dtype)
+    normal = (x - _per_image(mean, x)) * _per_image(inverse, x)
+    pixels = tuple(range(2, x.ndim - 1))
+    dy_mean, normal_dy_mean = (
+        _group_mean(each.mean(axis=pixels), size) for each in (dy, normal * dy)
+    )
+    centered = dy - _per_image(dy_mean, x) - normal * _per_image(normal_dy_mean, x)
+    dx = (centered * _per_image(scale * inverse, x)).astype(x.dtype)
+    of_group = x.size // dy_mean.size
+    dscale, dbias = (
+        (of_group * each.sum(axis=(0, 1))).astype(scale.dtype)
+        for each in (normal_dy_mean, dy_mean)
+    )
+    return dx, dscale, dbias
+
+
+batch_normalize.defvjp(_normalize_and_keep, _normalize_backward)
+
+
+def _moments(x: jax.Array, size: int) -> tuple[jax.Array, jax.Array]:
+    """Returns mean and variance of each group of x (b, v, ..., c): (b / size, v, c)."""
+    x = x.astype(jnp.promote_types(x.dtype, jnp.float32))
+    pixels = tuple(range(2, x.ndim - 1))
+    # E[x^2] - E[x]^2 cancels where the mean is many standard deviations from zero, as
+    # in the first projector layer of a fresh ViT. So inside an image, it is taken of
+    # the distance to a pixel of it, and between images the definition is used.
+    origin = x[(slice(None), slice(None), *(slice(0, 1) for _ in pixels))]
+    distance = x - origin
+    mean = distance.mean(axis=pixels)
+    inside = jnp.maximum((distance * distance).mean(axis=pixels) - mean * mean, 0.0)
+    mean = mean + origin.squeeze(pixels)
+    # Pixels first: what is regrouped, and may have to move, is small.
+    groups = _group_mean(mean, size)
+    between = mean - jnp.repeat(groups, size, axis=0)
+    return groups, _group_mean(inside + between * between, size)
+
+
+def _group_mean(images: jax.Array, size: int) -> jax.Array:
+    """Returns the means (b / size, ...) of `size` consecutive entries of (b, ...)."""
+    return images.reshape(-1, size, *images.shape[1:]).mean(axis=1)
+
+
+def _per_image(groups: jax.Array, x: jax.Array) -> jax.Array:
+    """Repeats (groups, v, c) for the images of each: (b, v, 1, ..., c), to meet x."""
+    images = jnp.repeat(groups, x.shape[0] // groups.shape[0], axis=0)
+    return jnp.expand_dims(images, tuple(range(2, x.ndim - 1)))
 
 
 def branch_scales(
@@ -134,47 +202,48 @@ def branch_scales(
     the image's key, l and r alone.
 
     Args:
-      keys: (b,), one PRNG key per image.
+      keys: (...), one PRNG key per image, or per view of each.
       rate: of the last block, in [0, 1).
       blocks: residual blocks of the network.
       branches: residual branches of each block.
 
     Returns:
-      (blocks, branches, b): 0, or the inverse of the probability of being kept.
+      (blocks, branches, ...): 0, or the inverse of the probability of being kept.
     """
     keep = 1 - jnp.linspace(0.0, rate, blocks)
 
     def draw(number: jax.Array, keep: jax.Array) -> jax.Array:
-        own = jax.vmap(jax.random.fold_in, (0, None))(keys, number)
+        own = jax.vmap(jax.random.fold_in, (0, None))(keys.reshape(-1), number)
         kept = jax.vmap(lambda key: jax.random.bernoulli(key, keep, (branches,)))(own)
-        return jnp.where(kept.T, 1 / keep, 0.0)
+        return jnp.where(kept.T, 1 / keep, 0.0).reshape(branches, *keys.shape)
 
     return jax.vmap(draw)(jnp.arange(blocks), keep)
 
 
 def scale_branch(y: jax.Array, scale: jax.Array | None) -> jax.Array:
-    """Multiplies y (b, ...) by one number per image (b,); None leaves it alone."""
+    """Multiplies y by one number for each of its leading places; None leaves it."""
     if scale is None:
         return y
     # In float32: bfloat16 would round the inverse probability.
-    return (y * scale.reshape(-1, *(1,) * (y.ndim - 1))).astype(y.dtype)
+    scale = jnp.expand_dims(scale, tuple(range(scale.ndim, y.ndim)))
+    return (y * scale).astype(y.dtype)
 
 
 def split_patches(images: jax.Array, patch_size: int) -> jax.Array:
     """Cuts images into a grid of non-overlapping square patches.
 
     Args:
-      images: (b, h, w, c).
+      images: (..., h, w, c).
       patch_size: side of a patch in pixels, a divisor of h and of w.
 
     Returns:
-      (b, h / patch_size, w / patch_size, patch_size * patch_size * c); inside a
+      (..., h / patch_size, w / patch_size, patch_size * patch_size * c); inside a
       patch the order is row, column, channel.
 
     Raises:
       ValueError: if `patch_size` does not divide both sides of the image.
     """
-    batch, height, width, channels = images.shape
+    *leading, height, width, channels = images.shape
     if height % patch_size or width % patch_size:
         fits = [
             size
@@ -186,5 +255,5 @@ def split_patches(images: jax.Array, patch_size: int) -> jax.Array:
             f"{height}x{width}; use one of {fits}, or resize the images"
         )
     rows, columns = height // patch_size, width // patch_size
-    grid = images.reshape(batch, rows, patch_size, columns, patch_size, channels)
-    return grid.transpose(0, 1, 3, 2, 4, 5).reshape(batch, rows, columns, -1)
+    grid = images.reshape(*leading, rows, patch_size, columns, patch_size, channels)
+    return grid.swapaxes(-3, -4).reshape(*leading, rows, columns, -1)

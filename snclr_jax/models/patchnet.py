@@ -26,11 +26,11 @@ def local_contrast(images: jax.Array, sigma: float) -> jax.Array:
     an encoder has to look at shapes from the first step on.
 
     Args:
-      images: (b, h, w, c).
+      images: (..., h, w, c).
       sigma: of the Gaussian, in pixels.
 
     Returns:
-      (b, h, w, c).
+      (..., h, w, c).
     """
 
     def gaussian(size: int) -> jax.Array:
@@ -38,9 +38,9 @@ def local_contrast(images: jax.Array, sigma: float) -> jax.Array:
         kernel = jnp.exp(-0.5 * (distance / sigma) ** 2)
         return (kernel / kernel.sum(axis=1, keepdims=True)).astype(images.dtype)
 
-    rows, columns = gaussian(images.shape[1]), gaussian(images.shape[2])
-    x = images - jnp.einsum("hi,bijc,wj->bhwc", rows, images, columns)
-    power = jnp.mean(x * x, axis=(1, 2, 3), keepdims=True)
+    rows, columns = gaussian(images.shape[-3]), gaussian(images.shape[-2])
+    x = images - jnp.einsum("hi,...ijc,wj->...hwc", rows, images, columns)
+    power = jnp.mean(x * x, axis=(-3, -2, -1), keepdims=True)
     return x * jax.lax.rsqrt(power + 1e-3)
 
 
@@ -71,14 +71,14 @@ class PatchNet(nn.Module):
 
     @nn.compact
     def __call__(self, images: jax.Array, *, train: bool) -> jax.Array:
-        """Maps images (b, h, w, c) to (b, f).
+        """Maps images (..., h, w, c) to (..., f).
 
         Sows the mean of the first grid, "fine", where intermediates are asked for.
         """
         mean = functools.partial(
-            jnp.mean, axis=(1, 2), dtype=jnp.promote_types(self.dtype, jnp.float32)
+            jnp.mean, axis=(-3, -2), dtype=jnp.promote_types(self.dtype, jnp.float32)
         )
-        height, width = images.shape[1:3]
+        height, width = images.shape[-3:-1]
         unit = 2 * self.patch_size
         if height % unit or width % unit:
             raise ValueError(

@@ -50,7 +50,7 @@ class ResidualBlock(nn.Module):
 
     @nn.compact
     def __call__(self, x: jax.Array, scales: jax.Array | None = None) -> jax.Array:
-        """Maps (b, h, w, c) on; scales (1, b) multiply F, see `branch_scales`."""
+        """Maps (..., h, w, c) on; scales (1, ...) multiply F: see `branch_scales`."""
         # (features, kernel, stride) of each convolution
         if self.bottleneck:
             layers = [
@@ -106,13 +106,13 @@ class ResNet(nn.Module):
     def __call__(
         self, images: jax.Array, keys: jax.Array | None = None, *, train: bool
     ) -> jax.Array:
-        """Maps images (b, h, w, c) to the mean of the last stage, (b, f).
+        """Maps images (..., h, w, c) to the mean of the last stage, (..., f).
 
-        Branches are dropped where there are keys, (b,). Sows the mean of the stage
+        Branches are dropped where there are keys, (...). Sows the mean of the stage
         before the last, "stage3", where intermediates are asked for.
         """
         mean = functools.partial(
-            jnp.mean, axis=(1, 2), dtype=jnp.promote_types(self.dtype, jnp.float32)
+            jnp.mean, axis=(-3, -2), dtype=jnp.promote_types(self.dtype, jnp.float32)
         )
         norm = functools.partial(BatchNorm, train, self.bn_scope, self.dtype)
         total = sum(self.stage_sizes)
@@ -126,7 +126,10 @@ class ResNet(nn.Module):
         x = he_conv(self.width, kernel, stride, self.dtype, "conv1")(x)
         x = nn.relu(norm(name="bn1")(x))
         if self.stem == "imagenet":
-            x = nn.max_pool(x, (3, 3), (2, 2), padding=((1, 1), (1, 1)))
+            # Linen pads one leading axis only.
+            flat = x.reshape(-1, *x.shape[-3:])
+            flat = nn.max_pool(flat, (3, 3), (2, 2), padding=((1, 1), (1, 1)))
+            x = flat.reshape(*x.shape[:-3], *flat.shape[1:])
 
         for stage, blocks in enumerate(self.stage_sizes):
             for block in range(blocks):

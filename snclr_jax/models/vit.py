@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -138,16 +139,17 @@ class VisionTransformer(nn.Module):
     def __call__(
         self, images: jax.Array, keys: jax.Array | None = None, *, train: bool
     ) -> jax.Array:
-        """Maps images (b, h, w, c) to class tokens (b, f).
+        """Maps images (..., h, w, c) to class tokens (..., f).
 
-        Branches are dropped where there are keys, (b,). Sows the class tokens of the
-        last 4 blocks side by side, "last4" (b, 4 f), where intermediates are asked for;
-        each goes through the last normalization, as where Caron et al. (2021,
+        Branches are dropped where there are keys, (...). Sows the class tokens of the
+        last 4 blocks side by side, "last4" (..., 4 f), where intermediates are asked
+        for; each goes through the last normalization, as where Caron et al. (2021,
         "Emerging properties in self-supervised vision transformers") classify them.
         """
         del train  # layer normalization does the same in both modes
         patches = split_patches(images.astype(self.dtype), self.patch_size)
-        batch, rows, columns, _ = patches.shape
+        *leading, rows, columns, _ = patches.shape
+        batch = math.prod(leading)
         x = nn.Dense(
             self.width, kernel_init=_xavier, dtype=self.dtype, name="patch_embed"
         )(patches.reshape(batch, rows * columns, -1))
@@ -159,7 +161,7 @@ class VisionTransformer(nn.Module):
         cls = self.param("cls_token", nn.initializers.normal(1e-6), (self.width,))
         cls = jnp.broadcast_to(cls.astype(self.dtype), (batch, 1, self.width))
         x = jnp.concatenate([cls, x], axis=1)
-        x, class_tokens = self._blocks(x, keys)
+        x, class_tokens = self._blocks(x, None if keys is None else keys.reshape(-1))
         norm = nn.LayerNorm(
             epsilon=1e-6,
             dtype=jnp.promote_types(self.dtype, jnp.float32),
@@ -167,8 +169,9 @@ class VisionTransformer(nn.Module):
         )
         if self.is_mutable_collection("intermediates"):
             last = [norm(tokens) for tokens in class_tokens[-4:]]
-            self.sow("intermediates", "last4", jnp.concatenate(last, axis=-1))
-        return norm(x[:, 0])
+            last4 = jnp.concatenate(last, axis=-1)
+            self.sow("intermediates", "last4", last4.reshape(*leading, -1))
+        return norm(x[:, 0]).reshape(*leading, -1)
 
     def _blocks(
         self, x: jax.Array, keys: jax.Array | None
