@@ -42,6 +42,7 @@ def test_images_are_decoded_once():
 
     split = Split(load, size=70)
     assert split.images() is split.images()
+    assert split.read(range(3, 40)).shape == (37, 2, 2, 3)
     assert sorted(decoded) == list(range(70))
 
 

@@ -146,8 +146,13 @@ class Split:
             row = self._next(row)
 
     def read(self, indices: Sequence[int] | np.ndarray) -> np.ndarray:
-        """Decodes some images with threads: (b,) indices -> uint8 (b, s, s, 3)."""
+        """Decodes some images with threads: (b,) indices -> uint8 (b, s, s, 3).
+
+        Once `images` has decoded all of them, they are taken from there.
+        """
         indices = np.asarray(indices)
+        if "_images" in vars(self):
+            return self._images[indices]
         chunks = [indices[i : i + _CHUNK] for i in range(0, len(indices), _CHUNK)]
         return np.concatenate(list(_thread_pool().map(self._read_chunk, chunks)))
 

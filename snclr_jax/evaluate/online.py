@@ -6,6 +6,7 @@ import numpy as np
 from jax.sharding import Mesh
 
 from snclr_jax.data import Data, Split
+from snclr_jax.data.feed import is_resident
 from snclr_jax.evaluate.features import (
     extract_features,
     make_encode,
@@ -35,6 +36,9 @@ class OnlineKnn:
         self._encode = make_encode(model.encode, config, mesh)
         self._train = train.subset(train.thinned(config.evaluate.train_images))
         self._test = test
+        for split in (self._train, self._test):
+            if is_resident(config, split.size):
+                split.images()  # decoded once, not for every evaluation
 
     def baseline(self, untrained: TrainState, start: TrainState) -> dict[str, float]:
         """Returns the accuracies of what a run starts from, by metric; {} for none.
