@@ -34,6 +34,9 @@ from snclr_jax.train_state import TrainState
 from snclr_jax.workdir import as_json
 
 DAMAGED = "damaged_checkpoints"  # where unreadable ones are moved to
+# How long processes wait for one that cannot save, before all of them end. A save that
+# takes longer fails.
+SAVE_SECONDS = 300
 
 
 class Checkpoints:
@@ -49,7 +52,10 @@ class Checkpoints:
         self._manager = ocp.CheckpointManager(
             self._folder,
             options=ocp.CheckpointManagerOptions(
-                max_to_keep=keep, create=True, enable_async_checkpointing=True
+                max_to_keep=keep,
+                create=True,
+                enable_async_checkpointing=True,
+                async_options=ocp.AsyncOptions(timeout_secs=SAVE_SECONDS),
             ),
         )
 
@@ -182,10 +188,15 @@ class Checkpoints:
         try:
             yield
         except (OSError, ValueError, RuntimeError) as error:
+            first: BaseException = (
+                error  # others follow from it, such as waiting in vain
+            )
+            while before := first.__cause__ or first.__context__:
+                first = before
             raise OSError(
                 f"a checkpoint cannot be written to {self._folder}; those before it "
                 "are whole, and the same command continues from them once there is "
-                "room and leave to write. Orbax says: " + str(error).partition("\n")[0]
+                "room and leave to write. Orbax says: " + str(first).partition("\n")[0]
             ) from error
 
 

@@ -6,6 +6,7 @@ import contextlib
 import os
 import random
 import re
+import resource
 import shutil
 import signal
 import subprocess
@@ -144,6 +145,39 @@ def test_a_flipped_bit_costs_the_steps_since_the_checkpoint_before(
     assert f"steps {before} to {STEPS}" in said
     with np.load(run.output) as arrays:
         assert_same_bits(dict(arrays), undisturbed[processes][0])
+
+
+@pytest.mark.slow
+def test_a_killed_run_of_one_process_goes_on_as_two(tmp_path, undisturbed):
+    run = RealRun(tmp_path / "run", devices=2)
+    run.wait_for_step(20)
+    run.kill()
+    state, _ = undisturbed[2]
+    assert_same_bits(RealRun(tmp_path / "run", processes=2).finish(), state)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("failing", [0, 1])
+def test_where_one_process_cannot_save_all_of_them_end(
+    tmp_path, undisturbed, monkeypatch, failing
+):
+    monkeypatch.setenv("SAVE_SECONDS", "20")
+    workdir = tmp_path / "run"
+    run = RealRun(workdir, processes=2)
+    run.wait_for(lambda: bool(saved_steps(workdir)))
+    saved = max(saved_steps(workdir))
+    # Larger files cannot be written: as on a full disk, for this process alone.
+    limits = (512, resource.RLIM_INFINITY)
+    resource.prlimit(run.processes[failing].pid, resource.RLIMIT_FSIZE, limits)
+    codes, said = run.end()
+    assert codes == [1, 1], said
+    messages = re.findall(
+        "^snclr: a checkpoint cannot be written.*", said, re.MULTILINE
+    )
+    assert len(messages) == 2 and any("too large" in each for each in messages), said
+    assert max(saved_steps(workdir)) == saved
+    state, _ = undisturbed[2]
+    assert_same_bits(RealRun(workdir, processes=2).finish(), state)
 
 
 @pytest.fixture

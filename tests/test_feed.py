@@ -49,10 +49,12 @@ def open_feed(mesh_of):
     """Returns a function that opens a feed of numbered images on 4 devices."""
     feeds = []
 
-    def open_feed(split=None, *, seconds=0.0, resident=False, **fields) -> Feed:
+    def open_feed(
+        split=None, *, seconds=0.0, resident=False, devices=4, **fields
+    ) -> Feed:
         config = tiny.config(data__resident=resident, **fields)
         split = split or Split(Numbered(seconds), size=SIZE)
-        feeds.append(Feed(config, split, mesh_of(4)))
+        feeds.append(Feed(config, split, mesh_of(devices)))
         return feeds[-1]
 
     yield open_feed
@@ -178,7 +180,7 @@ def test_time_in_which_a_step_still_runs_is_not_waiting(open_feed):
 
 @pytest.mark.parametrize("resident", [False, True])
 def test_at_most_one_step_runs_when_a_batch_is_handed_out(open_feed, resident):
-    feed = open_feed(resident=resident)
+    feed = open_feed(resident=resident, devices=1)
     steps = [Step() for _ in range(4)]
     feed.next()
     for before, under_way in zip([None, *steps], steps, strict=False):
@@ -187,6 +189,14 @@ def test_at_most_one_step_runs_when_a_batch_is_handed_out(open_feed, resident):
         feed.next(under_way)
         assert not under_way.awaited
         assert before is None or before.awaited
+
+
+@pytest.mark.parametrize("resident", [False, True])
+def test_virtual_devices_take_one_step_at_a_time(open_feed, resident):
+    feed = open_feed(resident=resident, devices=2)
+    for step in [Step() for _ in range(4)]:
+        feed.next(step)
+        assert step.awaited
 
 
 def test_small_sets_are_resident_unless_the_config_says_otherwise():

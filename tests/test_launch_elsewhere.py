@@ -2,16 +2,24 @@
 
 from __future__ import annotations
 
+import os
 import re
 import shlex
 import shutil
 import signal
 import subprocess
+import sys
 import time
 from pathlib import Path
 
+import jax
+import numpy as np
+import orbax.checkpoint as ocp
 import pytest
 from launch_stand_ins import ROOT, Cloud
+
+from snclr_jax.metrics import read_metrics
+from snclr_jax.read_checkpoint import find_checkpoint
 
 SCRIPTS = sorted((ROOT / "launch").glob("*.sh"))
 
@@ -95,6 +103,47 @@ def test_an_interrupted_rehearsal_lets_every_process_save(plain):
     assert process.returncode == 130
     assert all(f"[{process}] saved" in said for process in range(3))
     assert not any(alive(pid) for pid in plain.lines("pids"))
+
+
+@pytest.mark.slow
+def test_four_rehearsed_processes_end_like_one_with_four_devices(tmp_path):
+    """Eleven steps in float64: processes add up in another order than devices."""
+    scripts = Path(sys.executable).parent
+    environment = os.environ | {
+        "PATH": f"{scripts}:{os.environ['PATH']}",
+        "JAX_PLATFORMS": "cpu",
+        "JAX_ENABLE_X64": "1",
+    }
+    arguments = [
+        "--config=configs/digits.py:debug",
+        "--config.model.dtype=float64",
+        "--config.batch_size=128",
+        "--config.log.every_steps=1",
+    ]
+    ends = []
+    for command, flags in (
+        ([ROOT / "launch" / "rehearse.sh", "-n", "4"], ""),
+        ([scripts / "snclr", "train"], "--xla_force_host_platform_device_count=4"),
+    ):
+        workdir = tmp_path / Path(command[0]).name
+        subprocess.run(
+            [*command, *arguments, f"--workdir={workdir}"],
+            env=environment | {"XLA_FLAGS": flags},
+            cwd=ROOT,
+            check=True,
+            timeout=300,
+        )
+        losses = [line["loss"] for line in read_metrics(workdir) if "loss" in line]
+        with ocp.StandardCheckpointer() as reader:
+            ends.append((losses, reader.restore(find_checkpoint(workdir) / "state")))
+    (losses, state), (losses_of_one, state_of_one) = ends
+    assert len(losses) == 11
+    np.testing.assert_allclose(losses, losses_of_one, rtol=1e-6)
+    jax.tree.map(
+        lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-6, atol=1e-6),
+        state,
+        state_of_one,
+    )
 
 
 def test_a_slurm_job_saves_before_its_time_is_up_and_goes_back_into_the_queue(tmp_path):

@@ -5,6 +5,7 @@ python train_and_dump.py WORKDIR OUTPUT.npz [PROCESSES PROCESS PORT]
 
 from __future__ import annotations
 
+import os
 import sys
 
 import jax
@@ -12,10 +13,12 @@ import numpy as np
 import tiny
 from jax.experimental.multihost_utils import process_allgather
 
+from snclr_jax import checkpoint
 from snclr_jax.distributed import start
 from snclr_jax.train import train
 
 if __name__ == "__main__":
+    checkpoint.SAVE_SECONDS = int(os.environ.get("SAVE_SECONDS", 300))
     workdir, output, *others = sys.argv[1:]
     if others:
         processes, process, port = map(int, others)

@@ -75,6 +75,11 @@ class Feed:
         )
         self.batches = batches if self.resident else ReadAhead(batches, self._place)
         self._mesh = mesh
+        # Virtual CPU devices wait for one another inside a step, on a thread each, and
+        # there are as many threads as cores: where two steps run, all of them may wait.
+        self._one_step_at_a_time = (
+            jax.default_backend() == "cpu" and mesh.local_mesh.size > 1
+        )
         self._under_way: Any = None
         self._waited = 0.0
         # Reading the labels of a large TFDS set takes longer than one metric is worth.
@@ -91,12 +96,11 @@ class Feed:
 
         Args:
           under_way: arrays that the step started last returns. At most this step is
-            still running when a batch is handed out: no more batches gather on the
-            devices, and virtual CPU devices, which wait for one another when many
-            steps are queued, do not end up all waiting.
+            still running when a batch is handed out, so that no more of them gather on
+            the devices; on virtual CPU devices none is.
         """
-        jax.block_until_ready(self._under_way)
-        self._under_way = under_way
+        before, self._under_way = self._under_way, under_way
+        jax.block_until_ready(under_way if self._one_step_at_a_time else before)
         if self.resident:
             return self._place(next(self.batches))
         idle = under_way is not None and not self.batches.ready

@@ -152,7 +152,7 @@ def _search(
             return _merge(offers, (similarity, row[place])), None
 
         none = jnp.full_like(best[0], -jnp.inf), jnp.zeros_like(best[1])
-        starts = jnp.arange(0, train.shape[0], block)
+        starts = jnp.arange(0, train.shape[0], block, dtype=jnp.int32)
         offers, _ = jax.lax.scan(in_block, none, starts)
         # All merges follow the order of rows, so that the lowest of equals wins.
         return _merge(best, jax.lax.all_gather(offers, AXIS, axis=1, tiled=True))
