@@ -188,9 +188,8 @@ class Checkpoints:
         try:
             yield
         except (OSError, ValueError, RuntimeError) as error:
-            first: BaseException = (
-                error  # others follow from it, such as waiting in vain
-            )
+            # The others follow from the first one, such as waiting in vain.
+            first: BaseException = error
             while before := first.__cause__ or first.__context__:
                 first = before
             raise OSError(

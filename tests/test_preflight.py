@@ -175,8 +175,9 @@ def test_a_recipe_is_preflighted_for_a_slice_and_may_not_fit():
     vit = ["--config=configs/imagenet_vit_s16.py:debug", "--topology=v5e:2x2"]
     output, _ = start("preflight", *vit).communicate(timeout=600)
     assert "TPU v5e has 16.0 GiB" in output and "recipe" in output
-    process = start("preflight", *vit, "--config.batch_size=65536")
+    large = ["--config.batch_size=524288", "--images=1000000"]
+    process = start("preflight", *vit, *large)
     _, errors = process.communicate(timeout=600)
     assert process.returncode == 1
-    assert "does not fit" in errors and "--config.batch_size=32768" in errors
+    assert "does not fit" in errors and "--config.batch_size=262144" in errors
     assert "Traceback" not in errors

@@ -178,7 +178,7 @@ def test_step_without_neighbors_is_info_nce(mesh_of):
     ],
 )
 def test_views_that_pass_together_are_passes_of_their_own(mesh_of, monkeypatch, fields):
-    """On CPUs they pass one by one; here, as on GPUs and TPUs too."""
+    """On CPUs they pass one by one; here also as on GPUs."""
 
     def two_steps():
         config = tiny.config(**fields, optim__name="sgd", optim__learning_rate=1e-3)
