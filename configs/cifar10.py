@@ -11,7 +11,7 @@ FOLDER holds train/<class>/* and test/<class>/*. From TFDS instead:
 
 Hardware: one GPU or TPU chip. On one TPU v5e chip, by the compiler's account and the
 chip's peak numbers (`snclr preflight --topology=v5e:1x1 --images=50000`): 2.2 of 16
-GiB, 2.0 TFLOP and 17 GB read and written per step, at best 26 ms, so 0.3 h for the
+GiB, 2.0 TFLOP and 16 GB read and written per step, at best 25 ms, so 0.3 h for the
 recipe at the least. On a GPU: benchmarks/cifar10_gpu.sh.
 
 Not yet run whole. A narrow encoder on a laptop CPU: see benchmarks/RESULTS.md.

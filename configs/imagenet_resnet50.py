@@ -12,8 +12,8 @@ DATA_DIR holds the TFDS set imagenet2012, prepared as array_record. Without it,
 
     snclr preflight --config=configs/imagenet_resnet50.py --topology=v5e:8x8
 
-compiles the step for a slice of 64 TPU v5e chips and prints what it costs: 6.0 of
-16 GiB, 4.2 TFLOP and 45 GB read and written per chip and step, at best 70 ms, so 0.6 h
+compiles the step for a slice of 64 TPU v5e chips and prints what it costs: 6.3 of
+16 GiB, 4.2 TFLOP and 43 GB read and written per chip and step, at best 67 ms, so 0.6 h
 for 100 epochs at the least (estimated from the chip's peak numbers).
 
 Expected: MoCo v3 reaches 68.9, 72.8 and 74.6% by linear evaluation after 100, 300 and

@@ -210,3 +210,25 @@ def test_a_full_disk_ends_the_run_with_one_message_until_there_is_room(
     assert saved_steps(workdir)
     filler.unlink()
     assert_same_bits(RealRun(workdir).finish(), undisturbed[1][0])
+
+
+@pytest.mark.slow
+def test_a_read_only_workdir_is_refused_until_it_can_be_written(
+    small_disk, undisturbed
+):
+    def remount(how: str) -> None:
+        subprocess.run(["mount", "-o", f"remount,{how}", small_disk], check=True)
+
+    workdir = small_disk / "run"
+    run = RealRun(workdir)
+    run.wait_for(lambda: bool(saved_steps(workdir)))
+    run.kill()
+    remount("ro")
+    before = read_metrics(workdir)
+    codes, said = RealRun(workdir).end()
+    assert codes == [1], said
+    (message,) = re.findall("^snclr: .*", said, re.MULTILINE)
+    assert "cannot be written to" in message and "Read-only" in message, said
+    assert read_metrics(workdir) == before
+    remount("rw")
+    assert_same_bits(RealRun(workdir).finish(), undisturbed[1][0])
