@@ -80,11 +80,13 @@ class BatchNorm(nn.Module):
         stored = functools.partial(self.variable, "batch_stats")
         running_mean = stored("mean", jnp.zeros, channels, jnp.float32)
         running_var = stored("var", jnp.ones, channels, jnp.float32)
-        scale, bias = jnp.ones(channels, jnp.float32), jnp.zeros(channels, jnp.float32)
         if self.affine:
             start = nn.initializers.zeros if self.zero_scale else nn.initializers.ones
             scale = self.param("scale", start, channels, jnp.float32)
             bias = self.param("bias", nn.initializers.zeros, channels, jnp.float32)
+        else:
+            scale = jnp.ones(channels, jnp.float32)
+            bias = jnp.zeros(channels, jnp.float32)
         if not self.train:
             factor = scale * jax.lax.rsqrt(running_var.value + 1e-5)
             return ((x - running_mean.value) * factor + bias).astype(self.dtype)
