@@ -21,6 +21,7 @@ from tqdm import tqdm
 
 from snclr_jax.digest import by_path, digests
 from snclr_jax.neighbor_queue import NeighborQueue
+from snclr_jax.partition import placed_shapes
 from snclr_jax.read_checkpoint import (
     FOLDER,
     Damaged,
@@ -202,19 +203,13 @@ class Checkpoints:
 def _as_stored(stored: Any, queue: NeighborQueue) -> NeighborQueue:
     """Returns the queue, or what to read where a checkpoint has one of another size."""
     found = by_path(stored)
-    fits = {name: (leaf.shape[1:], leaf.ndim) for name, leaf in by_path(queue).items()}
-    if {
-        name: (leaf.shape[1:], len(leaf.shape)) for name, leaf in found.items()
-    } != fits:
-        return queue
-    read = NeighborQueue(
-        **{
-            name: jax.ShapeDtypeStruct(
-                leaf.shape, leaf.dtype, sharding=queue.cursor.sharding
-            )
-            for name, leaf in found.items()
-        }
+    row, expected = (
+        {name: (leaf.shape[1:], len(leaf.shape)) for name, leaf in arrays.items()}
+        for arrays in (found, by_path(queue))
     )
+    if row != expected:
+        return queue
+    read = NeighborQueue(**placed_shapes(found, queue.cursor.sharding))
     same = jax.tree.map(
         lambda a, b: (a.shape, a.dtype) == (b.shape, b.dtype), read, queue
     )

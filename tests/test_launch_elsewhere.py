@@ -18,6 +18,7 @@ import pytest
 from launch_stand_ins import ROOT, Cloud
 
 from snclr_jax.metrics import read_metrics
+from snclr_jax.partition import placed_shapes
 from snclr_jax.read_checkpoint import find_checkpoint, read_arrays, stored_arrays
 
 SCRIPTS = sorted((ROOT / "launch").glob("*.sh"))
@@ -107,10 +108,7 @@ def test_an_interrupted_rehearsal_lets_every_process_save(plain):
 def last_arrays(workdir: Path) -> dict:
     folder = find_checkpoint(workdir)
     here = jax.sharding.SingleDeviceSharding(jax.devices()[0])
-    wanted = jax.tree.map(
-        lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=here),
-        stored_arrays(folder),
-    )
+    wanted = placed_shapes(stored_arrays(folder), here)
     parts = ("params", "target_params", "batch_stats", "queue")
     with jax.enable_x64(True):
         return read_arrays(folder, {part: wanted[part] for part in parts})

@@ -36,9 +36,6 @@ class OnlineKnn:
         self._encode = make_encode(model.encode, config, mesh)
         self._train = train.subset(train.thinned(config.evaluate.train_images))
         self._test = test
-        for split in (self._train, self._test):
-            if is_resident(config, split.size):
-                split.images()  # decoded once, not for every evaluation
 
     def baseline(self, untrained: TrainState, start: TrainState) -> dict[str, float]:
         """Returns the accuracies of what a run starts from, by metric; {} for none.
@@ -69,6 +66,9 @@ class OnlineKnn:
 
     def _accuracy(self, encode, params, batch_stats) -> float:
         settings = self._config.evaluate
+        for split in (self._train, self._test):
+            if is_resident(self._config, split.size):
+                split.images()  # decoded once, not for every evaluation
         train, test = (
             extract_features(
                 encode,

@@ -177,7 +177,7 @@ def _moments(x: jax.Array, size: int) -> tuple[jax.Array, jax.Array]:
     mean = mean + origin.squeeze(pixels)
     # Pixels first: what is regrouped, and may have to move, is small.
     groups = _group_mean(mean, size)
-    between = mean - jnp.repeat(groups, size, axis=0)
+    between = mean - _per_image(groups, mean)
     return groups, _group_mean(inside + between * between, size)
 
 
