@@ -53,6 +53,7 @@ setup(
         "cuda": ["jax[cuda12]"],
         "tpu": ["jax[tpu]", "gcsfs>=2024.6"],
         "dev": [
+            "gcsfs>=2024.6",
             "hypothesis>=6.100",
             "ipykernel>=6.29",
             "nbclient>=0.10",

@@ -20,33 +20,38 @@
 #SBATCH --output=slurm-%j.log
 #SBATCH --open-mode=append
 #SBATCH --requeue
-# Two minutes before the end of its time this script gets SIGTERM, and passes it on.
-#SBATCH --signal=B:TERM@120
+# Two minutes before the end of its time this script gets SIGUSR1, and saves.
+#SBATCH --signal=B:USR1@120
 set -euo pipefail
 
 # SLURM runs a copy of this file: the checkout is where sbatch was called.
 SNCLR=${SNCLR:-$SLURM_SUBMIT_DIR/.venv/bin/snclr}
-
-# Saved, it exits with 143 and not with 0: the same job goes back into the queue, and
-# the same command continues the run.
-again() {
-  trap '' TERM
-  # To the tasks and not to srun, which would kill them after KillWait.
-  scancel --signal=TERM "$SLURM_JOB_ID"
-  wait "$STEP" || true
-  echo "slurm.sh: saved after SIGTERM; job $SLURM_JOB_ID goes back into the queue"
-  scontrol requeue "$SLURM_JOB_ID"
-  exit 143
-}
 
 [[ -x $SNCLR ]] || {
   echo "slurm.sh: $SNCLR does not exist; install it with pip install -e '.[cuda]', \
 call sbatch in the checkout, or set SNCLR=" >&2
   exit 2
 }
-trap again TERM
+SIGNALLED="" CANCELLED=""
+# To the tasks and not to srun, which would kill them after KillWait.
+trap 'SIGNALLED=yes; scancel --signal=TERM "$SLURM_JOB_ID"' USR1
+trap 'SIGNALLED=yes CANCELLED=yes' TERM # by scancel, which signals the tasks too
 # Where one ends the rest have a minute to end too, saving or not: one that was lost
 # would be waited for in vain.
-srun --kill-on-bad-exit=0 --wait=60 "$SNCLR" train "$@" &
+# The CPUs are said again: SLURM 22.05 to 23.02 do not tell srun.
+srun --cpus-per-task="${SLURM_CPUS_PER_TASK:-1}" --kill-on-bad-exit=0 --wait=60 \
+  "$SNCLR" train "$@" &
 STEP=$!
-wait "$STEP"
+while true; do
+  SIGNALLED="" ended=0
+  wait "$STEP" || ended=$?
+  [[ -n $SIGNALLED ]] || break # a signal ends the wait, and not what is waited for
+done
+# Saved after SIGTERM, from here or from SLURM where it gives a preempted job time, the
+# tasks end with 143 and not with 0: the same job goes back into the queue, and the same
+# command continues the run.
+if [[ $ended == 143 && -z $CANCELLED ]]; then
+  echo "slurm.sh: saved after SIGTERM; job $SLURM_JOB_ID goes back into the queue"
+  scontrol requeue "$SLURM_JOB_ID"
+fi
+exit "$ended"

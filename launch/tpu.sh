@@ -25,16 +25,19 @@ HELP='launch/tpu.sh COMMAND FLAGS          the same flags for every command
                                committed, its path that from the top of the checkout
   --images=N                   for preflight, where it cannot see the data
   --watch                      with resume: again and again until the run is complete
-  --delete-after               with --watch: deletes the slices then (needs --yes)
+  --delete-after               with --watch: deletes the slices then, and where the
+                               watch gives up (needs --yes)
   --yes                        spend money, or delete
   --dry-run                    print the commands and call nothing
 '
 
 ROOT=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
 POLL_SECONDS=${POLL_SECONDS:-60}
-MAX_FAILURES=5 # in a row, each within an hour
+MAX_FAILURES=5 # in a row; the waits between them double
 NAME="" ZONE="" PROJECT="" TYPE="" SLICES=1 SPOT="" WORKDIR="" MOUNT="" CONFIG=() IMAGES=()
 WATCH="" DELETE_AFTER="" YES="" DRY_RUN="" PLACE=() AGAIN=()
+STATUS="bash snclr/launch/worker.sh status || echo '?: not started:'"
+ANSWER='^[^:]*: (running|ended [0-9]+|not started):' # a line of it
 
 main() {
   local command=${1:-help}
@@ -46,6 +49,8 @@ main() {
   esac
   parse "$@"
   check "$command"
+  TEMPORARY=$(mktemp -d)
+  trap 'rm -rf "$TEMPORARY"' EXIT
   "$command"
 }
 
@@ -111,8 +116,8 @@ look_up_type() {
   case $kind in
     v5litepod) RUNTIME=v2-alpha-tpuv5-lite KIND=v5e CHIPS=$size ;;
     v6e) RUNTIME=v2-alpha-tpuv6e KIND=v6e CHIPS=$size ;;
-    v5p) RUNTIME=v2-alpha-tpuv5 KIND=v5p CHIPS=$((size / 2)) ;; # counts cores
-    v4) RUNTIME=tpu-ubuntu2204-base KIND=v4 CHIPS=$((size / 2)) ;;
+    v5p) RUNTIME=v2-alpha-tpuv5 KIND=v5p CHIPS=$((size % 2 ? 0 : size / 2)) ;; # counts cores
+    v4) RUNTIME=tpu-ubuntu2204-base KIND=v4 CHIPS=$((size % 2 ? 0 : size / 2)) ;;
     *) fail "--type=$TYPE is not known; use v4-N, v5litepod-N, v5p-N or v6e-N" ;;
   esac
   case $KIND:$CHIPS in
@@ -153,28 +158,25 @@ create() {
 
 setup() {
   wait_until_active
-  local folder archive
-  folder=$(mktemp -d)
-  archive=$folder/snclr.tgz
-  [[ -z $(git -C "$ROOT" status --porcelain --untracked-files=no) ]] ||
-    say "uncommitted changes are not copied: what is installed is HEAD"
-  call git -C "$ROOT" archive --format=tar.gz --output="$archive" HEAD
-  tpus scp "$archive" "$NAME:snclr.tgz" --worker=all --node=all
-  rm -rf "$folder"
-  on_all "mkdir -p snclr &&" \
+  say_uncommitted
+  call git -C "$ROOT" archive --format=tar.gz --output="$TEMPORARY/snclr.tgz" HEAD
+  tpus scp "$TEMPORARY/snclr.tgz" "$NAME:snclr.tgz" --worker=all --node=all
+  on_every '^installed$' "{ [ ! -e snclr/launch/worker.sh ] || $(worker idle); } &&" \
+    "mkdir -p snclr &&" \
     "find snclr -mindepth 1 -maxdepth 1 -not -name .venv -exec rm -rf {} + &&" \
     "tar -xzf snclr.tgz -C snclr && $(worker setup ${MOUNT:+"$MOUNT"})"
 }
 
 run() {
-  on_all "$(worker start "--workdir=$WORKDIR" "${CONFIG[@]}")"
+  on_every '^(started|runs already)$' \
+    "$(worker start "--workdir=$WORKDIR" "${CONFIG[@]}")"
 }
 
 status() {
   local state
   state=$(queue_state ACTIVE)
   say "$NAME: $state"
-  [[ $state != ACTIVE ]] || on_all "$(worker status)"
+  [[ $state != ACTIVE ]] || on_every "$ANSWER" "$STATUS"
 }
 
 logs() {
@@ -218,6 +220,7 @@ Prices per chip and hour: https://cloud.google.com/tpu/pricing"
 
 preflight() {
   local snclr slices=() code=0
+  say_uncommitted
   snclr=$(type -P snclr || echo "$ROOT/.venv/bin/snclr")
   cd "$ROOT"
   ((SLICES == 1)) || slices=("--slices=$SLICES")
@@ -253,7 +256,8 @@ bring_up() {
       ! all_are "$lines" running || { say "runs already" && return; }
       ! all_are "$lines" "ended 0" || { say "the run is complete" && return; }
       # One that lost its peers may wait for them yet.
-      on_all "if [ -e snclr/launch/worker.sh ]; then $(worker stop); fi"
+      on_all "if [ -e snclr/launch/worker.sh ]; then $(worker stop); fi" ||
+        fail "a worker of $NAME could not be stopped (above)"
       ;;
   esac
   setup
@@ -261,30 +265,56 @@ bring_up() {
 }
 
 watch() {
-  local failures=0 started code lines
+  local failures=0 started code lines step
   while true; do
-    started=$SECONDS code=0
+    started=$SECONDS code=0 lines=""
     # A process of its own, so that an error in it ends one attempt and not the watch.
-    "${BASH_SOURCE[0]}" resume "${AGAIN[@]}" || code=$?
+    again resume || code=$?
     ((code != 1 && code != 3)) || exit "$code" # it does not fit, or --yes is missing
     [[ -z $DRY_RUN ]] || return "$code"
-    while sleep "$POLL_SECONDS" && lines=$(worker_lines) && all_are "$lines" running; do
-      :
-    done
-    ! all_are "$lines" "ended 0" || break
+    if ((code == 0)); then
+      while sleep "$POLL_SECONDS" && lines=$(worker_lines) && all_are "$lines" running; do
+        :
+      done
+      ! all_are "$lines" "ended 0" || break
+    fi
     ((SECONDS - started < 3600)) || failures=0
-    # Workers that do not answer are no failure of the run: it was preempted, most likely.
-    [[ $lines != *": ended "* ]] || failures=$((failures + 1))
-    ((failures < MAX_FAILURES)) || fail "the run ended $failures times in a row; see \
-launch/tpu.sh logs, then resume. $NAME still costs money until you delete it"
+    # Workers that stop to answer are no failure: they were preempted, most likely.
+    if ((code != 0)) || grep -qE '^[^:]*: ended ' <<<"$lines"; then
+      failures=$((failures + 1))
+      ((failures < MAX_FAILURES)) || give_up "$failures"
+      for ((step = 1; step < 1 << failures; step++)); do sleep "$POLL_SECONDS"; done
+    fi
     say "not every worker of $NAME is running: resuming"
   done
   say "the run is complete: $WORKDIR"
   if [[ -n $DELETE_AFTER ]]; then
-    delete
+    delete_at_last
   else
     say "$NAME still costs money until you delete it"
   fi
+}
+
+give_up() {
+  local what="the run ended, or could not be started, $1 times in a row"
+  if [[ -n $DELETE_AFTER ]]; then
+    again logs || true # which go with the slices
+    delete_at_last
+    fail "$what; see the log above. $NAME was deleted"
+  fi
+  fail "$what; see launch/tpu.sh logs, then resume. $NAME still costs money until you \
+delete it"
+}
+
+delete_at_last() {
+  until again delete; do
+    say "$NAME is not deleted and costs money: trying again"
+    sleep "$POLL_SECONDS"
+  done
+}
+
+again() {
+  bash "$ROOT/launch/tpu.sh" "$1" "${AGAIN[@]}"
 }
 
 wait_until_active() {
@@ -325,13 +355,15 @@ queue_state() {
 
 describe() {
   local output
+  # Apart: gcloud warns there of much that is no error.
+  local errors=$TEMPORARY/errors
   if output=$(gcloud compute tpus "$1" describe "$2" "${PLACE[@]}" \
-    --format="value($3)" 2>&1); then
+    --format="value($3)" 2>"$errors"); then
     echo "$output"
-  elif [[ $output == *NOT_FOUND* || $output == *"not found"* ]]; then
+  elif grep -qE "NOT_FOUND|not found" "$errors"; then
     echo ABSENT
   else
-    fail "gcloud cannot describe $2: $output"
+    fail "gcloud cannot describe $2: $(cat "$errors")"
   fi
 }
 
@@ -351,20 +383,32 @@ on_all() {
   tpus ssh "$NAME" --worker=all --node=all --command="$*"
 }
 
+# The same, and fails unless each worker prints a line that matches $1. gcloud passes
+# over nodes that it cannot reach, and ends with 0.
+on_every() {
+  local expected=$1 output=$TEMPORARY/output code=0
+  shift
+  on_all "$@" | tee "$output" || code=$?
+  [[ -z $DRY_RUN ]] || return 0
+  ((code == 0)) || exit 2
+  local answered
+  answered=$(grep -cE "$expected" "$output") || true
+  ((answered == SLICES * HOSTS)) ||
+    fail "$answered of $((SLICES * HOSTS)) workers of $NAME answered"
+}
+
 worker() {
   printf '%q ' bash snclr/launch/worker.sh "$@"
 }
 
 # Prints a line a worker; fails where one does not answer.
 worker_lines() {
-  local output
-  output=$(on_all "$(worker status) || echo '?: not started'" 2>/dev/null) || return 1
-  grep -E ': (running|ended [0-9]+|not started)' <<<"$output"
+  (on_every "$ANSWER" "$STATUS") 2>/dev/null
 }
 
 all_are() {
   local matching
-  matching=$(grep -c ": $2" <<<"$1") || true
+  matching=$(grep -c "^[^:]*: $2:" <<<"$1") || true
   ((matching == SLICES * HOSTS))
 }
 
@@ -376,6 +420,11 @@ call() {
   else
     "$@"
   fi
+}
+
+say_uncommitted() {
+  [[ -z $(git -C "$ROOT" status --porcelain --untracked-files=no) ]] ||
+    say "uncommitted changes are not copied: what is installed is HEAD"
 }
 
 need_yes() {

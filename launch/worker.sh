@@ -3,6 +3,7 @@
 #
 #   worker.sh setup [BUCKET]     installs the checkout, whatever happens to the caller,
 #                                and shows the bucket, read only, as the folder /mnt/BUCKET
+#   worker.sh idle               fails where a run is under way
 #   worker.sh start ARGUMENTS    snclr train ARGUMENTS, detached, unless it runs already
 #   worker.sh status             one line: running, ended STATUS or not started
 #   worker.sh log LINES          the end of the log
@@ -44,7 +45,9 @@ mount_bucket() {
     curl -fsS "$source/doc/apt-key.gpg" | sudo tee "$key" >/dev/null
     echo "deb [signed-by=$key] $source gcsfuse-$(lsb_release -cs) main" |
       sudo tee /etc/apt/sources.list.d/gcsfuse.list
-    sudo apt-get update -q && sudo apt-get install -qy gcsfuse
+    # Waits for whatever else installs: a machine that is new brings itself up to date.
+    sudo apt-get -o DPkg::Lock::Timeout=600 update -q
+    sudo apt-get -o DPkg::Lock::Timeout=600 install -qy gcsfuse
   fi
   mountpoint -q "/mnt/$1" && return
   sudo mkdir -p "/mnt/$1" && sudo chown "$(id -u)" "/mnt/$1"
@@ -74,7 +77,17 @@ train() {
 }
 
 running() {
-  [[ -f $STATE/pid && ! -f $STATE/status ]] && kill -0 "$(cat "$STATE/pid")" 2>/dev/null
+  [[ -f $STATE/pid && ! -f $STATE/status ]] || return 1
+  # After a restart of the machine the number may be another program's.
+  grep -qsF "$STATE" "/proc/$(cat "$STATE/pid")/cmdline"
+}
+
+idle() {
+  ! running || {
+    echo "worker.sh: a run is under way on $(hostname); it ends with kill -TERM -- \
+-$(cat "$STATE/pid") there" >&2
+    return 1
+  }
 }
 
 status() {

@@ -163,6 +163,8 @@ class Checkpoints:
         target = self._folder.with_name(DAMAGED) / f"{folder.name}-{time.time_ns()}"
         if jax.process_index() == 0:
             target.parent.mkdir(exist_ok=True)
+            # On an object store a folder exists once something is in it.
+            target.with_name(f"{target.name}.txt").write_text(f"{error}\n")
             folder.replace(target)
             tqdm.write(f"{error}; it was moved to {target}")
         multihost_utils.sync_global_devices("moved a damaged checkpoint away")

@@ -7,6 +7,7 @@ import fcntl
 import json
 import os
 import socket
+import urllib.parse
 from collections.abc import Iterator, Sequence
 from typing import IO, Any
 
@@ -64,7 +65,9 @@ def own_workdir(
 
         def claim() -> list[str]:
             try:
-                if "://" not in str(workdir):
+                if str(workdir).startswith("gs://"):
+                    _look_up_bucket(workdir)
+                elif "://" not in str(workdir):
                     held.enter_context(_lock(workdir))
                 return claim_workdir(config, workdir, allow=allow)
             except OSError as error:
@@ -74,6 +77,21 @@ def own_workdir(
                 ) from error
 
         yield from_first(claim)
+
+
+def _look_up_bucket(workdir: epath.PathLike) -> None:
+    """Fails where Orbax would, but not hours later, when a checkpoint is deleted."""
+    from google.cloud import storage  # comes with gcsfs, which no other workdir needs
+
+    bucket = urllib.parse.urlsplit(str(workdir)).netloc
+    try:
+        storage.Client().get_bucket(bucket)
+    except Exception as error:  # Google's have no kind in common
+        raise ValueError(
+            f"--workdir={workdir}: bucket {bucket} cannot be looked up: {error}; it "
+            "must exist, and give this account roles/storage.objectAdmin and "
+            "roles/storage.legacyBucketReader"
+        ) from error
 
 
 def _lock(workdir: epath.PathLike) -> IO[str]:

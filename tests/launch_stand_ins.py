@@ -35,8 +35,10 @@ case $1 in
 esac
 """
 # Runs as `python3` on a worker: `python3 -m uv venv` leaves an installed snclr behind.
+# Nothing is installed where the file `install` exists.
 PYTHON3 = """#!/usr/bin/env bash
 echo "$PWD: $*" >>"$FAKE/python3.calls"
+[[ ! -e $FAKE/install ]] || exit 1
 if [[ $* == *"uv venv"* ]]; then
   mkdir -p .venv/bin && cp "$FAKE/bin/snclr" "$FAKE/bin/python3" .venv/bin/
   mv .venv/bin/python3 .venv/bin/python

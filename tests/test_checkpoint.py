@@ -137,7 +137,9 @@ def test_a_damaged_checkpoint_gives_way_to_the_one_before_it(
         assert checkpoints.restore(saved[1], data)[0].step == 1
     said = capsys.readouterr().out
     assert re.search(rf"checkpoints/1.*{message}.*moved to", said)
-    assert len(list((workdir / "damaged_checkpoints").iterdir())) == 1
+    moved, why = sorted((workdir / "damaged_checkpoints").iterdir())
+    assert moved.is_dir() and why.name == f"{moved.name}.txt"
+    assert re.search(message, why.read_text())
 
 
 def test_where_every_checkpoint_is_damaged_the_run_stops(saved, tmp_path):
@@ -147,7 +149,7 @@ def test_where_every_checkpoint_is_damaged_the_run_stops(saved, tmp_path):
     with contextlib.closing(Checkpoints(workdir)) as checkpoints:
         with pytest.raises(ValueError, match="checkpoints/0 .*no other checkpoint is"):
             checkpoints.restore(saved[1], batches())
-    assert len(list((workdir / "damaged_checkpoints").iterdir())) == 2
+    assert len(list((workdir / "damaged_checkpoints").glob("*.txt"))) == 2
 
 
 def test_a_checkpoint_fits_another_number_of_devices(saved, mesh_of):

@@ -6,6 +6,8 @@ import os
 import socket
 import subprocess
 import sys
+import time
+from pathlib import Path
 
 import pytest
 
@@ -83,26 +85,27 @@ def test_a_chip_of_google_is_a_tpu_and_its_disks_and_networks_are_not(tmp_path):
     assert has_tpu(tmp_path)
 
 
+# Into a file: Gloo writes to stdout too, from several threads and in pieces.
 JOIN = """
 import sys
+_, coordinator, process, file, *on = sys.argv
+sys.stdout = open(file, "w", buffering=1)
 from snclr_jax.distributed import start
-start(coordinator=sys.argv[1], processes=2, process=int(sys.argv[2]))
+start(coordinator=coordinator, processes=2, process=int(process))
 import jax
 from jax.experimental.multihost_utils import process_allgather
 print(jax.process_count(), process_allgather(jax.numpy.array(jax.process_index())))
-if len(sys.argv) > 3:
-    print("ready", flush=True)
-    while True:
-        process_allgather(jax.numpy.array(0))
+while on:
+    process_allgather(jax.numpy.array(0))
 """
 
 
-def join(process: int, port: int, *more: str) -> subprocess.Popen:
+def join(process: int, port: int, file: Path, *on: str) -> subprocess.Popen:
     return subprocess.Popen(
-        [sys.executable, "-c", JOIN, f"127.0.0.1:{port}", str(process), *more],
+        [sys.executable, "-c", JOIN, f"127.0.0.1:{port}", str(process), file, *on],
         env=os.environ | {"JAX_PLATFORMS": "cpu"},
         stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
         text=True,
     )
 
@@ -114,29 +117,28 @@ def port():
         return free.getsockname()[1]
 
 
-def test_two_processes_find_each_other_and_the_first_says_so(port):
-    processes = [join(index, port) for index in range(2)]
-    outputs = [process.communicate(timeout=120) for process in processes]
+@pytest.fixture
+def said(tmp_path):
+    """The files of what two processes say."""
+    return [tmp_path / f"{index}.txt" for index in range(2)]
+
+
+def test_two_processes_find_each_other_and_the_first_says_so(port, said):
+    processes = [join(index, port, said[index]) for index in range(2)]
+    outputs = [process.communicate(timeout=120)[0] for process in processes]
     assert [process.returncode for process in processes] == [0, 0], outputs
-    said = [
-        [line for line in output.splitlines() if not line.startswith("[Gloo]")]
-        for output, _ in outputs
-    ]
-    assert said[0] == [
-        f"2 processes, by flags, with process 0 at 127.0.0.1:{port}",
-        "2 [0 1]",
-    ]
-    assert said[1] == ["2 [0 1]"]
+    first = f"2 processes, by flags, with process 0 at 127.0.0.1:{port}\n"
+    assert [file.read_text() for file in said] == [first + "2 [0 1]\n", "2 [0 1]\n"]
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("lost", [0, 1])
-def test_one_that_loses_its_peer_ends_within_a_minute(port, lost):
-    processes = [join(index, port, "on") for index in range(2)]
+def test_one_that_loses_its_peer_ends_within_a_minute(port, said, lost):
+    processes = [join(index, port, said[index], "on") for index in range(2)]
     try:
-        for process in processes:
-            while "ready" not in process.stdout.readline():
-                assert process.poll() is None
+        while not all(file.exists() and "[0 1]" in file.read_text() for file in said):
+            assert all(process.poll() is None for process in processes)
+            time.sleep(0.1)
         processes[lost].kill()
         processes[1 - lost].communicate(timeout=60)
         assert processes[1 - lost].returncode != 0

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import shlex
 import shutil
+import signal
 import subprocess
 import time
 
@@ -176,13 +178,71 @@ def test_a_failure_of_gcloud_is_not_taken_for_a_config_that_does_not_fit(cloud):
 
 
 @pytest.mark.slow
-def test_watching_gives_up_on_a_run_that_keeps_failing(cloud):
-    (cloud.folder / "train").write_text("2")
+@pytest.mark.parametrize("fails", ["train", "install"])
+def test_watching_gives_up_on_what_keeps_failing(cloud, fails):
+    (cloud.folder / fails).write_text("2")
     ended = cloud.tpu("resume", "--yes", "--watch")
     assert ended.returncode == 2
-    assert "the run ended 5 times in a row" in ended.stderr
+    assert "could not be started, 5 times in a row" in ended.stderr
     assert "still costs money" in ended.stderr
     assert cloud.verbs().count("create") == 1 and "delete" not in cloud.verbs()
+
+
+@pytest.mark.slow
+def test_giving_up_shows_the_log_and_deletes_where_that_was_asked_for(cloud):
+    (cloud.folder / "train").write_text("2")
+    ended = cloud.tpu("resume", "--yes", "--watch", "--delete-after")
+    assert ended.returncode == 2
+    assert ended.stdout.rstrip().endswith("step 1 loss 2")
+    assert "snclr-run was deleted" in ended.stderr
+    assert cloud.verbs().count("delete") == 1
+
+
+def test_a_refused_deletion_at_the_end_is_tried_again(cloud):
+    (cloud.folder / "refuse.json").write_text(json.dumps({"delete": "503"}))
+    arguments = ("resume", *FLAGS, "--yes", "--watch", "--delete-after")
+    watch = subprocess.Popen(
+        ["bash", "tpu.sh", *arguments],  # called as people call it, too
+        cwd=cloud.checkout / "launch",
+        env=cloud.environment(),
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    for line in watch.stderr:
+        if "costs money: trying again" in line:
+            (cloud.folder / "refuse.json").unlink(missing_ok=True)
+    assert watch.wait(timeout=30) == 0
+    assert not (cloud.folder / "queue.json").exists()
+
+
+def test_a_node_that_gcloud_passes_over_is_no_success(cloud):
+    flags = ("--yes", "--slices=2")
+    (cloud.folder / "unreachable").write_text("snclr-run-1")
+    for command in ("resume", "setup", "run", "status"):
+        failed = cloud.tpu(command, *flags)
+        assert failed.returncode == 2, command
+        assert "1 of 2 workers of snclr-run answered" in failed.stderr, command
+
+
+def test_setup_leaves_a_run_that_is_under_way_alone(cloud):
+    (cloud.folder / "waits").touch()
+    ok(cloud.tpu("resume", "--yes"))
+    wait_for(cloud, (), "running")
+    installed = cloud.lines("python3.calls")
+    refused = cloud.tpu("setup")
+    assert refused.returncode == 2 and "a run is under way" in refused.stderr
+    assert cloud.lines("python3.calls") == installed
+
+
+def test_a_number_that_is_another_programs_by_now_is_no_run(cloud):
+    (cloud.folder / "waits").touch()
+    ok(cloud.tpu("resume", "--yes"))
+    wait_for(cloud, (), "running")
+    (pid,) = cloud.folder.glob("homes/*/*/snclr-state/pid")
+    os.killpg(int(pid.read_text()), signal.SIGKILL)
+    pid.write_text(str(os.getpid()))
+    assert "ended 137" in ok(cloud.tpu("status"))
+    pid.unlink()
 
 
 def test_delete_needs_yes_and_deletes_the_nodes_too(cloud):
@@ -211,6 +271,7 @@ def test_what_gcloud_says_is_passed_on_and_never_taken_for_absent(cloud):
         "--name=My Run": "lower case",
         "--zone=": "--zone=ZONE is missing",
         "--type=v5litepod-48": "v5litepod-48 is not a slice",
+        "--type=v4-9": "v4-9 is not a slice",
         "--type=v2-8": "v2-8 is not known",
         "--slices=a[$(touch hacked)]": "is not a number from 1",
         "--workdir=runs/x": "must be gs://BUCKET/RUN",

@@ -154,21 +154,37 @@ def test_four_rehearsed_processes_end_like_one_with_four_devices(tmp_path):
     )
 
 
-def test_a_slurm_job_saves_before_its_time_is_up_and_goes_back_into_the_queue(tmp_path):
+SAVED = ["scancel --signal=TERM 42", "saved"]
+REQUEUED = ["scontrol requeue 42"]
+
+
+@pytest.mark.parametrize(
+    "to_script, to_tasks, ended, calls",
+    [
+        pytest.param(signal.SIGUSR1, None, 143, SAVED + REQUEUED, id="time is up"),
+        pytest.param(signal.SIGUSR1, None, 0, SAVED, id="time is up, and complete"),
+        pytest.param(None, signal.SIGTERM, 143, ["saved", *REQUEUED], id="preempted"),
+        pytest.param(signal.SIGTERM, signal.SIGTERM, 143, ["saved"], id="cancelled"),
+    ],
+)
+def test_a_slurm_job_that_saves_goes_back_into_the_queue_unless_it_was_cancelled(
+    tmp_path, to_script, to_tasks, ended, calls
+):
     cloud = Cloud(tmp_path)
     record = 'echo "$(basename "$0") $*" >>"$FAKE/slurm.calls"\n'
     cloud.add(
         "srun",
         f"#!/bin/bash\n{record}"
-        "trap 'echo saved >>\"$FAKE/slurm.calls\"; exit 143' TERM\n"
+        f"trap 'sleep 0.3; echo saved >>\"$FAKE/slurm.calls\"; exit {ended}' TERM\n"
         'echo $$ >"$FAKE/srun.pid"\nwhile :; do sleep 0.05; done\n',
     )
     cloud.add("scancel", f'#!/bin/bash\n{record}kill -TERM "$(cat "$FAKE/srun.pid")"\n')
     cloud.add("scontrol", f"#!/bin/bash\n{record}")
     snclr = str(cloud.folder / "bin" / "snclr")
+    here = {"SLURM_JOB_ID": "42", "SLURM_CPUS_PER_TASK": "8", "SNCLR": snclr}
     job = subprocess.Popen(
         [cloud.checkout / "launch" / "slurm.sh", "--workdir=a run"],
-        env=cloud.environment() | {"SLURM_JOB_ID": "42", "SNCLR": snclr},
+        env=cloud.environment() | here,
         stdout=subprocess.PIPE,
         text=True,
     )
@@ -176,14 +192,16 @@ def test_a_slurm_job_saves_before_its_time_is_up_and_goes_back_into_the_queue(tm
     while not cloud.lines("srun.pid"):
         assert time.monotonic() < end
         time.sleep(0.02)
-    job.send_signal(signal.SIGTERM)
+    if to_tasks:
+        os.kill(int(cloud.lines("srun.pid")[0]), to_tasks)
+    if to_script:
+        job.send_signal(to_script)
     job.communicate(timeout=30)
-    assert job.returncode == 143
+    assert job.returncode == ended
+    srun = "srun --cpus-per-task=8 --kill-on-bad-exit=0 --wait=60"
     assert cloud.lines("slurm.calls") == [
-        f"srun --kill-on-bad-exit=0 --wait=60 {snclr} train --workdir=a run",
-        "scancel --signal=TERM 42",
-        "saved",
-        "scontrol requeue 42",
+        f"{srun} {snclr} train --workdir=a run",
+        *calls,
     ]
 
 
@@ -197,6 +215,9 @@ def test_the_job_file_has_a_pod_for_every_host_and_names_a_recipe():
     rows, columns = pod["nodeSelector"]["cloud.google.com/gke-tpu-topology"].split("x")
     hosts = int(rows) * int(columns) // train["resources"]["limits"]["google.com/tpu"]
     assert spec["parallelism"] == spec["completions"] == hosts
+    mounts = {mount["name"]: mount["mountPath"] for mount in train["volumeMounts"]}
+    assert mounts == {"data": "/mnt/BUCKET", "shared-memory": "/dev/shm"}
+    assert mounts.keys() == {volume["name"] for volume in pod["volumes"]}
     command, config, *_ = train["args"]
     assert command == "train" and (ROOT / config.removeprefix("--config=")).exists()
 

@@ -3,22 +3,22 @@
 from __future__ import annotations
 
 import os
-import shutil
 import signal
-import socket
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import tiny
 from etils import epath
 from fsspec.implementations.memory import MemoryFileSystem
 from fsspec.registry import _registry
+from google_store import GoogleStore
 
 from snclr_jax.metrics import MetricWriter, read_metrics
 from snclr_jax.read_checkpoint import located
-from snclr_jax.workdir import claim_workdir, read_config
+from snclr_jax.workdir import claim_workdir, own_workdir, read_config
 
 HERE = Path(__file__).parent
 
@@ -69,54 +69,75 @@ def test_config_and_metrics_of_a_run_come_back(bucket):
 
 
 @pytest.fixture
-def google_store(tmp_path):
-    """The address of a server that speaks Cloud Storage and holds a bucket "bucket"."""
-    pytest.importorskip("gcsfs")
-    program = shutil.which("fake-gcs-server")
-    if program is None:
-        pytest.skip("fake-gcs-server is not on the PATH (github.com/fsouza)")
-    (tmp_path / "store" / "bucket").mkdir(parents=True)
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    url = f"http://127.0.0.1:{port}"
-    flags = {"scheme": "http", "host": "127.0.0.1", "port": port, "backend": "memory"}
-    flags |= {"data": tmp_path / "store", "external-url": url}
-    server = subprocess.Popen(
-        [program, *(f"-{name}={value}" for name, value in flags.items())],
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
-    )
-    yield url
-    server.kill()
-    server.wait()
+def google_store():
+    with GoogleStore() as store:
+        yield store
 
 
-@pytest.mark.slow
-def test_a_killed_run_on_an_object_store_ends_like_one_on_a_disk(
-    google_store, tmp_path
+def test_a_bucket_that_cannot_be_looked_up_is_named_before_training(
+    google_store, monkeypatch
 ):
+    monkeypatch.setenv("STORAGE_EMULATOR_HOST", google_store.url)
+    with pytest.raises(ValueError, match="bucket other cannot be looked up: 404"):
+        with own_workdir(tiny.config(), "gs://other/run"):
+            pass
+    assert google_store.objects == {}
+
+
+def run(store: GoogleStore, *arguments: str) -> subprocess.CompletedProcess:
     environment = os.environ | {
-        "STORAGE_EMULATOR_HOST": google_store,
-        "TENSORSTORE_GCS_HTTP_URL": google_store,
+        "STORAGE_EMULATOR_HOST": store.url,
+        "TENSORSTORE_GCS_HTTP_URL": store.url,
         "GOOGLE_AUTH_TOKEN_FOR_TESTING": "none",
         "FSSPEC_GCS_TOKEN": "anon",
         "NO_GCE_CHECK": "true",
         "GCSFS_EXPERIMENTAL_ZB_HNS_SUPPORT": "false",
     }
+    return subprocess.run(
+        [sys.executable, HERE / "object_store.py", *arguments],
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=600,
+    )
 
-    def run(*arguments: str) -> subprocess.CompletedProcess:
-        return subprocess.run(
-            [sys.executable, HERE / "object_store.py", *arguments],
-            env=environment,
-            capture_output=True,
-            text=True,
-            timeout=600,
-        )
 
-    killed = run("gs://bucket/run", "50")
+@pytest.fixture(scope="module")
+def on_a_disk(tmp_path_factory):
+    """What a whole run says at its end."""
+    process = run(SimpleNamespace(url=""), str(tmp_path_factory.mktemp("disk") / "run"))
+    return process.stdout.splitlines()[-1]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("moment, first", [("saved", "48"), ("saving", "32")])
+def test_a_killed_run_on_an_object_store_ends_like_one_on_a_disk(
+    google_store, on_a_disk, moment, first
+):
+    killed = run(google_store, "gs://bucket/run", "48", moment)
     assert killed.returncode == -signal.SIGKILL, killed.stderr
-    continued = run("gs://bucket/run")
-    assert "steps 48 to 93" in continued.stdout, continued.stderr
-    whole = run(str(tmp_path / "run"))
-    assert continued.stdout.splitlines()[-1] == whole.stdout.splitlines()[-1]
+    continued = run(google_store, "gs://bucket/run")
+    assert f"steps {first} to 93" in continued.stdout, continued.stderr
+    assert continued.stdout.splitlines()[-1] == on_a_disk
+    assert google_store.failed > 0
+
+
+@pytest.mark.slow
+def test_a_damaged_checkpoint_on_an_object_store_gives_way_to_the_one_before_it(
+    google_store, on_a_disk
+):
+    whole = run(google_store, "gs://bucket/run")
+    assert whole.stdout.splitlines()[-1] == on_a_disk, whole.stderr
+    objects = google_store.objects
+    part = max(
+        (name for name in objects if name.startswith("run/checkpoints/93/state/")),
+        key=lambda name: len(objects[name].content),
+    )
+    content = bytearray(objects[part].content)
+    content[len(content) // 2] ^= 1
+    objects[part] = objects[part]._replace(content=bytes(content))
+    again = run(google_store, "gs://bucket/run")
+    assert again.returncode == 0, again.stderr
+    assert again.stdout.splitlines()[-1] == on_a_disk
+    assert "it was moved to gs://bucket/run/damaged_checkpoints/93-" in again.stdout
+    assert any(name.startswith("run/damaged_checkpoints/93-") for name in objects)
