@@ -64,6 +64,8 @@ start() {
   setsid nohup bash -c "$(declare -f train); train \"\$@\"" - "$HERE" "$STATE" "$@" \
     >>"$LOG" 2>&1 </dev/null &
   echo $! >"$STATE/pid"
+  # Until it is what `running` knows it by, or has ended.
+  until running || [[ -f $STATE/status ]] || ! kill -0 $! 2>/dev/null; do sleep 0.1; done
   echo "started"
 }
 

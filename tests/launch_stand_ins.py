@@ -22,7 +22,7 @@ FLAGS = (
 # Runs as `snclr`: preflight says what the file says; the first train waits to be killed
 # where the file `waits` exists, and every train writes down how it was called.
 SNCLR = """#!/usr/bin/env bash
-printf '%q ' "$@" >>"$FAKE/snclr.calls"; echo >>"$FAKE/snclr.calls"
+echo "$(printf '%q ' "$@")" >>"$FAKE/snclr.calls"
 case $1 in
   preflight) exit "$(cat "$FAKE/preflight" 2>/dev/null || echo 0)" ;;
   train)
@@ -124,8 +124,8 @@ def ok(process: subprocess.CompletedProcess) -> str:
     return process.stdout + process.stderr
 
 
-def wait_for(cloud: Cloud, flags: tuple[str, ...], text: str) -> str:
+def wait_for(cloud: Cloud, flags: tuple[str, ...], text: str, *, times: int = 1) -> str:
     end = time.monotonic() + 30
-    while text not in (said := ok(cloud.tpu("status", *flags))):
+    while (said := ok(cloud.tpu("status", *flags))).count(text) < times:
         assert time.monotonic() < end, said
     return said

@@ -173,6 +173,7 @@ def test_notes_say_what_is_unusual():
         ),
         ("data.pictures_per_digit", 300, "digit 300 .* memory.* 262144"),
         ("data.path", "photos", "data.path 'photos' is not read .*data.name=folder"),
+        ("data.path", "gs://bucket/photos", "is a URL, .* mount the bucket"),
         ("epochs", 1, "optim.warmup_epochs 1 must be less than epochs 1"),
         ("accumulate", 32, "accumulate 32 does not divide the 16 images .* 256"),
         ("accumulate", 2, "model.bn_scope is None.* divides 8"),

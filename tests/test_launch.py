@@ -88,8 +88,7 @@ def test_a_run_from_nothing_to_its_end_keeps_every_argument_whole(cloud):
     assert cloud.verbs() == ["create", "scp", "ssh", "ssh"]
     (create,) = [call for call in cloud.calls() if call[1] == "create"]
     assert {"--node-count=2", "--node-prefix=snclr-run"} < set(create)
-    said = wait_for(cloud, every, "ended 0: step 1 loss 2")
-    assert said.count("ended 0: step 1 loss 2") == 8
+    wait_for(cloud, every, "ended 0: step 1 loss 2", times=8)
     preflight, *trained = [shlex.split(line) for line in cloud.lines("snclr.calls")]
     assert "--slices=2" in preflight
     config = [FLAGS[-1], field]

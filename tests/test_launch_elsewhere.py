@@ -34,8 +34,7 @@ def test_scripts_are_clean(script):
 
 # Runs as `snclr` in rehearsals: process 1 fails where the file `fails` exists.
 REHEARSED = """#!/usr/bin/env bash
-printf '%q ' "$@" >>"$FAKE/snclr.calls"; echo "$$" >>"$FAKE/pids"
-echo >>"$FAKE/snclr.calls"
+echo "$(printf '%q ' "$@")" >>"$FAKE/snclr.calls"; echo "$$" >>"$FAKE/pids"
 trap 'echo saved; exit 130' INT
 echo "device count flag: $XLA_FLAGS"
 [[ -e $FAKE/fails && $* == *--process=1* ]] && sleep 0.3 && exit 7

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import signal
 import time
 
 import grain
@@ -162,6 +164,31 @@ def test_workers_continue_a_checkpoint_written_without_them(tmp_path):
         assert_equal([next(workers)], [next(alone)])
     assert workers.get_state() == alone.get_state() == {"step": 15}
     workers.close()
+
+
+class Killed(Numbered):
+    """Images whose process is killed at image 5."""
+
+    def __init__(self, number: signal.Signals) -> None:
+        self._number = number
+
+    def __call__(self, indices: np.ndarray) -> np.ndarray:
+        if 5 in indices:
+            os.kill(os.getpid(), self._number)
+        return super().__call__(indices)
+
+
+@pytest.mark.parametrize(
+    "number, cause",
+    [(signal.SIGBUS, "/dev/shm, is full"), (signal.SIGKILL, "memory ran out")],
+)
+def test_it_is_said_what_a_worker_died_of(number, cause):
+    split = Split(Killed(number), size=8)
+    iterator = train_batches(split, batch_size=4, seed=0, num_workers=1, views=VIEWS)
+    with pytest.raises(OSError, match=f"{number.name}.*{cause}.*data.num_workers"):
+        for _ in range(2):
+            next(iterator)
+    iterator.close()
 
 
 @pytest.mark.parametrize("num_workers", [0, 1])

@@ -9,6 +9,8 @@ from __future__ import annotations
 import dataclasses
 import functools
 import os
+import re
+import signal
 import weakref
 from collections.abc import Callable, Iterator, Sequence
 
@@ -24,6 +26,8 @@ from snclr_jax.data.split import Split
 # worker would hold gigabytes: 4,096 pairs of 224-pixel views are 1.2.
 CHUNK = 32
 _FOREVER = 2**62  # elements; Grain wants a length
+# What Grain says of one.
+_LOST_WORKER = re.compile("Worker process was terminated .*exit code -([0-9]+)")
 
 
 def train_batches(
@@ -60,6 +64,7 @@ def train_batches(
     Raises:
       ValueError: where b does not fit the split or the processes; `next` raises it
         where more images are bad than may be.
+      OSError: from `next`, where a worker process was killed.
     """
     if not 1 <= batch_size <= split.size:
         raise ValueError(
@@ -196,8 +201,10 @@ class TrainBatches(grain.DatasetIterator):
         try:
             batch = self._join_chunks(self._running[0])
             self._note_replaced(batch["index"])
-        except BaseException:
+        except BaseException as error:
             self.close()  # it may stand in the middle of a batch
+            if lost := _LOST_WORKER.search(str(error)):
+                raise OSError(_why_lost(int(lost[1]))) from error
             raise
         self._step += 1
         return batch
@@ -232,6 +239,21 @@ class TrainBatches(grain.DatasetIterator):
     def close(self) -> None:
         """Stops the workers; the next batch starts them again."""
         _close_all(self._running)
+
+
+def _why_lost(signal_number: int) -> str:
+    name = signal.Signals(signal_number).name
+    causes = {
+        "SIGBUS": "shared memory, /dev/shm, is full: give a container more of it "
+        "(docker run --shm-size=8g), or",
+        "SIGKILL": "most likely, memory ran out:",
+    }
+    return (
+        f"a process that decodes images was ended by {name}; "
+        f"{causes.get(name, 'try it without such processes:')} set a smaller "
+        "data.num_workers, 0 to decode in threads. The run goes on from its last "
+        "checkpoint"
+    )
 
 
 def _close_all(running: list[grain.DatasetIterator]) -> None:
