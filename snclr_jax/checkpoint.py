@@ -14,12 +14,13 @@ from typing import Any
 import grain
 import jax
 import ml_collections
+import numpy as np
 import orbax.checkpoint as ocp
 from etils import epath
 from jax.experimental import multihost_utils
 from tqdm import tqdm
 
-from snclr_jax.digest import by_path, digests
+from snclr_jax.digest import by_path, digest_of_json, digests
 from snclr_jax.neighbor_queue import NeighborQueue
 from snclr_jax.partition import placed_shapes
 from snclr_jax.read_checkpoint import (
@@ -29,6 +30,7 @@ from snclr_jax.read_checkpoint import (
     check_same_arrays,
     damage,
     located,
+    read_json,
     stored_arrays,
 )
 from snclr_jax.train_state import TrainState
@@ -84,16 +86,24 @@ class Checkpoints:
         step = int(state.step)
         if step == self.latest_step:
             return
-        items = {
-            "state": ocp.args.StandardSave(_without_probe(state)),
-            # Grain's own handler keeps a file for each process, and so their number.
-            "data": ocp.args.JsonSave(batches.get_state()),
-            "clock": ocp.args.JsonSave(clock),
-            "config": ocp.args.JsonSave(as_json(config)),
-            "digest": ocp.args.JsonSave(digests(_without_probe(state))),
+        arrays = _without_probe(state)
+        if not state.queue.keys.size:  # Orbax saves no empty arrays
+            del arrays["queue"]
+        # Grain's own handler keeps a file for each process, and so their number.
+        texts = {
+            "data": batches.get_state(),
+            "clock": clock,
+            "config": as_json(config),
         }
+        items = {"state": ocp.args.StandardSave(arrays)}
+        digest = digests(arrays)
         if state.probe is not None:
             items["probe"] = ocp.args.StandardSave(state.probe)
+            digest |= digests({"probe": state.probe})
+        for name, value in texts.items():
+            items[name] = ocp.args.JsonSave(value)
+            digest[name] = digest_of_json(value)
+        items["digest"] = ocp.args.JsonSave(digest)
         with self._saving():
             self._manager.save(step, args=ocp.args.Composite(**items))
 
@@ -102,8 +112,8 @@ class Checkpoints:
     ) -> tuple[TrainState, dict[str, float]]:
         """Returns the newest whole checkpoint's state and clock, and sets `batches`.
 
-        A checkpoint that cannot be read, or has other bits than were saved, is moved to
-        `workdir/damaged_checkpoints`, and the one before it is taken. A run may be
+        One that is damaged, or has other bits than were saved, gives way to the one
+        before it, and is moved to `workdir/damaged_checkpoints` then. A run may be
         continued with an online probe that it did not have: the probe then stays the
         one of `state`; as does a queue whose size or type changed, see `own_workdir`.
 
@@ -114,62 +124,79 @@ class Checkpoints:
         Raises:
           ValueError: where no checkpoint is whole, or the newest one that is does not
             fit the config's state.
+          OSError: where one may be whole and cannot be read now.
         """
-        damaged = ""
-        while (step := self.latest_step) is not None:
+        damaged: list[tuple[epath.Path, Damaged]] = []
+        for step in sorted(self._manager.all_steps(), reverse=True):
             folder = self._folder / str(step)
             try:
-                stored = stored_arrays(folder)
+                found, items = self._read(step, folder, state)
             except Damaged as error:
-                damaged = self._move_away(folder, error)
+                damaged.append((folder, error))
                 continue
-            expected = _without_probe(state)
-            expected["queue"] = _as_stored(stored.get("queue"), state.queue)
-            # Not damage: another network. It stays where it is.
-            check_same_arrays(str(folder), stored, expected)
-            try:
-                found, clock = self._restore(step, state.replace(**expected), batches)
-            except Damaged as error:
-                damaged = self._move_away(folder, error)
-                continue
-            if expected["queue"] is not state.queue:
-                found = found.replace(queue=state.queue)
-            return found, clock
+            self._move_away(damaged)
+            batches.set_state(items["data"])
+            return found, items["clock"]
+        if not damaged:
+            raise ValueError(
+                f"no checkpoint in {self._folder}; train first, or name another workdir"
+            )
         raise ValueError(
-            damaged
-            or f"no checkpoint in {self._folder}; train first, or name another workdir"
+            f"{damaged[0][1]}; no other checkpoint is left. Nothing was changed: put a "
+            f"whole one into {self._folder}, or use another --workdir"
         )
 
-    def _restore(
-        self, step: int, state: TrainState, batches: grain.DatasetIterator
-    ) -> tuple[TrainState, dict[str, float]]:
-        folder = self._folder / str(step)
+    def _read(
+        self, step: int, folder: epath.Path, state: TrainState
+    ) -> tuple[TrainState, dict[str, Any]]:
+        """Returns a checkpoint's state, and what it holds beside it."""
+        with _together(folder):
+            stored = stored_arrays(folder)
+            saved = read_json(folder, "digest")
+        expected = _without_probe(state)
+        if "queue" in stored or "queue/keys" in saved:
+            expected["queue"] = _as_stored(stored.get("queue"), state.queue)
+        else:
+            del expected["queue"]  # one of no rows is not saved
+        # Not damage: another network. It stays where it is.
+        check_same_arrays(str(folder), stored, expected)
         items = {
-            "state": ocp.args.StandardRestore(_abstract(_without_probe(state))),
+            "state": ocp.args.StandardRestore(_abstract(expected)),
             "data": ocp.args.JsonRestore(),
             "clock": ocp.args.JsonRestore(),
         }
-        if state.probe is not None and (folder / "probe").exists():
+        has_probe = any(name.startswith("probe/") for name in saved)
+        if state.probe is not None and has_probe:
             items["probe"] = ocp.args.StandardRestore(_abstract(state.probe))
-        with damage(folder):
+        with _together(folder), damage(folder):
             restored = self._manager.restore(step, args=ocp.args.Composite(**items))
-            check_digests(folder, restored.state)
-        batches.set_state(restored.data)
-        probe = restored.get("probe", state.probe)
-        return state.replace(**restored.state, probe=probe), restored.clock
+            texts = {name: digest_of_json(restored[name]) for name in ("data", "clock")}
+            check_digests(folder, texts)
+        # Computed by all processes, and so the same on all of them.
+        check_digests(folder, digests(restored.state))
+        found = state.replace(**restored.state)
+        if "probe" in items:
+            check_digests(folder, digests({"probe": restored.probe}))
+            found = found.replace(probe=restored.probe)
+        if expected.get("queue") is not state.queue:
+            found = found.replace(queue=state.queue)
+        return found, restored
 
-    def _move_away(self, folder: epath.Path, error: Damaged) -> str:
-        """Moves a damaged checkpoint out of the run's way, and says so."""
-        target = self._folder.with_name(DAMAGED) / f"{folder.name}-{time.time_ns()}"
+    def _move_away(self, damaged: list[tuple[epath.Path, Damaged]]) -> None:
+        """Moves damaged checkpoints out of the run's way, and says so."""
+        if not damaged:
+            return
         if jax.process_index() == 0:
-            target.parent.mkdir(exist_ok=True)
-            # On an object store a folder exists once something is in it.
-            target.with_name(f"{target.name}.txt").write_text(f"{error}\n")
-            folder.replace(target)
-            tqdm.write(f"{error}; it was moved to {target}")
-        multihost_utils.sync_global_devices("moved a damaged checkpoint away")
+            for folder, error in damaged:
+                name = f"{folder.name}-{time.time_ns()}"
+                target = self._folder.with_name(DAMAGED) / name
+                target.parent.mkdir(exist_ok=True)
+                # On an object store a folder exists once something is in it.
+                target.with_name(f"{name}.txt").write_text(f"{error}\n")
+                folder.replace(target)
+                tqdm.write(f"{error}; it was moved to {target}")
+        multihost_utils.sync_global_devices("moved damaged checkpoints away")
         self._manager.reload()
-        return f"{error}; it was moved to {target}, and no other checkpoint is left"
 
     def wait(self) -> None:
         """Returns when what was saved is on disk.
@@ -200,6 +227,22 @@ class Checkpoints:
                 "are whole, and the same command continues from them once there is "
                 "room and leave to write. Orbax says: " + str(first).partition("\n")[0]
             ) from error
+
+
+@contextlib.contextmanager
+def _together(folder: epath.Path) -> Iterator[None]:
+    """Raises Damaged on every process where it was raised on one: all read the same."""
+    damaged = None
+    try:
+        yield
+    except Damaged as error:
+        damaged = error
+    if jax.process_count() > 1:
+        on = multihost_utils.process_allgather(np.array(damaged is not None))
+        if on.any() and damaged is None:
+            damaged = Damaged(f"{folder} cannot be read by process {on.argmax()}")
+    if damaged is not None:
+        raise damaged
 
 
 def _as_stored(stored: Any, queue: NeighborQueue) -> NeighborQueue:

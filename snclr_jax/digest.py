@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import zlib
 from typing import Any
 
 import jax
@@ -23,6 +25,11 @@ def digests(tree: Any) -> dict[str, str]:
     """
     found = {name: _digest(leaf) for name, leaf in by_path(tree).items()}
     return {name: f"{value:08x}" for name, value in jax.device_get(found).items()}
+
+
+def digest_of_json(value: Any) -> str:
+    """Returns eight hexadecimal digits of what JSON can hold (CRC-32 of its text)."""
+    return f"{zlib.crc32(json.dumps(value, sort_keys=True).encode()):08x}"
 
 
 def by_path(tree: Any) -> dict[str, Any]:

@@ -160,6 +160,8 @@ def main(arguments: list[str]) -> None:
 def _train() -> None:
     config = _config("train")
     _join()
+    from jax.errors import JaxRuntimeError
+
     from snclr_jax.metrics import NonFiniteError
     from snclr_jax.train import train
 
@@ -168,6 +170,14 @@ def _train() -> None:
         train(config, _WORKDIR.value or f"runs/{name}", allow=_ALLOW.value)
     except NonFiniteError as error:
         _fail(str(error))
+    except JaxRuntimeError as error:
+        if "RESOURCE_EXHAUSTED" not in str(error):
+            raise
+        said = str(error).partition("\n")[0]
+        _fail(
+            f"the run does not fit into memory ({said}); use a smaller batch_size, "
+            "model, augment.size or queue.size, a larger accumulate, or model.remat"
+        )
 
 
 def _evaluate() -> None:

@@ -7,6 +7,7 @@ import json
 import shutil
 import tempfile
 import time
+import warnings
 from pathlib import Path
 
 import jax
@@ -14,6 +15,8 @@ import numpy as np
 from etils import epath
 from tensorboardX import SummaryWriter
 from tqdm import tqdm
+
+from snclr_jax.whole_file import write_whole
 
 METRICS_FILE = "metrics.jsonl"
 COPY_SECONDS = 60
@@ -46,9 +49,9 @@ class MetricWriter:
         self._folder = Path(tempfile.mkdtemp() if self._copies else workdir)
         self._copied = time.monotonic()
         kept = [each for each in read_metrics(workdir) if each["step"] <= first_step]
-        self._file = (self._folder / METRICS_FILE).open("w", buffering=1)
-        for line in kept:
-            self._write_line(line)
+        path = self._folder / METRICS_FILE
+        write_whole(path, "".join(map(_line, kept)))
+        self._file = path.open("a", buffering=1)
         self._board = SummaryWriter(
             str(self._folder / "tensorboard"),
             purge_step=first_step + 1,
@@ -60,7 +63,7 @@ class MetricWriter:
         """Writes one step's scalars."""
         if not self._writes:
             return
-        self._write_line({"step": step, **scalars})
+        self._file.write(_line({"step": step, **scalars}))
         for name, value in scalars.items():
             self._board.add_scalar(name, value, step)
         if time.monotonic() - self._copied > COPY_SECONDS:
@@ -82,9 +85,6 @@ class MetricWriter:
         if self._writes:
             self._board.add_image(name, image, step, dataformats="HWC")
 
-    def _write_line(self, line: dict[str, float]) -> None:
-        self._file.write(json.dumps(line) + "\n")
-
     def close(self) -> None:
         """Flushes both files."""
         if self._writes:
@@ -96,12 +96,30 @@ class MetricWriter:
 
 
 def read_metrics(workdir: epath.PathLike) -> list[dict[str, float]]:
-    """Returns the whole lines of `workdir/metrics.jsonl`."""
+    """Returns the lines of `workdir/metrics.jsonl`, but for damaged ones.
+
+    A machine that loses its power may leave some; it is said how many.
+    """
     path = epath.Path(workdir) / METRICS_FILE
     if not path.exists():
         return []
-    lines = path.read_text().split("\n")
-    return [json.loads(line) for line in lines[:-1]]
+    lines = path.read_bytes().split(b"\n")[:-1]
+    found = [line for line in map(_parsed, lines) if line is not None]
+    if damaged := len(lines) - len(found):
+        warnings.warn(f"{path}: {damaged} damaged lines are passed over", stacklevel=2)
+    return found
+
+
+def _line(metrics: dict[str, float]) -> str:
+    return json.dumps(metrics) + "\n"
+
+
+def _parsed(line: bytes) -> dict[str, float] | None:
+    try:
+        metrics = json.loads(line)
+    except ValueError:
+        return None
+    return metrics if isinstance(metrics, dict) and "step" in metrics else None
 
 
 class PendingMetrics:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import contextlib
+import errno
+import re
 from collections.abc import Iterator
 from typing import Any
 
@@ -11,10 +13,19 @@ import orbax.checkpoint as ocp
 from etils import epath
 from flax.traverse_util import unflatten_dict
 
-from snclr_jax.digest import by_path, digests
+from snclr_jax.digest import by_path, digest_of_json, digests
 from snclr_jax.models import Variables
 
 FOLDER = "checkpoints"  # in a workdir
+
+
+# What says nothing about the files of a checkpoint: no leave, no memory, no connection.
+# TensorStore and XLA raise errors of one kind, and write which in their text.
+_MISSING = (errno.ENOENT, errno.ENOTDIR, errno.EISDIR)
+_ELSEWHERE = re.compile(
+    "RESOURCE_EXHAUSTED|PERMISSION_DENIED|UNAUTHENTICATED|UNAVAILABLE|DEADLINE_EXCEEDED"
+    "|Permission denied|Too many open files|Cannot allocate memory|Stale file handle"
+)
 
 
 class Damaged(ValueError):
@@ -23,16 +34,38 @@ class Damaged(ValueError):
 
 @contextlib.contextmanager
 def damage(folder: epath.Path) -> Iterator[None]:
-    """Turns what Orbax raises where files are cut or missing into `Damaged`."""
+    """Turns what Orbax raises where files are cut or missing into `Damaged`.
+
+    Raises:
+      Damaged: there.
+      OSError: where the files may be whole and cannot be read now.
+    """
     try:
         yield
     except Damaged:
         raise
     except Exception as error:  # where a file is cut, Orbax raises just that
+        said = str(error).partition("\n")[0]
+        if any(map(_is_elsewhere, _chain(error))):
+            raise OSError(
+                f"{folder} cannot be read now; it may be whole. Orbax says: {said}"
+            ) from error
         raise Damaged(
             f"{folder} cannot be read; it is damaged, or older than this version. "
-            "Orbax says: " + str(error).partition("\n")[0]
+            f"Orbax says: {said}"
         ) from error
+
+
+def _chain(error: BaseException | None) -> Iterator[BaseException]:
+    while error is not None:
+        yield error
+        error = error.__cause__ or error.__context__
+
+
+def _is_elsewhere(error: BaseException) -> bool:
+    if isinstance(error, OSError) and error.errno not in (None, *_MISSING):
+        return True
+    return isinstance(error, MemoryError) or bool(_ELSEWHERE.search(str(error)))
 
 
 def located(path: epath.PathLike) -> epath.Path:
@@ -82,7 +115,9 @@ def checkpoint_config(folder: epath.Path) -> ml_collections.ConfigDict:
     Raises:
       Damaged: where it is missing or cannot be read.
     """
-    return ml_collections.ConfigDict(read_json(folder, "config"))
+    config = read_json(folder, "config")
+    check_digests(folder, {"config": digest_of_json(config)})
+    return ml_collections.ConfigDict(config)
 
 
 def read_json(folder: epath.Path, item: str) -> Any:
@@ -140,19 +175,17 @@ def read_arrays(
                 partial_restore=True,
             ),
         )
-    check_digests(folder, restored)
+    check_digests(folder, digests(restored))
     return {path: _at(restored, path) for path in parts}
 
 
-def check_digests(folder: epath.Path, restored: Any) -> None:
-    """Raises Damaged unless arrays of a checkpoint have the bits that were saved."""
+def check_digests(folder: epath.Path, found: dict[str, str]) -> None:
+    """Raises Damaged unless parts of a checkpoint have the digests that were saved."""
     saved = read_json(folder, "digest")
-    wrong = [
-        name for name, value in digests(restored).items() if saved.get(name) != value
-    ]
+    wrong = [name for name, value in found.items() if saved.get(name) != value]
     if wrong:
         raise Damaged(
-            f"{folder} is damaged: {len(wrong)} of its arrays have other bits than "
+            f"{folder} is damaged: {len(wrong)} of its parts have other bits than "
             f"were saved, the first is {wrong[0]}"
         )
 

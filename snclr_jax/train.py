@@ -93,7 +93,7 @@ def train(
     feed = Feed(config, data.train, mesh, labels=config.evaluate.online_probe)
     knn = OnlineKnn(model, config, mesh, data)
     # Only now that nothing was refused does the workdir belong to this config.
-    with own_workdir(config, workdir, allow=allow) as changes:
+    with own_workdir(config, workdir, found=data.identity, allow=allow) as changes:
         bad_files = BadFiles(workdir, data)
         checkpoints = Checkpoints(workdir, keep=config.checkpoint.keep)
         with (
@@ -106,6 +106,7 @@ def train(
             if checkpoints.latest_step is not None:
                 state, totals = checkpoints.restore(state, feed.batches)
                 clock = Clock(**totals)
+                _check_not_beyond(int(state.step), config, steps_per_epoch)
             loop = Loop(
                 config,
                 workdir,
@@ -156,25 +157,26 @@ class Loop:
 
     def run(self, step_function: Callable, state: TrainState) -> TrainState:
         """Takes every step from `first_step` on, and saves the last state."""
-        with (
-            contextlib.closing(self.writer),
-            contextlib.closing(self.progress),
-            StopRequests(self.mesh) as requests,
-        ):
-            batch = self.feed.next() if self.first_step < self.total_steps else None
-            if batch is not None:
-                step_function = self._compile(step_function, state, batch)
-            self.clock.start()
-            for step in range(self.first_step + 1, self.total_steps + 1):
-                state, metrics = step_function(state, batch)
-                # Fetched only now that the next step is under way: no waiting.
-                if (step - 1) % self.config.log.every_steps == 0:
-                    self._report()
-                self.pending.add(step, metrics)
-                self.progress.advance()
-                self._pause(step, state, requests.after(step))
-                if step < self.total_steps:
-                    batch = self.feed.next(metrics)
+        with contextlib.closing(self.writer), contextlib.closing(self.progress):
+            if self._lacks_evaluation():
+                self._evaluate(self.first_step, state)
+            if self.first_step == self.total_steps:
+                return state
+            batch = self.feed.next()
+            step_function = self._compile(step_function, state, batch)
+            # Only from here on is there more than what is saved.
+            with StopRequests(self.mesh) as requests:
+                self.clock.start()
+                for step in range(self.first_step + 1, self.total_steps + 1):
+                    state, metrics = step_function(state, batch)
+                    # Fetched only now that the next step is under way: no waiting.
+                    if (step - 1) % self.config.log.every_steps == 0:
+                        self._report()
+                    self.pending.add(step, metrics)
+                    self.progress.advance()
+                    self._pause(step, state, requests.after(step))
+                    if step < self.total_steps:
+                        batch = self.feed.next(metrics)
         return state
 
     def begin(self, baseline: dict[str, float], remarks: list[str]) -> None:
@@ -199,27 +201,20 @@ class Loop:
         return compiled
 
     def _pause(self, step: int, state: TrainState, stop_signal: int) -> None:
-        """Evaluates, saves or stops where one of them is due after this step."""
-        last = step == self.total_steps
-        evaluates = last or (self.evaluate_every and step % self.evaluate_every == 0)
-        stops = stop_signal and not last
-        saves = last or stops or step % self.config.checkpoint.every_steps == 0
-        if not (evaluates or saves):
+        """Saves, and stops or evaluates, where one of them is due after this step."""
+        evaluates = self._evaluates_at(step)
+        stops = stop_signal and step < self.total_steps
+        due = step % self.config.checkpoint.every_steps == 0
+        if not (evaluates or stops or due):
             return
         # Also the check that what is about to be saved is finite.
         self._report()
-        if evaluates and self.knn.possible:
-            accuracy = self.knn.of_state(state)
-            self.writer.write(step, {"knn": accuracy})
-            self.progress.say(f"step {step}: kNN {accuracy:.2f}%")
-        if evaluates and self.gallery.possible:
-            self.writer.write_image(step, "gallery", self.gallery.draw(state))
-        if saves:
-            # The lines up to a checkpoint belong to it: a continuation keeps them.
-            self.writer.flush()
-            self.checkpoints.save(
-                state, self.feed.batches, self.clock.totals(), self.config
-            )
+        # The lines up to a checkpoint belong to it: a continuation keeps them.
+        self.writer.flush()
+        # Before an evaluation, which may take longer than a machine that goes has.
+        self.checkpoints.save(
+            state, self.feed.batches, self.clock.totals(), self.config
+        )
         if stops:
             self.checkpoints.wait()
             self.progress.say(
@@ -227,7 +222,30 @@ class Loop:
                 f"in {self.workdir}; the same command continues from there"
             )
             raise Interrupted(128 + stop_signal)
+        if evaluates:
+            self._evaluate(step, state)
         self.clock.start()
+
+    def _evaluates_at(self, step: int) -> bool:
+        every = self.evaluate_every
+        return step == self.total_steps or bool(every and step % every == 0)
+
+    def _evaluate(self, step: int, state: TrainState) -> None:
+        if self.gallery.possible:
+            self.writer.write_image(step, "gallery", self.gallery.draw(state))
+        if self.knn.possible:
+            accuracy = self.knn.of_state(state)
+            self.writer.write(step, {"knn": accuracy})
+            self.progress.say(f"step {step}: kNN {accuracy:.2f}%")
+        self.writer.flush()
+
+    def _lacks_evaluation(self) -> bool:
+        """Whether the run ended between a checkpoint and the evaluation after it."""
+        step = self.first_step
+        if step == 0 or not self._evaluates_at(step) or not self.knn.possible:
+            return False
+        lines = from_first(lambda: read_metrics(self.workdir))
+        return not any(line["step"] == step and "knn" in line for line in lines)
 
     def _report(self) -> None:
         taken = self.pending.take()
@@ -251,6 +269,15 @@ class Loop:
                 f"{self.workdir}/{BAD_FILES}"
             )
         self.progress.show(step, means)
+
+
+def _check_not_beyond(step: int, config, steps_per_epoch: int) -> None:
+    total = config.epochs * steps_per_epoch
+    if step > total:
+        raise ValueError(
+            f"the run is at step {step} of the {total} that epochs={config.epochs} are "
+            f"with {steps_per_epoch} steps each; use more epochs, or another --workdir"
+        )
 
 
 def _baseline(

@@ -8,7 +8,8 @@ import json
 import os
 import socket
 import urllib.parse
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from types import MappingProxyType
 from typing import IO, Any
 
 import ml_collections
@@ -16,9 +17,12 @@ from etils import epath
 
 from snclr_jax.distributed import from_first
 from snclr_jax.read_checkpoint import FOLDER, saved_steps
+from snclr_jax.whole_file import write_whole
 
 CONFIG_FILE = "config.json"
+DATA_FILE = "data.json"
 LOCK_FILE = "lock"
+FOUND = "data.found"  # which images: what a config cannot say
 # What may change between a run and its continuation: it does not enter the training
 # step.
 FREE_SECTIONS = ("log", "checkpoint", "evaluate", "data.max_bad", "data.num_workers")
@@ -28,6 +32,9 @@ FIXED = ("model", "optim.name", "attention.kind")
 MEANING = {
     "queue.size": "the queue starts empty",
     "queue.dtype": "the queue starts empty",
+    "queue.k": "every image has that many neighbors as positives",
+    "loss": "the loss is another one, and not to be compared with that before",
+    "attention": "neighbors are weighted otherwise",
     "batch_size": "an epoch has another number of steps, and schedules and order of "
     "the images go on as if all steps so far had been of this batch size",
     "epochs": "the schedules go on as those of this length",
@@ -41,6 +48,7 @@ def own_workdir(
     config: ml_collections.ConfigDict,
     workdir: epath.PathLike,
     *,
+    found: Mapping[str, str] = MappingProxyType({}),
     allow: Sequence[str] = (),
 ) -> Iterator[list[str]]:
     """Keeps a workdir for this run and writes its config there; process 0 does both.
@@ -52,7 +60,7 @@ def own_workdir(
     Args:
       config: the run's.
       workdir: the run's folder.
-      allow: as in `claim_workdir`.
+      found, allow: as in `claim_workdir`.
 
     Yields:
       What the changes mean, one sentence each.
@@ -69,7 +77,7 @@ def own_workdir(
                     _look_up_bucket(workdir)
                 elif "://" not in str(workdir):
                     held.enter_context(_lock(workdir))
-                return claim_workdir(config, workdir, allow=allow)
+                return claim_workdir(config, workdir, found=found, allow=allow)
             except OSError as error:
                 raise ValueError(
                     f"--workdir={workdir} cannot be written to: {error}; change that, "
@@ -119,6 +127,7 @@ def claim_workdir(
     config: ml_collections.ConfigDict,
     workdir: epath.PathLike,
     *,
+    found: Mapping[str, str] = MappingProxyType({}),
     allow: Sequence[str] = (),
 ) -> list[str]:
     """Writes the config into the workdir, or checks it against the one there.
@@ -126,6 +135,8 @@ def claim_workdir(
     Args:
       config: the run's.
       workdir: the run's folder.
+      found: which images the config's data are, see `Data.identity`: a folder may hold
+        others than it did. Kept in `data.json`, and named "data.found" in `allow`.
       allow: fields, such as "queue.size", or sections, such as "loss", that may differ
         from those of the run so far.
 
@@ -151,6 +162,8 @@ def claim_workdir(
             for change in _differences(ours, read_config(workdir))
             if not _under(change[0], FREE_SECTIONS)
         ]
+        if (before := _found_before(workdir)) is not None:
+            changes += _differences(dict(found), before, FOUND)
         _refuse(workdir, [each for each in changes if not _under(each[0], allow)])
     elif any(path.parent.glob(f"{FOLDER}/[0-9]*")):
         raise ValueError(
@@ -158,9 +171,8 @@ def claim_workdir(
             "is unknown; restore that file, or use another --workdir"
         )
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_suffix(".tmp")
-    temporary.write_text(json.dumps(ours, indent=2))
-    temporary.replace(path)
+    write_whole(path.with_name(DATA_FILE), json.dumps(dict(found), indent=2))
+    write_whole(path, json.dumps(ours, indent=2))
     step = max(saved_steps(workdir), default=0)
     return [_sentence(step, *change) for change in changes]
 
@@ -169,7 +181,7 @@ def _refuse(workdir: epath.PathLike, changes: list[tuple]) -> None:
     if not changes:
         return
     differing = "; ".join(
-        f"config.{field} is {ours!r}, the run has {theirs!r}"
+        f"{_full(field)} is {ours!r}, the run has {theirs!r}"
         for field, ours, theirs in changes
     )
     names = ",".join(field for field, _, _ in changes if not _under(field, FIXED))
@@ -182,8 +194,12 @@ def _refuse(workdir: epath.PathLike, changes: list[tuple]) -> None:
 
 def _sentence(step: int, field: str, ours: Any, theirs: Any) -> str:
     meaning = [text for name, text in MEANING.items() if _under(field, (name,))]
-    change = f"config.{field} was {theirs!r} and is {ours!r} from step {step} on"
+    change = f"{_full(field)} was {theirs!r} and is {ours!r} from step {step} on"
     return "; ".join([change, *meaning])
+
+
+def _full(field: str) -> str:
+    return field if _under(field, (FOUND,)) else f"config.{field}"
 
 
 def _under(field: str, names: Sequence[str]) -> bool:
@@ -213,6 +229,20 @@ def read_config(workdir: epath.PathLike) -> dict[str, Any]:
         raise ValueError(
             f"{path} is damaged ({error}); restore it, or remove it and run train with "
             "the run's config"
+        ) from error
+
+
+def _found_before(workdir: epath.PathLike) -> dict[str, str] | None:
+    """Returns which images the run in a workdir was started with, where it says so."""
+    path = epath.Path(workdir) / DATA_FILE
+    if not path.exists():  # by a version that did not note it
+        return None
+    try:
+        return json.loads(path.read_text())
+    except ValueError as error:
+        raise ValueError(
+            f"{path} is damaged ({error}); replace its content by {{}} if the images "
+            "are those that the run had"
         ) from error
 
 

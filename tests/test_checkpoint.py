@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import json
 import re
 import shutil
 
 import jax
 import numpy as np
+import orbax.checkpoint as ocp
 import pytest
 import tiny
 
@@ -91,6 +93,16 @@ def lose_the_position(checkpoint):
     shutil.rmtree(checkpoint / "data")
 
 
+def move_the_position(checkpoint):
+    (file,) = (checkpoint / "data").glob("metadata")
+    file.write_text(json.dumps({"step": 7}))
+
+
+def name_the_clock_otherwise(checkpoint):
+    (file,) = (checkpoint / "clock").glob("metadata")
+    file.write_text(file.read_text().replace("images", "imagos"))
+
+
 def flip_a_byte(checkpoint):
     """In the middle of the largest file, where the arrays are."""
     files = [each for each in (checkpoint / "state").rglob("*") if each.is_file()]
@@ -117,7 +129,9 @@ def store_other_bits(checkpoint):
         (lose_metadata, "cannot be read; it is damaged"),
         (lose_the_position, "cannot be read; it is damaged"),
         (flip_a_byte, "is damaged"),
-        (store_other_bits, "1 of its arrays have other bits.*queue/keys"),
+        (store_other_bits, "1 of its parts have other bits.*queue/keys"),
+        (move_the_position, "1 of its parts have other bits.*data"),
+        (name_the_clock_otherwise, "1 of its parts have other bits.*clock"),
     ],
 )
 def test_a_damaged_checkpoint_gives_way_to_the_one_before_it(
@@ -142,14 +156,65 @@ def test_a_damaged_checkpoint_gives_way_to_the_one_before_it(
     assert re.search(message, why.read_text())
 
 
-def test_where_every_checkpoint_is_damaged_the_run_stops(saved, tmp_path):
+def test_where_every_checkpoint_is_damaged_the_run_stops_each_time(saved, tmp_path):
     workdir = copy(saved, tmp_path)
     for step in ("0", "1"):
         cut(workdir / "checkpoints" / step)
+    for _ in range(2):  # the second would otherwise begin anew
+        with contextlib.closing(Checkpoints(workdir)) as checkpoints:
+            assert checkpoints.latest_step == 1
+            with pytest.raises(ValueError, match="/1 .*no other checkpoint is left"):
+                checkpoints.restore(saved[1], batches())
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        OSError(errno.EMFILE, "Too many open files"),
+        PermissionError(errno.EACCES, "Permission denied"),
+        MemoryError(),
+        ValueError("Error opening: [OS error 13: EACCES Permission denied]"),
+        jax.errors.JaxRuntimeError("RESOURCE_EXHAUSTED: Out of memory"),
+    ],
+    ids=lambda error: type(error).__name__,
+)
+def test_what_cannot_be_read_now_is_not_taken_for_damaged(
+    saved, tmp_path, monkeypatch, error
+):
+    def fail(*arguments, **named):
+        raise error
+
+    workdir = copy(saved, tmp_path)
     with contextlib.closing(Checkpoints(workdir)) as checkpoints:
-        with pytest.raises(ValueError, match="checkpoints/0 .*no other checkpoint is"):
+        monkeypatch.setattr(ocp.CheckpointManager, "restore", fail)
+        with pytest.raises(OSError, match="checkpoints/1 cannot be read now"):
             checkpoints.restore(saved[1], batches())
-    assert len(list((workdir / "damaged_checkpoints").glob("*.txt"))) == 2
+    assert not (workdir / "damaged_checkpoints").exists()
+
+
+def test_a_queue_of_no_rows_is_saved_and_restored(mesh_of, tmp_path):
+    config = tiny.config(queue__size=0, queue__k=0)
+    _, _, state = tiny.build(config, mesh_of(1))
+    with contextlib.closing(Checkpoints(tmp_path)) as checkpoints:
+        checkpoints.save(state, batches(), {}, config)
+        checkpoints.wait()
+        restored, _ = checkpoints.restore(state, batches())
+    jax.tree.map(np.testing.assert_array_equal, restored, state)
+
+
+@pytest.mark.parametrize("damaged", [False, True])
+def test_a_probe_is_restored_or_found_damaged(saved, mesh_of, tmp_path, damaged):
+    _, _, state = tiny.build(tiny.config(), mesh_of(1), probe_classes=10)
+    with contextlib.closing(Checkpoints(tmp_path)) as checkpoints:
+        checkpoints.save(state, batches(), {}, tiny.config())
+        checkpoints.wait()
+        if damaged:
+            shutil.rmtree(tmp_path / "checkpoints" / "0" / "probe")
+            with pytest.raises(ValueError, match="checkpoints/0 cannot be read; it is"):
+                checkpoints.restore(state, batches())
+        else:
+            restored, _ = checkpoints.restore(state, batches())
+            jax.tree.map(np.testing.assert_array_equal, restored.probe, state.probe)
 
 
 def test_a_checkpoint_fits_another_number_of_devices(saved, mesh_of):

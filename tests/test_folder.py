@@ -93,6 +93,41 @@ def test_a_file_name_that_is_not_text_is_spelled_out(tmp_path):
     assert (train.images() == 9).all()
 
 
+def test_a_class_folder_of_any_name_has_one_that_can_be_printed(tmp_path):
+    save(tmp_path / "train" / "plain" / "0.png")
+    (tmp_path / "train" / "plain").rename(tmp_path / "train" / "$x^{_}$\nnl")
+    save(tmp_path / "train" / "plain" / "0.png")
+    os.rename(tmp_path / "train" / "plain", os.fsencode(tmp_path) + b"/train/caf\xe9")
+    names = open_folder(str(tmp_path), 8)[2]
+    assert names == (r"$x^{_}$\nnl", r"caf\xe9")
+
+
+@pytest.mark.parametrize("link", ["train/ant/up", "train/up", "train/ant/a/b/here"])
+def test_a_link_that_leads_back_up_is_named(labelled, link):
+    (labelled / link).parent.mkdir(parents=True, exist_ok=True)
+    (labelled / link).symlink_to((labelled / link).parent)
+    with pytest.raises(ValueError, match=f"{link} is a link to a folder that it lies"):
+        open_folder(str(labelled), 8)
+
+
+def test_links_to_folders_elsewhere_are_followed(labelled, tmp_path):
+    save(tmp_path / "elsewhere" / "0.png")
+    for name in ("train", "test"):
+        (labelled / name / "cat").symlink_to(tmp_path / "elsewhere")
+    train, _, names = open_folder(str(labelled), 8)
+    assert names == ("ant", "bee", "cat") and train.size == 7
+
+
+def test_other_files_make_another_set(labelled):
+    def identity() -> str:
+        return open_folder(str(labelled), 8)[0].identity
+
+    before = identity()
+    assert before.startswith("6 images, names ") and identity() == before
+    (labelled / "train" / "ant" / "0.png").rename(labelled / "train" / "ant" / "9.png")
+    assert identity().startswith("6 images, names ") and identity() != before
+
+
 def test_train_without_classes_is_unlabelled(tmp_path):
     save(tmp_path / "train" / "0.png")
     train, test, names = open_folder(str(tmp_path), 8)

@@ -30,6 +30,7 @@ FLOORS = [
         "accumulate",
         "describe",
         "digest",
+        "whole_file",
         "online_probe",
         "train_state",
         "train_step",

@@ -6,6 +6,7 @@ import time
 
 import jax.numpy as jnp
 import pytest
+from etils import epath
 
 from snclr_jax.metrics import (
     METRICS_FILE,
@@ -56,6 +57,31 @@ def test_a_continued_run_writes_every_step_once(tmp_path):
     lines = [(line["step"], line["loss"]) for line in read_metrics(tmp_path)]
     assert lines == [(0, 0.0), (10, 10.0), (20, 20.0), (30, -1.0)]
     assert any((tmp_path / "tensorboard").iterdir())
+
+
+def test_what_was_written_stays_where_a_continuation_cannot_be_written(
+    tmp_path, monkeypatch
+):
+    writer = MetricWriter(tmp_path, first_step=0)
+    writer.write(1, {"loss": 1.0})
+    writer.close()
+
+    def fail(path, text):
+        raise OSError("no space left")
+
+    monkeypatch.setattr(epath.Path, "write_text", fail)
+    with pytest.raises(OSError, match="no space left"):
+        MetricWriter(tmp_path, first_step=1)
+    assert read_metrics(tmp_path) == [{"step": 1, "loss": 1.0}]
+
+
+@pytest.mark.parametrize("damage", [b"\0\0\0\n", b'{"st\n', b"\xff\n", b"7\n"])
+def test_a_damaged_line_is_passed_over_and_not_kept(tmp_path, damage):
+    whole = b'{"step": 1, "loss": 1.0}\n'
+    (tmp_path / METRICS_FILE).write_bytes(damage + whole)
+    with pytest.warns(UserWarning, match="metrics.jsonl: 1 damaged lines"):
+        MetricWriter(tmp_path, first_step=1).close()
+    assert (tmp_path / METRICS_FILE).read_bytes() == whole
 
 
 def test_the_clock_counts_laps_and_waiting_across_restarts():

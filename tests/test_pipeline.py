@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import multiprocessing
 import os
 import signal
+import subprocess
+import sys
 import time
+from pathlib import Path
 
 import grain
 import numpy as np
@@ -189,6 +193,54 @@ def test_it_is_said_what_a_worker_died_of(number, cause):
         for _ in range(2):
             next(iterator)
     iterator.close()
+
+
+def test_a_worker_leaves_signals_to_the_main_process():
+    iterator = train_batches(
+        numbered(200), batch_size=4, seed=0, num_workers=1, views=VIEWS
+    )
+    next(iterator)
+    (worker,) = multiprocessing.active_children()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        os.kill(worker.pid, number)
+    for _ in range(40):  # more than it had made by then
+        next(iterator)
+    assert worker.is_alive()
+    iterator.close()
+
+
+WITH_A_WORKER = """
+import multiprocessing
+import time
+from test_pipeline import VIEWS, numbered
+from snclr_jax.data.pipeline import train_batches
+if __name__ == "__main__":
+    batches = train_batches(
+        numbered(200), batch_size=4, seed=0, num_workers=1, views=VIEWS
+    )
+    next(batches)
+    print(multiprocessing.active_children()[0].pid, flush=True)
+    time.sleep(600)
+"""
+
+
+def test_a_worker_ends_where_the_main_process_is_killed(tmp_path):
+    script = tmp_path / "main.py"
+    script.write_text(WITH_A_WORKER)
+    main = subprocess.Popen(
+        [sys.executable, script],
+        env=os.environ | {"PYTHONPATH": str(Path(__file__).parent)},
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    worker = Path("/proc", main.stdout.readline().strip(), "cmdline")
+    assert worker.read_bytes()
+    main.kill()
+    main.wait()
+    end = time.monotonic() + 20
+    while worker.exists() and worker.read_bytes():  # none of one nobody waits for
+        assert time.monotonic() < end
+        time.sleep(0.05)
 
 
 @pytest.mark.parametrize("num_workers", [0, 1])

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import shutil
 import signal
 from pathlib import Path
 
@@ -19,6 +20,7 @@ from snclr_jax.configs import evaluate as evaluation
 from snclr_jax.checkpoint import Checkpoints
 from snclr_jax.data import open_data
 from snclr_jax.data.feed import Feed
+from snclr_jax.evaluate.online import OnlineKnn
 from snclr_jax.evaluate.run import evaluate
 from snclr_jax.metrics import NonFiniteError, read_metrics
 from snclr_jax.partition import make_mesh
@@ -69,6 +71,38 @@ def test_a_finished_run_is_not_trained_again(finished):
     again = train(config, workdir)
     jax.tree.map(np.testing.assert_array_equal, again, state)
     assert read_metrics(workdir) == before
+
+
+def test_a_run_that_was_killed_while_it_was_evaluated_has_the_line_in_the_end(
+    finished, tmp_path, monkeypatch
+):
+    config, workdir, state = finished
+    of_state = OnlineKnn.of_state
+
+    def killed(knn, evaluated):
+        if int(evaluated.step) > 0:
+            raise KeyboardInterrupt
+        return of_state(knn, evaluated)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(OnlineKnn, "of_state", killed)
+        with pytest.raises(KeyboardInterrupt):
+            train(config, str(tmp_path))
+    again = train(config, str(tmp_path))
+    jax.tree.map(np.testing.assert_array_equal, again, state)
+    scores = [
+        [line for line in read_metrics(each) if "knn" in line]
+        for each in (workdir, tmp_path)
+    ]
+    assert scores[0] == scores[1] != []
+
+
+def test_a_run_that_is_beyond_its_end_is_refused(finished, tmp_path):
+    _, workdir, _ = finished
+    shutil.copytree(workdir, tmp_path / "run")
+    fewer = tiny.config(data__holdback=200, evaluate__every_epochs=1, batch_size=32)
+    with pytest.raises(ValueError, match="at step 81 of the 40 that epochs=1"):
+        train(fewer, str(tmp_path / "run"), allow=("batch_size",))
 
 
 def test_the_newest_checkpoint_is_evaluated_as_in_training(finished):

@@ -151,6 +151,20 @@ def test_a_gallery_has_the_pictures_and_what_is_known_of_them(rng):
     assert len(borders) == 5
 
 
+def test_a_class_may_be_called_like_a_formula(rng):
+    pictures = rng.integers(0, 256, (2, 4, 8, 8, 3), dtype=np.uint8)
+    names = ("$x^{_}$", "$", "a$b$c")
+    figures = [
+        visualize.gallery(
+            pictures[:, 0], pictures[:, 1:], found((2, 3)), class_names=names
+        ),
+        visualize.confusion(np.arange(3), np.arange(3), class_names=names),
+    ]
+    for figure in figures:
+        figure.canvas.draw()  # where a formula would be read
+        assert any(r"\$x^{_}\$" in text for text in words(figure))
+
+
 @pytest.mark.parametrize("side, n, k", [(1, 8, 1), (1, 1, 1), (8, 8, 5), (224, 3, 40)])
 def test_galleries_of_any_shape_fit_a_laptop(rng, side, n, k):
     pictures = rng.integers(0, 256, (n, k + 1, side, side, 3), dtype=np.uint8)

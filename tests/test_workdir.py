@@ -45,11 +45,29 @@ def test_a_change_is_taken_where_its_field_or_section_is_named(tmp_path):
     assert "temperature" not in str(refused.value)
     before = tiny.config().loss.temperature
     assert claim_workdir(changed, tmp_path, allow=("loss", "queue.k")) == [
-        f"config.loss.temperature was {before} and is 0.3 from step 0 on",
-        "config.queue.k was 4 and is 2 from step 0 on",
+        f"config.loss.temperature was {before} and is 0.3 from step 0 on; the loss is "
+        "another one, and not to be compared with that before",
+        "config.queue.k was 4 and is 2 from step 0 on; every image has that many "
+        "neighbors as positives",
     ]
     assert read_config(tmp_path)["queue"]["k"] == 2
     assert claim_workdir(changed, tmp_path) == []
+
+
+def test_images_that_are_others_are_refused_or_taken_by_name(tmp_path):
+    before, now = {"train": "80 images, names a"}, {"train": "50 images, names b"}
+    claim_workdir(tiny.config(), tmp_path, found=before)
+    assert claim_workdir(tiny.config(), tmp_path, found=before) == []
+    message = "data.found.train is '50 images, names b', the run has '80 .*names a'"
+    with pytest.raises(ValueError, match=message) as refused:
+        claim_workdir(tiny.config(), tmp_path, found=now)
+    assert "--allow_changes=data.found.train" in str(refused.value)
+    (taken,) = claim_workdir(tiny.config(), tmp_path, found=now, allow=("data",))
+    assert "the order of the images goes on as that of these data" in taken
+    assert claim_workdir(tiny.config(), tmp_path, found=now) == []
+    (tmp_path / "data.json").write_text("{")
+    with pytest.raises(ValueError, match="data.json is damaged"):
+        claim_workdir(tiny.config(), tmp_path, found=now)
 
 
 @pytest.mark.parametrize("name", ["model", "model.width", "optim", "optim.name"])

@@ -18,6 +18,12 @@ class Data(NamedTuple):
     test: Split | None
     class_names: tuple[str, ...] | None
 
+    @property
+    def identity(self) -> dict[str, str]:
+        """Which images there are, by split; see `Split.identity`."""
+        splits = {"train": self.train, "test": self.test}
+        return {name: split.identity for name, split in splits.items() if split}
+
 
 def open_data(config: ConfigDict) -> Data:
     """Opens the image set that `config.data` names, without decoding any image.

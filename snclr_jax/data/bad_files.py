@@ -12,6 +12,7 @@ from jax.experimental import multihost_utils
 
 from snclr_jax.data import Data
 from snclr_jax.data.bad_images import BadImages
+from snclr_jax.whole_file import write_whole
 
 FILE = "bad_files.jsonl"
 _SHOWN = 3  # images that `describe_bad` names
@@ -79,9 +80,7 @@ class BadFiles:
         if len(self._lines) == known:
             return
         lines = [json.dumps(self._lines[key]) + "\n" for key in sorted(self._lines)]
-        part = self._path.with_name(FILE + ".part")
-        part.write_text("".join(lines))
-        part.replace(self._path)
+        write_whole(self._path, "".join(lines))
 
 
 def describe_bad(data: Data) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import io
 import os
 import stat
@@ -30,6 +31,15 @@ _REDUCED = {
     4: cv2.IMREAD_REDUCED_COLOR_4,
     8: cv2.IMREAD_REDUCED_COLOR_8,
 }
+# Another image in its place would be seen by this run alone.
+_OF_THE_MACHINE = (
+    errno.EMFILE,
+    errno.ENFILE,
+    errno.ENOMEM,
+    errno.ENOTCONN,  # a mount, such as gcsfuse's, that is gone
+    errno.ESTALE,
+    errno.ETIMEDOUT,
+)
 _JPEG_END = b"\xff\xd9"
 _TRANSPOSED = (5, 6, 7, 8)  # EXIF 2.3, tag 274: rows and columns are exchanged
 
@@ -118,6 +128,7 @@ def decode_image(file: str | BinaryIO, side: int, *, name: str) -> np.ndarray:
 
     Raises:
       UnreadableImage: where the image cannot be decoded.
+      OSError: where no file can be read, such as with too many open.
     """
     with _unreadable(name), open_image(file) as image:
         # A JPEG can be decoded at 1/2, 1/4 or 1/8 of its size; staying at twice the
@@ -207,6 +218,8 @@ def _unreadable(name: str) -> Iterator[None]:
         raise
     # Pillow's decoders raise OSError, SyntaxError, ValueError, struct.error and more.
     except Exception as error:
+        if isinstance(error, OSError) and error.errno in _OF_THE_MACHINE:
+            raise OSError(f"{name} cannot be read now: {error.strerror}") from error
         raise UnreadableImage(name, _reason(error)) from error
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import os
+import zlib
 from collections.abc import Sequence
 from pathlib import Path, PurePosixPath
 
@@ -52,20 +53,22 @@ def open_folder(
     classes = _class_names(root / "train", files)
     train = split("train", files, classes)
     test = next((name for name in ("test", "val") if (root / name).is_dir()), None)
-    if classes is None or test is None:
-        return train, None, classes
+    names = None if classes is None else tuple(map(_in_a_line, classes))
+    if names is None or test is None:
+        return train, None, names
     files = _find_images(root / test)
     _check_classes(
         root / "train", classes, root / test, _class_names(root / test, files)
     )
-    return train, split(test, files, classes), classes
+    return train, split(test, files, classes), names
 
 
 def _find_images(root: Path) -> list[str]:
     """Paths below `root`, relative to it, with "/" between folders, sorted."""
     found = []
     # Links are followed: subsets are often made of links to the folders of a large set.
-    for folder, _, files in os.walk(root, onerror=_stop, followlinks=True):
+    for folder, folders, files in os.walk(root, onerror=_stop, followlinks=True):
+        refuse_loops(folder, folders)
         below = Path(folder).relative_to(root)
         found += [
             (below / file).as_posix()
@@ -78,6 +81,18 @@ def _find_images(root: Path) -> list[str]:
             f"{', '.join(SUFFIXES)}"
         )
     return sorted(found)
+
+
+def refuse_loops(folder: str, folders: list[str]) -> None:
+    """Raises ValueError where one of the folders in `folder` is a link back up.
+
+    What lies in it would be found again and again, as images of other classes.
+    """
+    for path in (Path(folder, name).absolute() for name in folders):
+        if path.is_symlink() and any(path.samefile(above) for above in path.parents):
+            raise ValueError(
+                f"{path} is a link to a folder that it lies in; remove the link"
+            )
 
 
 def _stop(error: OSError) -> None:
@@ -138,6 +153,7 @@ def _split(
         size=len(files),
         labels=labels,
         names=functools.partial(_names, below, files),
+        stamp=f"names {zlib.crc32(os.fsencode(os.sep.join(files))):08x}",
         max_bad=max_bad,
     )
 
@@ -148,6 +164,13 @@ def _encoded(root: str, files: Sequence[str], indices: np.ndarray) -> list[Encod
 
 
 def _names(below: str, files: Sequence[str], indices: np.ndarray) -> list[str]:
-    paths = [PurePosixPath(below, files[index]) for index in indices]
-    # A name that is not UTF-8 could be neither printed nor written to a file.
-    return [os.fsencode(path).decode("utf-8", "backslashreplace") for path in paths]
+    return [_as_text(PurePosixPath(below, files[index])) for index in indices]
+
+
+def _as_text(name: os.PathLike | str) -> str:
+    """A name that is not UTF-8 could be neither printed nor written to a file."""
+    return os.fsencode(name).decode("utf-8", "backslashreplace")
+
+
+def _in_a_line(name: str) -> str:
+    return "".join(c if c.isprintable() else ascii(c)[1:-1] for c in _as_text(name))

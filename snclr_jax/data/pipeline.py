@@ -21,6 +21,7 @@ from absl import flags
 from snclr_jax.data.crop import View, draw_uniforms
 from snclr_jax.data.decode import Encoded, UnreadableImage, decode_views
 from snclr_jax.data.split import Split
+from snclr_jax.data.worker import start_worker
 
 # Rows that a thread or worker process makes at a time. Were it a whole batch, every
 # worker would hold gigabytes: 4,096 pairs of 224-pixel views are 1.2.
@@ -280,4 +281,6 @@ def _read_views(part: _Part, num_workers: int, first: int) -> grain.IterDataset:
     if not flags.FLAGS.is_parsed():  # Grain's workers read absl's flags
         flags.FLAGS.mark_as_parsed()
     chunks = chunks.to_iter_dataset(grain.ReadOptions(num_threads=0))
-    return chunks.mp_prefetch(grain.MultiprocessingOptions(num_workers=num_workers))
+    return chunks.mp_prefetch(
+        grain.MultiprocessingOptions(num_workers=num_workers), start_worker
+    )

@@ -34,6 +34,7 @@ class _Opened:
     read_labels: Labels
     group: np.ndarray | None
     names: Callable[[np.ndarray], list[str]]
+    stamp: str
     bad: BadImages
 
     @functools.cached_property
@@ -63,6 +64,8 @@ class Split:
         is ever divided between two splits; None where every image is its own.
       names: names some images, (b,) indices -> b of them, the same in every run; or
         what stands before their rows: "image" names them image/0, image/1, ...
+      stamp: what tells this set from others of the same size, such as a sum over the
+        images' names; the same in every run.
       max_bad: share of the images that may be bad; one more is an error.
     """
 
@@ -75,12 +78,13 @@ class Split:
         labels: Labels = None,
         group: np.ndarray | None = None,
         names: Names = "image",
+        stamp: str = "",
         max_bad: float = 0.0,
     ) -> None:
         name = functools.partial(_rows, names) if isinstance(names, str) else names
         bad = BadImages(load, name, size=size, share=max_bad)
         self._take(
-            _Opened(load, encoded, labels, group, name, bad),
+            _Opened(load, encoded, labels, group, name, stamp, bad),
             np.arange(size, dtype=np.int32),
         )
 
@@ -107,6 +111,11 @@ class Split:
     def bad(self) -> BadImages:
         """The bad images of the set as it was opened, also of what was held back."""
         return self._opened.bad
+
+    @property
+    def identity(self) -> str:
+        """Says which images these are; another text where the set has changed."""
+        return ", ".join(filter(None, (f"{self.size} images", self._opened.stamp)))
 
     @property
     def labelled(self) -> bool:

@@ -134,6 +134,7 @@ def _open_split(
         names=functools.partial(_read_names, source, name, own_name)
         if own_name
         else split,
+        stamp=f"{builder.info.full_name}, {int(builder.info.dataset_size)} bytes",
         max_bad=max_bad,
     )
 

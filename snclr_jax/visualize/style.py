@@ -133,7 +133,8 @@ def class_name(label: int, names: tuple[str, ...] | None) -> str:
     if label < 0:
         return ""
     name = str(label) if names is None else names[label]
-    return name if len(name) <= NAME_LENGTH else name[: NAME_LENGTH - 1] + "…"
+    name = name if len(name) <= NAME_LENGTH else name[: NAME_LENGTH - 1] + "…"
+    return name.replace("$", r"\$")  # not the start of a formula
 
 
 def encode(figure: Figure, form: str = "png", **settings) -> bytes:

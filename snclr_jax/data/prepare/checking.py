@@ -8,9 +8,6 @@ from __future__ import annotations
 import collections
 import io
 import multiprocessing
-import os
-import signal
-import threading
 import warnings
 from collections.abc import Iterable, Iterator
 from concurrent.futures import Future, ProcessPoolExecutor
@@ -18,6 +15,7 @@ from concurrent.futures.process import BrokenProcessPool
 
 from snclr_jax.data.decode import UnreadableImage, check_size, decode_image
 from snclr_jax.data.prepare.sources import EncodedImage
+from snclr_jax.data.worker import start_worker
 
 # A task is large enough to cost more than its hand-over, and small enough to wait.
 _TASK_IMAGES = 128
@@ -118,12 +116,5 @@ def _result(task: list[EncodedImage], future: Future) -> Iterator[Checked]:
 
 
 def _start_worker() -> None:
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the main process's to heed
+    start_worker()
     warnings.simplefilter("ignore")  # such as damaged EXIF, which hurts no pixel
-    threading.Thread(target=_end_with_parent, daemon=True).start()
-
-
-def _end_with_parent() -> None:
-    """Where the parent is killed, nothing else would end its workers."""
-    multiprocessing.parent_process().join()
-    os._exit(1)

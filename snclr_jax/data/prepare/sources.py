@@ -15,7 +15,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
 
-from snclr_jax.data.folder import SUFFIXES
+from snclr_jax.data.folder import SUFFIXES, refuse_loops
 
 _IMAGENET_TEST = re.compile(r"ILSVRC2012_val_(000[0-4]\d{4}|00050000)\.JPEG")
 
@@ -145,7 +145,8 @@ def _files(root: str) -> Iterator[EncodedImage]:
     def stop(error: OSError) -> None:  # os.walk would pass over the folder
         raise error
 
-    for folder, _, files in os.walk(root, onerror=stop, followlinks=True):
+    for folder, folders, files in os.walk(root, onerror=stop, followlinks=True):
+        refuse_loops(folder, folders)
         below = os.path.relpath(folder, root).replace(os.sep, "/")
         for file in files:
             name = file if below == "." else f"{below}/{file}"
