@@ -163,6 +163,7 @@ def _train() -> None:
     from jax.errors import JaxRuntimeError
 
     from snclr_jax.metrics import NonFiniteError
+    from snclr_jax.read_checkpoint import OUT_OF_MEMORY
     from snclr_jax.train import train
 
     name = Path(config_flags.get_config_filename(flags.FLAGS["config"])).stem
@@ -171,7 +172,7 @@ def _train() -> None:
     except NonFiniteError as error:
         _fail(str(error))
     except JaxRuntimeError as error:
-        if "RESOURCE_EXHAUSTED" not in str(error):
+        if not OUT_OF_MEMORY.search(str(error)):
             raise
         said = str(error).partition("\n")[0]
         _fail(

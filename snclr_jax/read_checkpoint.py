@@ -22,8 +22,9 @@ FOLDER = "checkpoints"  # in a workdir
 # What says nothing about the files of a checkpoint: no leave, no memory, no connection.
 # TensorStore and XLA raise errors of one kind, and write which in their text.
 _MISSING = (errno.ENOENT, errno.ENOTDIR, errno.EISDIR)
+OUT_OF_MEMORY = re.compile("RESOURCE_EXHAUSTED|Out of memory")
 _ELSEWHERE = re.compile(
-    "RESOURCE_EXHAUSTED|PERMISSION_DENIED|UNAUTHENTICATED|UNAVAILABLE|DEADLINE_EXCEEDED"
+    f"{OUT_OF_MEMORY.pattern}|PERMISSION_DENIED|UNAUTHENTICATED|UNAVAILABLE|DEADLINE_EXCEEDED"
     "|Permission denied|Too many open files|Cannot allocate memory|Stale file handle"
 )
 

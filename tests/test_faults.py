@@ -10,12 +10,14 @@ import resource
 import shutil
 import signal
 import subprocess
+import sys
 import time
 from pathlib import Path
 
 import jax
 import numpy as np
 import pytest
+from PIL import Image
 from real_runs import STEPS, RealRun, assert_same_bits
 
 from snclr_jax.metrics import read_metrics
@@ -176,6 +178,48 @@ def test_where_one_process_cannot_save_all_of_them_end(
     assert max(saved_steps(workdir)) == saved
     state, _ = undisturbed[2]
     assert_same_bits(RealRun(workdir, processes=2).finish(), state)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_to_the_whole_process_group_saves(tmp_path, rng, number):
+    """As Ctrl-C and SLURM send it: to the workers that decode images, too."""
+    (tmp_path / "images").mkdir()
+    for index in range(64):
+        # Large, so that the loop waits for the workers.
+        pixels = rng.integers(0, 256, (900, 900, 3), dtype=np.uint8)
+        Image.fromarray(pixels).save(tmp_path / "images" / f"{index}.jpg")
+    fields = {
+        "data.name": "folder",
+        "data.path": tmp_path / "images",
+        "data.resident": False,
+        "data.num_workers": 2,
+        "batch_size": 16,
+        "epochs": 1000,
+        "log.every_steps": 1,
+    }
+    workdir = tmp_path / "run"
+    run = subprocess.Popen(
+        [
+            *(Path(sys.executable).with_name("snclr"), "train"),
+            *("--config=configs/digits.py:debug", f"--workdir={workdir}"),
+            *(f"--config.{field}={value}" for field, value in fields.items()),
+        ],
+        cwd=Path(__file__).parents[1],
+        start_new_session=True,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
+    while not any("loss" in line for line in read_metrics(workdir)):
+        assert run.poll() is None, run.communicate()[0]
+        time.sleep(0.1)
+    time.sleep(rng.uniform(0.0, 1.0))
+    os.killpg(run.pid, number)
+    said, _ = run.communicate(timeout=30)
+    assert run.returncode == 128 + number, said
+    assert "the same command continues from there" in said
+    assert saved_steps(workdir)
 
 
 @pytest.fixture
