@@ -86,7 +86,9 @@ class Run:
         said = self.process.communicate()[0]
         if self.process.returncode != 0:
             raise RuntimeError(said)
-        return read_json(find_checkpoint(self.workdir), "digest")
+        found = read_json(find_checkpoint(self.workdir), "digest")
+        del found["clock"]  # no two runs take the same time
+        return found
 
 
 def reached(workdir: Path) -> int:
