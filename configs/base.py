@@ -47,7 +47,7 @@ def get_config() -> ConfigDict:
     config.log.every_steps = 50
 
     config.checkpoint = ConfigDict()
-    # Steps between checkpoints; the last step is saved as well.
+    # Steps between checkpoints; what is evaluated is saved first, too.
     config.checkpoint.every_steps = 1000
     # How many of the newest checkpoints stay.
     config.checkpoint.keep = 2

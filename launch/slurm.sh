@@ -34,7 +34,7 @@ call sbatch in the checkout, or set SNCLR=" >&2
 }
 SIGNALLED="" CANCELLED=""
 # To the tasks and not to srun, which would kill them after KillWait.
-trap 'SIGNALLED=yes; scancel --signal=TERM "$SLURM_JOB_ID"' USR1
+trap 'SIGNALLED=yes; scancel --signal=TERM "$SLURM_JOB_ID" || true' USR1
 trap 'SIGNALLED=yes CANCELLED=yes' TERM # by scancel, which signals the tasks too
 # Where one ends the rest have a minute to end too, saving or not: one that was lost
 # would be waited for in vain.

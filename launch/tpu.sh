@@ -36,7 +36,7 @@ POLL_SECONDS=${POLL_SECONDS:-60}
 MAX_FAILURES=5 # in a row; the waits between them double
 NAME="" ZONE="" PROJECT="" TYPE="" SLICES=1 SPOT="" WORKDIR="" MOUNT="" CONFIG=() IMAGES=()
 WATCH="" DELETE_AFTER="" YES="" DRY_RUN="" PLACE=() AGAIN=()
-STATUS="bash snclr/launch/worker.sh status || echo '?: not started:'"
+STATUS="{ bash snclr/launch/worker.sh status || echo '?: not started:'; } 2>/dev/null"
 ANSWER='^[^:]*: (running|ended [0-9]+|not started):' # a line of it
 
 main() {
@@ -161,7 +161,8 @@ setup() {
   say_uncommitted
   call git -C "$ROOT" archive --format=tar.gz --output="$TEMPORARY/snclr.tgz" HEAD
   tpus scp "$TEMPORARY/snclr.tgz" "$NAME:snclr.tgz" --worker=all --node=all
-  on_every '^installed$' "{ [ ! -e snclr/launch/worker.sh ] || $(worker idle); } &&" \
+  on_every '^installed$' "if $STATUS | grep -qE '^[^:]*: running:'; then" \
+    "echo 'a run is under way: nothing is installed' >&2; exit 1; fi;" \
     "mkdir -p snclr &&" \
     "find snclr -mindepth 1 -maxdepth 1 -not -name .venv -exec rm -rf {} + &&" \
     "tar -xzf snclr.tgz -C snclr && $(worker setup ${MOUNT:+"$MOUNT"})"

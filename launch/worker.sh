@@ -3,7 +3,6 @@
 #
 #   worker.sh setup [BUCKET]     installs the checkout, whatever happens to the caller,
 #                                and shows the bucket, read only, as the folder /mnt/BUCKET
-#   worker.sh idle               fails where a run is under way
 #   worker.sh start ARGUMENTS    snclr train ARGUMENTS, detached, unless it runs already
 #   worker.sh status             one line: running, ended STATUS or not started
 #   worker.sh log LINES          the end of the log
@@ -45,8 +44,11 @@ mount_bucket() {
     curl -fsS "$source/doc/apt-key.gpg" | sudo tee "$key" >/dev/null
     echo "deb [signed-by=$key] $source gcsfuse-$(lsb_release -cs) main" |
       sudo tee /etc/apt/sources.list.d/gcsfuse.list
-    # Waits for whatever else installs: a machine that is new brings itself up to date.
-    sudo apt-get -o DPkg::Lock::Timeout=600 update -q
+    # A machine that is new brings itself up to date, and others wait for that.
+    for _ in {1..60}; do
+      sudo apt-get update -q && break
+      sleep 10
+    done
     sudo apt-get -o DPkg::Lock::Timeout=600 install -qy gcsfuse
   fi
   mountpoint -q "/mnt/$1" && return
@@ -84,13 +86,6 @@ running() {
   grep -qsF "$STATE" "/proc/$(cat "$STATE/pid")/cmdline"
 }
 
-idle() {
-  ! running || {
-    echo "worker.sh: a run is under way on $(hostname); it ends with kill -TERM -- \
--$(cat "$STATE/pid") there" >&2
-    return 1
-  }
-}
 
 status() {
   local what="not started"

@@ -29,6 +29,7 @@ from snclr_jax.read_checkpoint import (
     check_digests,
     check_same_arrays,
     damage,
+    differences,
     located,
     read_json,
     stored_arrays,
@@ -114,8 +115,9 @@ class Checkpoints:
 
         One that is damaged, or has other bits than were saved, gives way to the one
         before it, and is moved to `workdir/damaged_checkpoints` then. A run may be
-        continued with an online probe that it did not have: the probe then stays the
-        one of `state`; as does a queue whose size or type changed, see `own_workdir`.
+        continued with an online probe that it did not have, or of other classes: the
+        probe then stays the one of `state`; as does a queue whose size or type changed,
+        see `own_workdir`.
 
         Args:
           state: a state of the same shapes, types and shardings, to restore into.
@@ -126,13 +128,13 @@ class Checkpoints:
             fit the config's state.
           OSError: where one may be whole and cannot be read now.
         """
-        damaged: list[tuple[epath.Path, Damaged]] = []
+        damaged: list[tuple[epath.Path, str]] = []
         for step in sorted(self._manager.all_steps(), reverse=True):
             folder = self._folder / str(step)
             try:
                 found, items = self._read(step, folder, state)
             except Damaged as error:
-                damaged.append((folder, error))
+                damaged.append((folder, str(error)))  # the error holds what was read
                 continue
             self._move_away(damaged)
             batches.set_state(items["data"])
@@ -153,6 +155,8 @@ class Checkpoints:
         with _together(folder):
             stored = stored_arrays(folder)
             saved = read_json(folder, "digest")
+            has_probe = any(name.startswith("probe/") for name in saved)
+            probe = stored_arrays(folder, "probe") if has_probe else None
         expected = _without_probe(state)
         if "queue" in stored or "queue/keys" in saved:
             expected["queue"] = _as_stored(stored.get("queue"), state.queue)
@@ -160,29 +164,23 @@ class Checkpoints:
             del expected["queue"]  # one of no rows is not saved
         # Not damage: another network. It stays where it is.
         check_same_arrays(str(folder), stored, expected)
-        items = {
-            "state": ocp.args.StandardRestore(_abstract(expected)),
-            "data": ocp.args.JsonRestore(),
-            "clock": ocp.args.JsonRestore(),
-        }
-        has_probe = any(name.startswith("probe/") for name in saved)
-        if state.probe is not None and has_probe:
-            items["probe"] = ocp.args.StandardRestore(_abstract(state.probe))
-        with _together(folder), damage(folder):
-            restored = self._manager.restore(step, args=ocp.args.Composite(**items))
-            texts = {name: digest_of_json(restored[name]) for name in ("data", "clock")}
-            check_digests(folder, texts)
+        with _together(folder):
+            arrays = {"state": _read_arrays(folder, "state", expected)}
+            if has_probe and not differences(probe, state.probe):
+                arrays["probe"] = _read_arrays(folder, "probe", state.probe)
+            texts = {name: read_json(folder, name) for name in ("data", "clock")}
+            check_digests(folder, {name: digest_of_json(texts[name]) for name in texts})
         # Computed by all processes, and so the same on all of them.
-        check_digests(folder, digests(restored.state))
-        found = state.replace(**restored.state)
-        if "probe" in items:
-            check_digests(folder, digests({"probe": restored.probe}))
-            found = found.replace(probe=restored.probe)
+        check_digests(folder, digests(arrays["state"]))
+        found = state.replace(**arrays["state"])
+        if "probe" in arrays:
+            check_digests(folder, digests({"probe": arrays["probe"]}))
+            found = found.replace(probe=arrays["probe"])
         if expected.get("queue") is not state.queue:
             found = found.replace(queue=state.queue)
-        return found, restored
+        return found, texts
 
-    def _move_away(self, damaged: list[tuple[epath.Path, Damaged]]) -> None:
+    def _move_away(self, damaged: list[tuple[epath.Path, str]]) -> None:
         """Moves damaged checkpoints out of the run's way, and says so."""
         if not damaged:
             return
@@ -192,7 +190,7 @@ class Checkpoints:
                 target = self._folder.with_name(DAMAGED) / name
                 target.parent.mkdir(exist_ok=True)
                 # On an object store a folder exists once something is in it.
-                target.with_name(f"{name}.txt").write_text(f"{error}\n")
+                target.with_name(f"{name}.txt").write_text(error + "\n")
                 folder.replace(target)
                 tqdm.write(f"{error}; it was moved to {target}")
         multihost_utils.sync_global_devices("moved damaged checkpoints away")
@@ -229,20 +227,31 @@ class Checkpoints:
             ) from error
 
 
+def _read_arrays(folder: epath.Path, item: str, like: Any) -> Any:
+    """Reads arrays without waiting for other processes, which may fail."""
+    with damage(folder):
+        return ocp.StandardCheckpointHandler().restore(
+            folder / item, args=ocp.args.StandardRestore(_abstract(like))
+        )
+
+
 @contextlib.contextmanager
 def _together(folder: epath.Path) -> Iterator[None]:
-    """Raises Damaged on every process where it was raised on one: all read the same."""
-    damaged = None
+    """Raises Damaged or OSError on every process where one raises it."""
+    failed = None
     try:
         yield
-    except Damaged as error:
-        damaged = error
+    except (Damaged, OSError) as error:
+        failed = error
     if jax.process_count() > 1:
-        on = multihost_utils.process_allgather(np.array(damaged is not None))
-        if on.any() and damaged is None:
-            damaged = Damaged(f"{folder} cannot be read by process {on.argmax()}")
-    if damaged is not None:
-        raise damaged
+        here = np.array([isinstance(failed, kind) for kind in (OSError, Damaged)])
+        for kind, on in zip(
+            (OSError, Damaged), multihost_utils.process_allgather(here).T, strict=True
+        ):
+            if failed is None and on.any():
+                failed = kind(f"{folder} cannot be read by process {on.argmax()}")
+    if failed is not None:
+        raise failed
 
 
 def _as_stored(stored: Any, queue: NeighborQueue) -> NeighborQueue:

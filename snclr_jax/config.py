@@ -91,11 +91,6 @@ def _cost_of_views(config) -> str:
 
 
 def _check_data(data) -> None:
-    if "://" in data.path:
-        raise ValueError(
-            f"data.path {data.path!r} is a URL, and image sets are read from folders; "
-            "mount the bucket and name its folder (launch/tpu.sh --mount does so)"
-        )
     if data.name != "digits":
         return
     if data.path:

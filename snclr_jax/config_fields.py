@@ -106,6 +106,11 @@ def check_fields(config: ConfigDict, *, unset: tuple[str, ...] = ()) -> None:
             raise ValueError(
                 f"{field} {get_field(config, field)!r} is unknown; use one of {choices}"
             )
+    if "://" in config.data.path:
+        raise ValueError(
+            f"data.path {config.data.path!r} is a URL, and image sets are read from "
+            "folders; mount the bucket and name its folder (launch/tpu.sh --mount does)"
+        )
     _check_ranges(config)
     _check_lists(config)
     for name in ("view1", "view2", "local"):

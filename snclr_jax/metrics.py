@@ -48,7 +48,9 @@ class MetricWriter:
         self._copies = "://" in str(workdir)
         self._folder = Path(tempfile.mkdtemp() if self._copies else workdir)
         self._copied = time.monotonic()
-        kept = [each for each in read_metrics(workdir) if each["step"] <= first_step]
+        kept = [
+            each for each in read_metrics(workdir) if each["step"] <= first_step != 0
+        ]
         path = self._folder / METRICS_FILE
         write_whole(path, "".join(map(_line, kept)))
         self._file = path.open("a", buffering=1)

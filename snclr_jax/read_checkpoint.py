@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import errno
 import re
 from collections.abc import Iterator
 from typing import Any
@@ -20,8 +19,10 @@ FOLDER = "checkpoints"  # in a workdir
 
 
 # What says nothing about the files of a checkpoint: no leave, no memory, no connection.
-# TensorStore and XLA raise errors of one kind, and write which in their text.
-_MISSING = (errno.ENOENT, errno.ENOTDIR, errno.EISDIR)
+# TensorStore and XLA raise errors of one kind, and write which in their text; those of
+# object stores have many kinds.
+_MISSING = (FileNotFoundError, NotADirectoryError, IsADirectoryError)
+_STORES = ("aiohttp", "gcsfs", "google", "requests", "urllib3")
 OUT_OF_MEMORY = re.compile("RESOURCE_EXHAUSTED|Out of memory")
 _ELSEWHERE = re.compile(
     f"{OUT_OF_MEMORY.pattern}|PERMISSION_DENIED|UNAUTHENTICATED|UNAVAILABLE|DEADLINE_EXCEEDED"
@@ -64,9 +65,12 @@ def _chain(error: BaseException | None) -> Iterator[BaseException]:
 
 
 def _is_elsewhere(error: BaseException) -> bool:
-    if isinstance(error, OSError) and error.errno not in (None, *_MISSING):
-        return True
-    return isinstance(error, MemoryError) or bool(_ELSEWHERE.search(str(error)))
+    return (
+        (isinstance(error, OSError) and not isinstance(error, _MISSING))
+        or isinstance(error, MemoryError)
+        or type(error).__module__.partition(".")[0] in _STORES
+        or bool(_ELSEWHERE.search(str(error)))
+    )
 
 
 def located(path: epath.PathLike) -> epath.Path:
@@ -127,19 +131,19 @@ def read_json(folder: epath.Path, item: str) -> Any:
     Raises:
       Damaged: where it is missing or cannot be read.
     """
-    handler = ocp.JsonCheckpointHandler()
-    with damage(folder), contextlib.closing(ocp.Checkpointer(handler)) as reader:
-        return reader.restore(folder / item)
+    # The handler alone: a checkpointer would wait for other processes, which may fail.
+    with damage(folder):
+        return ocp.JsonCheckpointHandler().restore(folder / item)
 
 
-def stored_arrays(folder: epath.Path) -> Variables:
-    """Returns shapes and types of a checkpoint's state, as nested dictionaries.
+def stored_arrays(folder: epath.Path, item: str = "state") -> Variables:
+    """Returns shapes and types of a checkpoint's arrays, as nested dictionaries.
 
     Raises:
       Damaged: where they cannot be read.
     """
     with damage(folder):
-        return ocp.StandardCheckpointHandler().metadata(folder / "state").tree
+        return ocp.StandardCheckpointHandler().metadata(folder / item).tree
 
 
 def read_arrays(
@@ -183,7 +187,12 @@ def read_arrays(
 def check_digests(folder: epath.Path, found: dict[str, str]) -> None:
     """Raises Damaged unless parts of a checkpoint have the digests that were saved."""
     saved = read_json(folder, "digest")
-    wrong = [name for name, value in found.items() if saved.get(name) != value]
+    if unknown := found.keys() - saved:
+        raise Damaged(
+            f"{folder} has no digest of {min(unknown)}; it is damaged, or older than "
+            "this version"
+        )
+    wrong = [name for name, value in found.items() if saved[name] != value]
     if wrong:
         raise Damaged(
             f"{folder} is damaged: {len(wrong)} of its parts have other bits than "
@@ -193,23 +202,27 @@ def check_digests(folder: epath.Path, found: dict[str, str]) -> None:
 
 def check_same_arrays(source: str, found: Any, expected: Any) -> None:
     """Raises ValueError unless two trees have the same names, shapes and types."""
+    if wrong := differences(found, expected):
+        more = f"; and {len(wrong) - 3} more" if len(wrong) > 3 else ""
+        raise ValueError(
+            f"{source} holds another network than its config: {'; '.join(wrong[:3])}"
+            f"{more}. Nothing was loaded"
+        )
+
+
+def differences(found: Any, expected: Any) -> list[str]:
+    """Returns how names, shapes and types of two trees differ, array by array."""
     found, expected = (
         {name: (leaf.shape, str(leaf.dtype)) for name, leaf in by_path(tree).items()}
         for tree in (found, expected)
     )
     wrong = [f"{name} is missing" for name in expected if name not in found]
     wrong += [f"{name} is not part of it" for name in found if name not in expected]
-    wrong += [
+    return wrong + [
         f"{name} is {found[name]}, not {expected[name]}"
         for name in expected
         if name in found and found[name] != expected[name]
     ]
-    if wrong:
-        more = f"; and {len(wrong) - 3} more" if len(wrong) > 3 else ""
-        raise ValueError(
-            f"{source} holds another network than its config: {'; '.join(wrong[:3])}"
-            f"{more}. Nothing was loaded"
-        )
 
 
 def _at(tree: Variables, path: str) -> Variables:

@@ -40,7 +40,7 @@ from snclr_jax.stop_requests import Interrupted, StopRequests
 from snclr_jax.train_state import TrainState, init_train_state
 from snclr_jax.train_step import make_train_step
 from snclr_jax.views import Batch
-from snclr_jax.workdir import own_workdir
+from snclr_jax.workdir import own_workdir, record_run
 
 LABELS = {
     "knn_raw_pixels": "kNN on raw pixels",
@@ -63,7 +63,7 @@ def train(
       config: a recipe, see `configs/base.py`.
       workdir: folder of the run.
       allow: fields of the config that may differ from those of the run so far, see
-        `claim_workdir`.
+        `check_workdir`.
 
     Returns:
       The final state.
@@ -92,7 +92,6 @@ def train(
     state = init_from(untrained, config, mesh, workdir)
     feed = Feed(config, data.train, mesh, labels=config.evaluate.online_probe)
     knn = OnlineKnn(model, config, mesh, data)
-    # Only now that nothing was refused does the workdir belong to this config.
     with own_workdir(config, workdir, found=data.identity, allow=allow) as changes:
         bad_files = BadFiles(workdir, data)
         checkpoints = Checkpoints(workdir, keep=config.checkpoint.keep)
@@ -107,6 +106,8 @@ def train(
                 state, totals = checkpoints.restore(state, feed.batches)
                 clock = Clock(**totals)
                 _check_not_beyond(int(state.step), config, steps_per_epoch)
+            # Only now that nothing was refused does the workdir belong to this config.
+            record_run(config, workdir, data.identity)
             loop = Loop(
                 config,
                 workdir,
@@ -244,8 +245,12 @@ class Loop:
         step = self.first_step
         if step == 0 or not self._evaluates_at(step) or not self.knn.possible:
             return False
-        lines = from_first(lambda: read_metrics(self.workdir))
-        return not any(line["step"] == step and "knn" in line for line in lines)
+
+        def lacks() -> bool:
+            lines = read_metrics(self.workdir)
+            return not any(line["step"] == step and "knn" in line for line in lines)
+
+        return from_first(lacks)
 
     def _report(self) -> None:
         taken = self.pending.take()

@@ -51,7 +51,7 @@ def own_workdir(
     found: Mapping[str, str] = MappingProxyType({}),
     allow: Sequence[str] = (),
 ) -> Iterator[list[str]]:
-    """Keeps a workdir for this run and writes its config there; process 0 does both.
+    """Keeps a workdir for this run, which process 0 checks; `record_run` is to follow.
 
     A second run in the same folder is refused, on any machine that shares it. The
     kernel lets go of the lock however the process ends. An object store (gs://) has no
@@ -60,7 +60,7 @@ def own_workdir(
     Args:
       config: the run's.
       workdir: the run's folder.
-      found, allow: as in `claim_workdir`.
+      found, allow: as in `check_workdir`.
 
     Yields:
       What the changes mean, one sentence each.
@@ -77,14 +77,46 @@ def own_workdir(
                     _look_up_bucket(workdir)
                 elif "://" not in str(workdir):
                     held.enter_context(_lock(workdir))
-                return claim_workdir(config, workdir, found=found, allow=allow)
+                return check_workdir(config, workdir, found=found, allow=allow)
             except OSError as error:
-                raise ValueError(
-                    f"--workdir={workdir} cannot be written to: {error}; change that, "
-                    "or use another --workdir"
-                ) from error
+                raise _not_writable(workdir, error) from error
 
         yield from_first(claim)
+
+
+def record_run(
+    config: ml_collections.ConfigDict,
+    workdir: epath.PathLike,
+    found: Mapping[str, str] = MappingProxyType({}),
+) -> None:
+    """Writes the config and what `found` says of the images; process 0 does.
+
+    Only where nothing has refused the run: from here on the workdir belongs to it.
+
+    Args:
+      config, workdir, found: as in `check_workdir`.
+
+    Raises:
+      ValueError: on every process, where the workdir cannot be written to.
+    """
+
+    def write() -> None:
+        folder = epath.Path(workdir)
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            write_whole(folder / CONFIG_FILE, json.dumps(as_json(config), indent=2))
+            write_whole(folder / DATA_FILE, json.dumps(dict(found), indent=2))
+        except OSError as error:
+            raise _not_writable(workdir, error) from error
+
+    from_first(write)
+
+
+def _not_writable(workdir: epath.PathLike, error: OSError) -> ValueError:
+    return ValueError(
+        f"--workdir={workdir} cannot be written to: {error}; change that, or use "
+        "another --workdir"
+    )
 
 
 def _look_up_bucket(workdir: epath.PathLike) -> None:
@@ -123,14 +155,14 @@ def _lock(workdir: epath.PathLike) -> IO[str]:
     return file
 
 
-def claim_workdir(
+def check_workdir(
     config: ml_collections.ConfigDict,
     workdir: epath.PathLike,
     *,
     found: Mapping[str, str] = MappingProxyType({}),
     allow: Sequence[str] = (),
 ) -> list[str]:
-    """Writes the config into the workdir, or checks it against the one there.
+    """Checks a config against the one that the run in a workdir has, if there is one.
 
     Args:
       config: the run's.
@@ -170,9 +202,6 @@ def claim_workdir(
             f"{workdir} holds checkpoints but no {CONFIG_FILE}, so what they belong to "
             "is unknown; restore that file, or use another --workdir"
         )
-    path.parent.mkdir(parents=True, exist_ok=True)
-    write_whole(path.with_name(DATA_FILE), json.dumps(dict(found), indent=2))
-    write_whole(path, json.dumps(ours, indent=2))
     step = max(saved_steps(workdir), default=0)
     return [_sentence(step, *change) for change in changes]
 
@@ -241,8 +270,8 @@ def _found_before(workdir: epath.PathLike) -> dict[str, str] | None:
         return json.loads(path.read_text())
     except ValueError as error:
         raise ValueError(
-            f"{path} is damaged ({error}); replace its content by {{}} if the images "
-            "are those that the run had"
+            f"{path} is damaged ({error}); remove it, where the images are those that "
+            "the run had"
         ) from error
 
 

@@ -8,6 +8,7 @@ import json
 import re
 import shutil
 
+import gcsfs
 import jax
 import numpy as np
 import orbax.checkpoint as ocp
@@ -174,6 +175,8 @@ def test_where_every_checkpoint_is_damaged_the_run_stops_each_time(saved, tmp_pa
         PermissionError(errno.EACCES, "Permission denied"),
         MemoryError(),
         ValueError("Error opening: [OS error 13: EACCES Permission denied]"),
+        OSError("Forbidden: b/bucket/o"),  # by gcsfs
+        gcsfs.retry.HttpError({"code": 503, "message": "try again"}),
         jax.errors.JaxRuntimeError("RESOURCE_EXHAUSTED: Out of memory"),
     ],
     ids=lambda error: type(error).__name__,
@@ -186,7 +189,7 @@ def test_what_cannot_be_read_now_is_not_taken_for_damaged(
 
     workdir = copy(saved, tmp_path)
     with contextlib.closing(Checkpoints(workdir)) as checkpoints:
-        monkeypatch.setattr(ocp.CheckpointManager, "restore", fail)
+        monkeypatch.setattr(ocp.StandardCheckpointHandler, "restore", fail)
         with pytest.raises(OSError, match="checkpoints/1 cannot be read now"):
             checkpoints.restore(saved[1], batches())
     assert not (workdir / "damaged_checkpoints").exists()
@@ -200,6 +203,16 @@ def test_a_queue_of_no_rows_is_saved_and_restored(mesh_of, tmp_path):
         checkpoints.wait()
         restored, _ = checkpoints.restore(state, batches())
     jax.tree.map(np.testing.assert_array_equal, restored, state)
+
+
+def test_a_probe_of_other_classes_begins_anew(mesh_of, tmp_path):
+    _, _, state = tiny.build(tiny.config(), mesh_of(1), probe_classes=10)
+    _, _, other = tiny.build(tiny.config(), mesh_of(1), probe_classes=7)
+    with contextlib.closing(Checkpoints(tmp_path)) as checkpoints:
+        checkpoints.save(state, batches(), {}, tiny.config())
+        checkpoints.wait()
+        restored, _ = checkpoints.restore(other, batches())
+    assert restored.probe is other.probe
 
 
 @pytest.mark.parametrize("damaged", [False, True])

@@ -21,6 +21,7 @@ from test_checkpoint import batches
 import snclr_jax
 from snclr_jax.checkpoint import Checkpoints
 from snclr_jax.data.decode import decode_image
+from snclr_jax.digest import digest_of_json
 from snclr_jax.encoder import open_encoder, prepare, save_encoder
 from snclr_jax.export.run import export
 from snclr_jax.loaded_encoder import central_square
@@ -176,10 +177,18 @@ def test_a_checkpoint_of_another_network_is_refused(run, tmp_path, mesh_of):
     workdir = tmp_path / "run"
     shutil.copytree(run[0], workdir)
     (stored,) = (workdir / "checkpoints" / "0" / "config").glob("metadata")
+    (digest,) = (workdir / "checkpoints" / "0" / "digest").glob("metadata")
     config = json.loads(stored.read_text())
 
     def refused(message, **changed):
-        stored.write_text(json.dumps(config | {"model": config["model"] | changed}))
+        other = config | {"model": config["model"] | changed}
+        stored.write_text(json.dumps(other))
+        # As if it had been saved so.
+        digest.write_text(
+            json.dumps(
+                json.loads(digest.read_text()) | {"config": digest_of_json(other)}
+            )
+        )
         with pytest.raises(ValueError, match=message):
             open_encoder(workdir, mesh=mesh_of(1))
 

@@ -191,10 +191,10 @@ def test_a_slurm_job_that_saves_goes_back_into_the_queue_unless_it_was_cancelled
     while not cloud.lines("srun.pid"):
         assert time.monotonic() < end
         time.sleep(0.02)
-    if to_tasks:
-        os.kill(int(cloud.lines("srun.pid")[0]), to_tasks)
     if to_script:
         job.send_signal(to_script)
+    if to_tasks:
+        os.kill(int(cloud.lines("srun.pid")[0]), to_tasks)
     job.communicate(timeout=30)
     assert job.returncode == ended
     srun = "srun --cpus-per-task=8 --kill-on-bad-exit=0 --wait=60"

@@ -18,7 +18,7 @@ from google_store import GoogleStore
 
 from snclr_jax.metrics import MetricWriter, read_metrics
 from snclr_jax.read_checkpoint import located
-from snclr_jax.workdir import claim_workdir, own_workdir, read_config
+from snclr_jax.workdir import check_workdir, own_workdir, read_config, record_run
 
 HERE = Path(__file__).parent
 
@@ -51,10 +51,10 @@ def test_a_workdir_is_never_taken_for_a_folder_beside_the_program(bucket):
 
 
 def test_config_and_metrics_of_a_run_come_back(bucket):
-    claim_workdir(tiny.config(), bucket)
+    record_run(tiny.config(), bucket)
     assert read_config(bucket)["queue"]["size"] == 32
     with pytest.raises(ValueError, match="queue.size is 64, the run has 32"):
-        claim_workdir(tiny.config(queue__size=64), bucket)
+        check_workdir(tiny.config(queue__size=64), bucket)
     writer = MetricWriter(bucket, first_step=0)
     writer.write(1, {"loss": 2.0})
     writer.flush()

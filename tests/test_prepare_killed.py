@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import multiprocessing
 import os
 import random
 import resource
@@ -21,7 +22,9 @@ from pictures import (
 )
 
 from snclr_jax.data.prepare import run
+from snclr_jax.data.prepare.checking import read_checked
 from snclr_jax.data.prepare.run import prepare
+from snclr_jax.data.prepare.sources import EncodedImage
 
 ROOT = Path(__file__).parents[1]
 
@@ -133,6 +136,17 @@ def test_sigkill_leaves_no_workers_and_the_same_command_continues(tmp_path):
     subprocess.run([*command, f"--out={tmp_path / 'out'}"], check=True, **silent)
     want = prepare(str(tmp_path / "in"), "photos", str(tmp_path), shard_mb=1)
     assert snapshot(out) == snapshot(want)
+
+
+def test_a_killed_worker_ends_the_others_and_is_named(tmp_path):
+    file = save(tmp_path / "0.png", 0, side=600)
+    images = [EncodedImage("0.png", str(file), 0, file.stat().st_size)] * 80
+    checked = read_checked(images, workers=2)
+    next(checked)
+    os.kill(multiprocessing.active_children()[0].pid, signal.SIGKILL)
+    with pytest.raises(ValueError, match="a worker process was killed.*--workers"):
+        list(checked)
+    assert not multiprocessing.active_children()
 
 
 def is_alive(pid: int) -> bool:

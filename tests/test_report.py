@@ -32,7 +32,7 @@ from snclr_jax.report import run as run_module
 from snclr_jax.report.online import OnlineGallery
 from snclr_jax.report.run import report
 from snclr_jax.visualize import style
-from snclr_jax.workdir import claim_workdir
+from snclr_jax.workdir import record_run
 
 BROWSER = next(
     filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))),
@@ -80,7 +80,7 @@ def save(workdir, lines, *, filled=True, **fields):
     if filled:
         queue = filled_queue(np.random.default_rng(0), config, mesh, step=60)
         state = state.replace(queue=queue, step=state.step + 60)
-    claim_workdir(config, workdir)
+    record_run(config, workdir)
     with contextlib.closing(Checkpoints(workdir)) as checkpoints:
         checkpoints.save(state, batches(), CLOCK, config)
     text = "".join(json.dumps(line) + "\n" for line in lines)
@@ -219,7 +219,7 @@ def test_a_run_without_labels_or_neighbors_says_so(tmp_path, rng):
 def test_a_run_that_has_nothing_yet_is_refused(tmp_path):
     with pytest.raises(ValueError, match="holds no run"):
         report(tmp_path)
-    claim_workdir(tiny.config(), tmp_path)
+    record_run(tiny.config(), tmp_path)
     with pytest.raises(ValueError, match="metrics.jsonl has no step yet"):
         report(tmp_path)
     (tmp_path / "metrics.jsonl").write_text(json.dumps(LINES[1]) + "\n")

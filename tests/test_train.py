@@ -101,8 +101,10 @@ def test_a_run_that_is_beyond_its_end_is_refused(finished, tmp_path):
     _, workdir, _ = finished
     shutil.copytree(workdir, tmp_path / "run")
     fewer = tiny.config(data__holdback=200, evaluate__every_epochs=1, batch_size=32)
+    config = (tmp_path / "run" / "config.json").read_text()
     with pytest.raises(ValueError, match="at step 81 of the 40 that epochs=1"):
         train(fewer, str(tmp_path / "run"), allow=("batch_size",))
+    assert (tmp_path / "run" / "config.json").read_text() == config
 
 
 def test_the_newest_checkpoint_is_evaluated_as_in_training(finished):

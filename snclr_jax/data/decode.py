@@ -31,14 +31,16 @@ _REDUCED = {
     4: cv2.IMREAD_REDUCED_COLOR_4,
     8: cv2.IMREAD_REDUCED_COLOR_8,
 }
-# Another image in its place would be seen by this run alone.
-_OF_THE_MACHINE = (
-    errno.EMFILE,
-    errno.ENFILE,
-    errno.ENOMEM,
-    errno.ENOTCONN,  # a mount, such as gcsfuse's, that is gone
-    errno.ESTALE,
-    errno.ETIMEDOUT,
+# Errors of the operating system that tell of an image. All others may be gone the next
+# time, such as those of a mount; another image in its place would be of this run alone.
+_OF_AN_IMAGE = (
+    None,  # by Pillow
+    errno.EACCES,
+    errno.EISDIR,
+    errno.ELOOP,
+    errno.ENAMETOOLONG,
+    errno.ENOENT,
+    errno.ENOTDIR,
 )
 _JPEG_END = b"\xff\xd9"
 _TRANSPOSED = (5, 6, 7, 8)  # EXIF 2.3, tag 274: rows and columns are exchanged
@@ -168,6 +170,7 @@ def decode_views(
 
     Raises:
       UnreadableImage: where the image cannot be decoded.
+      OSError: where no file can be read, such as with too many open.
     """
     if isinstance(image, np.ndarray):
         boxes = crop_boxes(image.shape[:2], views, uniforms)
@@ -218,8 +221,11 @@ def _unreadable(name: str) -> Iterator[None]:
         raise
     # Pillow's decoders raise OSError, SyntaxError, ValueError, struct.error and more.
     except Exception as error:
-        if isinstance(error, OSError) and error.errno in _OF_THE_MACHINE:
-            raise OSError(f"{name} cannot be read now: {error.strerror}") from error
+        if isinstance(error, OSError) and error.errno not in _OF_AN_IMAGE:
+            raise OSError(
+                f"{name} cannot be read now: {error.strerror}; the same command "
+                "continues, without the image where that was removed"
+            ) from error
         raise UnreadableImage(name, _reason(error)) from error
 
 

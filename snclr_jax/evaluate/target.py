@@ -56,6 +56,11 @@ def open_target(encoder: Encoder, mesh: Mesh) -> Target:
         )
         return Target(target_subset(params), target_subset(batch_stats), queue)
 
+    if config.queue.size == 0:
+        raise ValueError(
+            f"{encoder.source} is of a run without a queue (queue.size=0), and there "
+            "is nothing to score of one"
+        )
     shapes = jax.eval_shape(init)
     networks = placed_shapes(shapes[:2], replicated(mesh))
     rows = {

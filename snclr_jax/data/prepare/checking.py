@@ -8,6 +8,7 @@ from __future__ import annotations
 import collections
 import io
 import multiprocessing
+import signal
 import warnings
 from collections.abc import Iterable, Iterator
 from concurrent.futures import Future, ProcessPoolExecutor
@@ -117,4 +118,5 @@ def _result(task: list[EncodedImage], future: Future) -> Iterator[Checked]:
 
 def _start_worker() -> None:
     start_worker()
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)  # by which the pool ends the others
     warnings.simplefilter("ignore")  # such as damaged EXIF, which hurts no pixel
