@@ -184,11 +184,8 @@ def test_a_checkpoint_of_another_network_is_refused(run, tmp_path, mesh_of):
         other = config | {"model": config["model"] | changed}
         stored.write_text(json.dumps(other))
         # As if it had been saved so.
-        digest.write_text(
-            json.dumps(
-                json.loads(digest.read_text()) | {"config": digest_of_json(other)}
-            )
-        )
+        saved = json.loads(digest.read_text()) | {"config": digest_of_json(other)}
+        digest.write_text(json.dumps(saved))
         with pytest.raises(ValueError, match=message):
             open_encoder(workdir, mesh=mesh_of(1))
 

@@ -6,8 +6,10 @@ The order is a function of (seed, epoch) alone. Process p of P reads rows
 
 from __future__ import annotations
 
+import atexit
 import dataclasses
 import functools
+import multiprocessing.util  # noqa: F401  registers its own exit: see TrainBatches
 import os
 import re
 import signal
@@ -192,8 +194,10 @@ class TrainBatches(grain.DatasetIterator):
         self._pipeline = pipeline
         self._running: list[grain.DatasetIterator] = []  # at most one
         self._step = 0
-        # Also runs at exit: workers still running then would bury the last error.
         weakref.finalize(self, _close_all, self._running)
+        # At exit before multiprocessing's own, which would send SIGTERM to workers that
+        # do not heed it, and wait for them: what is registered last is called first.
+        atexit.register(_close_all, self._running)
 
     def __next__(self) -> dict[str, np.ndarray]:
         if not self._running:
@@ -239,7 +243,8 @@ class TrainBatches(grain.DatasetIterator):
 
     def close(self) -> None:
         """Stops the workers; the next batch starts them again."""
-        _close_all(self._running)
+        while self._running:  # Grain calls this when names of modules are gone, too
+            self._running.pop().close()
 
 
 def _why_lost(signal_number: int) -> str:
