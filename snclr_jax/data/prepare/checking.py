@@ -28,10 +28,13 @@ Checked = tuple[EncodedImage, bytes | str]  # the encoded bytes, or why it is le
 def read_checked(images: Iterable[EncodedImage], workers: int) -> Iterator[Checked]:
     """Reads images in their order, with worker processes that decode each of them.
 
+    What a worker hands over are words. Encoded images are read again, from the system's
+    memory: a worker that was killed while it handed over megabytes would be waited for
+    without end, since the others keep the pipe open.
+
     Args:
       images: what to read.
-      workers: number of processes; at most 2 workers + 1 tasks of about 4 MiB of images
-        are held in memory.
+      workers: number of processes.
 
     Yields:
       The image, and its encoded bytes or the reason why it cannot be used.
@@ -49,31 +52,49 @@ def read_checked(images: Iterable[EncodedImage], workers: int) -> Iterator[Check
     waiting: collections.deque[tuple[list[EncodedImage], Future]] = collections.deque()
     try:
         for task in _tasks(images):
-            waiting.append((task, pool.submit(check_images, task)))
+            waiting.append((task, pool.submit(_check_all, task)))
             if len(waiting) > 2 * workers:
-                yield from _result(*waiting.popleft())
+                yield from _result(*waiting[0])
+                waiting.popleft()
         while waiting:
-            yield from _result(*waiting.popleft())
+            yield from _result(*waiting[0])
+            waiting.popleft()
+    except BrokenProcessPool as error:
+        raise ValueError(
+            "a worker process was killed, perhaps for lack of memory, at an image from "
+            f"{waiting[0][0][0].place if waiting else 'the first'} on; continue with "
+            "the same command, with fewer --workers"
+        ) from error
     finally:
         pool.shutdown(cancel_futures=True)
 
 
-def check_images(images: list[EncodedImage]) -> list[bytes | str]:
-    """Reads and decodes some images: the encoded bytes of each, or why it is left out.
+def check_image(image: EncodedImage) -> str:
+    """Decodes an image; returns why it is left out, "" where it can be used.
 
     Raises:
-      OSError: where a file cannot be read, or has changed since it was found.
+      OSError: where its file cannot be read, or has changed since it was found.
     """
-    return [_check(image) for image in images]
-
-
-def _check(image: EncodedImage) -> bytes | str:
     if image.size == 0:
         return "empty, a link to nothing, or not a file"
     try:
         check_size(image.size)
+        # At a side of 1, a JPEG is decoded at an eighth of its size: every one of its
+        # bytes is still read.
+        decode_image(io.BytesIO(read_encoded(image)), 1, name=image.place)
+    except UnreadableImage as error:
+        return error.reason
     except ValueError as error:
         return str(error)
+    return ""
+
+
+def read_encoded(image: EncodedImage) -> bytes:
+    """Returns the bytes of an image.
+
+    Raises:
+      OSError: where its file cannot be read, or has changed since it was found.
+    """
     with open(image.file, "rb") as file:
         file.seek(image.offset)
         content = file.read(image.size)
@@ -82,13 +103,11 @@ def _check(image: EncodedImage) -> bytes | str:
             f"{image.place} has changed since it was found: {len(content)} bytes of "
             f"{image.size} are left"
         )
-    try:
-        # At a side of 1, a JPEG is decoded at an eighth of its size: every one of its
-        # bytes is still read.
-        decode_image(io.BytesIO(content), 1, name=image.place)
-    except UnreadableImage as error:
-        return error.reason
     return content
+
+
+def _check_all(images: list[EncodedImage]) -> list[str]:
+    return [check_image(image) for image in images]
 
 
 def _tasks(images: Iterable[EncodedImage]) -> Iterator[list[EncodedImage]]:
@@ -105,15 +124,8 @@ def _tasks(images: Iterable[EncodedImage]) -> Iterator[list[EncodedImage]]:
 
 
 def _result(task: list[EncodedImage], future: Future) -> Iterator[Checked]:
-    try:
-        contents = future.result()
-    except BrokenProcessPool as error:
-        raise ValueError(
-            f"a worker process was killed at one of the {len(task)} images from "
-            f"{task[0].place} on, perhaps for lack of memory; continue with the same "
-            "command, with fewer --workers"
-        ) from error
-    return zip(task, contents, strict=True)
+    for image, reason in zip(task, future.result(), strict=True):
+        yield image, reason or read_encoded(image)
 
 
 def _start_worker() -> None:
