@@ -14,10 +14,12 @@ import numpy as np
 import orbax.checkpoint as ocp
 import pytest
 import tiny
+from jax.experimental import multihost_utils
 
-from snclr_jax.checkpoint import Checkpoints
+from snclr_jax.checkpoint import Checkpoints, _together
 from snclr_jax.data.pipeline import train_batches
 from snclr_jax.data.split import Split
+from snclr_jax.read_checkpoint import Damaged
 
 
 def batches():
@@ -193,6 +195,21 @@ def test_what_cannot_be_read_now_is_not_taken_for_damaged(
         with pytest.raises(OSError, match="checkpoints/1 cannot be read now"):
             checkpoints.restore(saved[1], batches())
     assert not (workdir / "damaged_checkpoints").exists()
+
+
+@pytest.mark.parametrize("kind", [OSError, Damaged])
+def test_what_one_process_cannot_read_ends_all_of_them(monkeypatch, kind):
+    def gather(here):
+        return np.stack([here, [kind is OSError, kind is Damaged]])
+
+    monkeypatch.setattr(jax, "process_count", lambda: 2)
+    monkeypatch.setattr(multihost_utils, "process_allgather", gather)
+    with pytest.raises(kind, match="checkpoints/7 cannot be read by process 1"):
+        with _together("checkpoints/7"):
+            pass
+    with pytest.raises(Damaged, match="of its own"):
+        with _together("checkpoints/7"):
+            raise Damaged("of its own")
 
 
 def test_a_queue_of_no_rows_is_saved_and_restored(mesh_of, tmp_path):
