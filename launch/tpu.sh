@@ -253,7 +253,7 @@ bring_up() {
       ;;
     ABSENT) preflight && request ;;
     ACTIVE)
-      lines=$(worker_lines) || fail "the workers of $NAME do not answer; try again"
+      lines=$(worker_lines) || fail "the workers of $NAME do not answer; try again" 4
       ! all_are "$lines" running || { say "runs already" && return; }
       ! all_are "$lines" "ended 0" || { say "the run is complete" && return; }
       # One that lost its peers may wait for them yet.
@@ -280,8 +280,8 @@ watch() {
       ! all_are "$lines" "ended 0" || break
     fi
     ((SECONDS - started < 3600)) || failures=0
-    # Workers that stop to answer are no failure: they were preempted, most likely.
-    if ((code != 0)) || grep -qE '^[^:]*: ended ' <<<"$lines"; then
+    # Where nobody answers, this machine may have no network, and the run may go on.
+    if ((code != 0 && code != 4)) || grep -qE '^[^:]*: ended ' <<<"$lines"; then
       failures=$((failures + 1))
       ((failures < MAX_FAILURES)) || give_up "$failures"
       for ((step = 1; step < 1 << failures; step++)); do sleep "$POLL_SECONDS"; done
@@ -364,7 +364,7 @@ describe() {
   elif grep -qE "NOT_FOUND|not found" "$errors"; then
     echo ABSENT
   else
-    fail "gcloud cannot describe $2: $(cat "$errors")"
+    fail "gcloud cannot describe $2: $(cat "$errors")" 4
   fi
 }
 

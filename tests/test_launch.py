@@ -197,6 +197,29 @@ def test_giving_up_shows_the_log_and_deletes_where_that_was_asked_for(cloud):
     assert cloud.verbs().count("delete") == 1
 
 
+@pytest.mark.slow
+def test_a_machine_without_a_network_neither_ends_nor_deletes_a_run(cloud):
+    (cloud.folder / "waits").touch()
+    arguments = ("resume", *FLAGS, "--yes", "--watch", "--delete-after")
+    watch = subprocess.Popen(
+        [cloud.checkout / "launch" / "tpu.sh", *arguments],
+        env=cloud.environment(),
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    wait_for(cloud, (), "running")
+    refused = json.dumps({"describe": "offline", "ssh": "offline"})
+    (cloud.folder / "refuse.json").write_text(refused)
+    said = [watch.stderr.readline() for _ in range(60)]
+    assert sum("gcloud cannot describe" in line for line in said) > 10
+    (cloud.folder / "refuse.json").unlink()
+    (pid,) = cloud.folder.glob("homes/*/*/snclr-state/pid")
+    os.killpg(int(pid.read_text()), signal.SIGTERM)  # it saves, and goes on to its end
+    watch.communicate(timeout=60)
+    assert watch.returncode == 0
+    assert cloud.verbs().count("create") == 1 and cloud.verbs()[-1] == "delete"
+
+
 def test_a_refused_deletion_at_the_end_is_tried_again(cloud):
     (cloud.folder / "refuse.json").write_text(json.dumps({"delete": "503"}))
     arguments = ("resume", *FLAGS, "--yes", "--watch", "--delete-after")
@@ -260,7 +283,7 @@ def test_what_gcloud_says_is_passed_on_and_never_taken_for_absent(cloud):
     (cloud.folder / "refuse.json").write_text(json.dumps({"describe": message}))
     for command in ("create", "resume", "delete", "status"):
         failed = cloud.tpu(command, "--yes")
-        assert failed.returncode == 2 and message in failed.stderr, command
+        assert failed.returncode == 4 and message in failed.stderr, command
     assert cloud.verbs() == ["create"]
 
 
