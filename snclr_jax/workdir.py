@@ -252,13 +252,7 @@ def read_config(workdir: epath.PathLike) -> dict[str, Any]:
         raise ValueError(
             f"{workdir} holds no run: {path} does not exist; check --workdir"
         )
-    try:
-        return json.loads(path.read_text())
-    except ValueError as error:
-        raise ValueError(
-            f"{path} is damaged ({error}); restore it, or remove it and run train with "
-            "the run's config"
-        ) from error
+    return _parsed(path, "restore it, or remove it and run train with the run's config")
 
 
 def _found_before(workdir: epath.PathLike) -> dict[str, str] | None:
@@ -266,13 +260,14 @@ def _found_before(workdir: epath.PathLike) -> dict[str, str] | None:
     path = epath.Path(workdir) / DATA_FILE
     if not path.exists():  # by a version that did not note it
         return None
+    return _parsed(path, "remove it, where the images are those that the run had")
+
+
+def _parsed(path: epath.Path, fix: str) -> dict[str, Any]:
     try:
         return json.loads(path.read_text())
     except ValueError as error:
-        raise ValueError(
-            f"{path} is damaged ({error}); remove it, where the images are those that "
-            "the run had"
-        ) from error
+        raise ValueError(f"{path} is damaged ({error}); {fix}") from error
 
 
 def _differences(ours: Any, theirs: Any, prefix: str = "") -> list[tuple]:
