@@ -26,6 +26,7 @@ from snclr_jax.partition import placed_shapes
 from snclr_jax.read_checkpoint import (
     FOLDER,
     Damaged,
+    causes,
     check_digests,
     check_same_arrays,
     damage,
@@ -217,9 +218,7 @@ class Checkpoints:
             yield
         except (OSError, ValueError, RuntimeError) as error:
             # The others follow from the first one, such as waiting in vain.
-            first: BaseException = error
-            while before := first.__cause__ or first.__context__:
-                first = before
+            *_, first = causes(error)
             raise OSError(
                 f"a checkpoint cannot be written to {self._folder}; those before it "
                 "are whole, and the same command continues from them once there is "

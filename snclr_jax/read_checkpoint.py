@@ -48,7 +48,7 @@ def damage(folder: epath.Path) -> Iterator[None]:
         raise
     except Exception as error:  # where a file is cut, Orbax raises just that
         said = str(error).partition("\n")[0]
-        if any(map(_is_elsewhere, _chain(error))):
+        if any(map(_is_elsewhere, causes(error))):
             raise OSError(
                 f"{folder} cannot be read now; it may be whole. Orbax says: {said}"
             ) from error
@@ -58,7 +58,8 @@ def damage(folder: epath.Path) -> Iterator[None]:
         ) from error
 
 
-def _chain(error: BaseException | None) -> Iterator[BaseException]:
+def causes(error: BaseException | None) -> Iterator[BaseException]:
+    """Yields an error and what it followed from, the first one last."""
     while error is not None:
         yield error
         error = error.__cause__ or error.__context__

@@ -40,6 +40,7 @@ from snclr_jax.stop_requests import Interrupted, StopRequests
 from snclr_jax.train_state import TrainState, init_train_state
 from snclr_jax.train_step import make_train_step
 from snclr_jax.views import Batch
+from snclr_jax.whole_file import write_whole
 from snclr_jax.workdir import own_workdir, record_run
 
 LABELS = {
@@ -72,6 +73,7 @@ def train(
     Raises:
       ValueError: where a field, an image, a checkpoint or the workdir cannot be used;
         names it.
+      OSError: where a checkpoint, or the images, cannot be read or written now.
       NonFiniteError: where the loss is no longer a number; the last good checkpoint
         is intact.
       Interrupted: after SIGINT or SIGTERM, when the state is saved.
@@ -316,7 +318,7 @@ def _summarize(
     if not feed.resident:
         summary["data_wait"] = round(clock.waited / seconds, 4)
     path = epath.Path(workdir) / SUMMARY_FILE
-    path.write_text(json.dumps(summary, indent=2) + "\n")
+    write_whole(path, json.dumps(summary, indent=2) + "\n")
     print(_sentence(summary))
 
 

@@ -9,5 +9,5 @@ def write_whole(path: epath.PathLike, text: str) -> None:
     """Writes a file so that, killed at any moment, the one before it is still there."""
     path = epath.Path(path)
     part = path.with_name(f"{path.name}.part")
-    part.write_text(text)
+    part.write_text(text, encoding="utf-8")
     part.replace(path)

@@ -66,7 +66,7 @@ def test_what_was_written_stays_where_a_continuation_cannot_be_written(
     writer.write(1, {"loss": 1.0})
     writer.close()
 
-    def fail(path, text):
+    def fail(path, text, encoding):
         raise OSError("no space left")
 
     monkeypatch.setattr(epath.Path, "write_text", fail)

@@ -58,6 +58,11 @@ class Encoded(NamedTuple):
     name: str
 
 
+def printable(name: str) -> str:
+    """A name may hold anything: no line breaks, no commands to a terminal."""
+    return "".join(c if c.isprintable() else ascii(c)[1:-1] for c in name)
+
+
 class UnreadableImage(ValueError):
     """An image that cannot be decoded.
 
@@ -68,8 +73,7 @@ class UnreadableImage(ValueError):
 
     def __init__(self, name: str, reason: str) -> None:
         super().__init__(name, reason)
-        # A name may hold anything: no line breaks, no commands to a terminal.
-        self.name = "".join(c if c.isprintable() else ascii(c)[1:-1] for c in name)
+        self.name = printable(name)
         self.reason = reason
 
     def __str__(self) -> str:

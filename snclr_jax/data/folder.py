@@ -10,7 +10,7 @@ from pathlib import Path, PurePosixPath
 
 import numpy as np
 
-from snclr_jax.data.decode import Encoded, decode_squares
+from snclr_jax.data.decode import Encoded, decode_squares, printable
 from snclr_jax.data.split import Split
 
 SUFFIXES = (".jpeg", ".jpg", ".png", ".webp")
@@ -53,7 +53,7 @@ def open_folder(
     classes = _class_names(root / "train", files)
     train = split("train", files, classes)
     test = next((name for name in ("test", "val") if (root / name).is_dir()), None)
-    names = None if classes is None else tuple(map(_in_a_line, classes))
+    names = classes and tuple(printable(_as_text(name)) for name in classes)
     if names is None or test is None:
         return train, None, names
     files = _find_images(root / test)
@@ -170,7 +170,3 @@ def _names(below: str, files: Sequence[str], indices: np.ndarray) -> list[str]:
 def _as_text(name: os.PathLike | str) -> str:
     """A name that is not UTF-8 could be neither printed nor written to a file."""
     return os.fsencode(name).decode("utf-8", "backslashreplace")
-
-
-def _in_a_line(name: str) -> str:
-    return "".join(c if c.isprintable() else ascii(c)[1:-1] for c in _as_text(name))

@@ -15,6 +15,7 @@ from tensorboardX import SummaryWriter
 from snclr_jax import __version__
 from snclr_jax.encoder import SUFFIX
 from snclr_jax.read_checkpoint import FOLDER, located
+from snclr_jax.whole_file import write_whole
 
 EVALUATION_FILE = "evaluation.json"
 VERSION = 1
@@ -69,9 +70,7 @@ def add_record(path: epath.Path, record: Record) -> None:
 
     kept = {identity(record): record for record in [*read_records(path), record]}
     content = {"version": VERSION, "records": list(kept.values())}
-    temporary = path.with_suffix(".tmp")
-    temporary.write_text(json.dumps(content, indent=2) + "\n")
-    temporary.replace(path)
+    write_whole(path, json.dumps(content, indent=2) + "\n")
 
 
 def write_board(workdir: epath.Path, record: Record) -> None:

@@ -20,6 +20,7 @@ from snclr_jax.report import measure, sections
 from snclr_jax.report.page import Section, numbers, page
 from snclr_jax.visualize import save_all
 from snclr_jax.visualize.curves import BASELINES
+from snclr_jax.whole_file import write_whole
 from snclr_jax.workdir import read_config
 
 REPORT_FILE = "report.html"
@@ -82,9 +83,7 @@ def report(workdir: str | Path, *, network: str | None = None) -> Path:
         workdir / FIGURES,
     )
     path = workdir / REPORT_FILE
-    temporary = path.with_suffix(".tmp")
-    temporary.write_text(html, encoding="utf-8")
-    temporary.replace(path)
+    write_whole(path, html)
     return path
 
 
