@@ -324,8 +324,9 @@ def apply_preset(config: ConfigDict, *, preset: str) -> ConfigDict:
         raise ValueError(f"preset {preset!r} is unknown; use 'paper' or 'authors'")
     authors = preset == "authors"
     config.loss.form = "soft_cross_entropy" if authors else "paper"
-    # The authors add both directions, each times 2 tau.
-    config.loss.scale = 4 * config.loss.temperature if authors else 1.0
+    # The authors add both directions, each times 2 tau. A reference, so that the scale
+    # follows a temperature that is set later.
+    config.loss.scale = 4 * config.loss.get_ref("temperature") if authors else 1.0
     config.loss.decoupled = False
     config.loss.neighbor_weight = 1.0
     config.loss.neighbor_warmup_epochs = 0.0

@@ -213,12 +213,17 @@ def combine(
     if form == "soft_cross_entropy":
         pulled = jnp.where(valid, log_denominator[..., None] - own_neighbors, 0.0)
         return log_denominator - own + _sum(weights * pulled, axis_name)
-    # The numerator has its own maximum: shifted by the denominator's, it could
-    # underflow where the candidates of other images dominate.
-    masked = jnp.where(valid, own_neighbors, -jnp.inf)
-    top = jnp.maximum(jax.lax.stop_gradient(own), _max(masked, axis_name))
+    # The numerator has its own maximum, of all that it sums, weights included: shifted
+    # by the denominator's, or by a neighbor whose weight vanishes, it could underflow
+    # as a whole. A vanishing weight (a subnormal one has no inverse) is left out, so
+    # that no gradient passes through its logarithm.
+    counts = valid & (weights >= jnp.finfo(weights.dtype).tiny)
+    weighted = jnp.where(
+        counts, own_neighbors + jnp.log(jnp.where(counts, weights, 1.0)), -jnp.inf
+    )
+    top = jnp.maximum(jax.lax.stop_gradient(own), _max(weighted, axis_name))
     numerator = jnp.exp(own - top) + _sum(
-        weights * jnp.exp(masked - top[..., None]), axis_name
+        jnp.exp(weighted - top[..., None]), axis_name
     )
     return log_denominator - top - jnp.log(numerator)
 

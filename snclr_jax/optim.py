@@ -76,18 +76,22 @@ def make_optimizer(config, schedule: optax.Schedule) -> optax.GradientTransforma
 def _lars(
     settings, schedule: optax.Schedule, decayed
 ) -> optax.GradientTransformationExtraArgs:
-    decay = optax.add_decayed_weights(settings.weight_decay, mask=decayed)
+    """Returns LARS: decay, the layers' trust ratios, momentum, then the learning rate.
+
+    The rate stays outside the momentum, as in MoCo v3's and solo-learn's optimizers
+    (You et al., 2017, have it inside, which differs wherever the rate changes).
+    """
     if settings.trust_clip:
         ratio = _clipped_trust_ratio(settings.trust_coefficient, schedule)
-        rest = optax.sgd(schedule, momentum=settings.momentum)
     else:
         ratio = optax.stateless(
             functools.partial(_times_trust_ratio, settings.trust_coefficient)
         )
-        rest = optax.chain(
-            optax.scale_by_learning_rate(schedule), optax.trace(settings.momentum)
-        )
-    return optax.chain(decay, optax.masked(ratio, _matrices), rest)
+    return optax.chain(
+        optax.add_decayed_weights(settings.weight_decay, mask=decayed),
+        optax.masked(ratio, _matrices),
+        optax.sgd(schedule, momentum=settings.momentum),
+    )
 
 
 def _clipped_trust_ratio(

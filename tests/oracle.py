@@ -23,32 +23,53 @@ def find_rows(keys, queries, k, *, eligible):
 
 def positiveness(anchor, neighbors, *, temperature=1.0, gamma=1.0, threshold=None):
     """Weights of one image's list of neighbors."""
-    if len(neighbors) == 0:
-        return []
-    scores = [np.exp(anchor @ c / temperature) for c in neighbors]
-    weights = [score / sum(scores) for score in scores]
-    if threshold is not None:
-        weights = [w if w > threshold else 0.0 for w in weights]
-    return [w / gamma for w in weights]
+    return weights_and_jacobian(
+        anchor, neighbors, temperature=temperature, gamma=gamma, threshold=threshold
+    )[0]
 
 
-def loss(z, t, neighbors, weights, *, tau, form, decoupled=False):
+def weights_and_jacobian(
+    anchor, neighbors, *, temperature=1.0, gamma=1.0, threshold=None
+):
+    """One image's weights w_k, and dw_k / d anchor, (k, d)."""
+    scores = np.array([np.exp(anchor @ c / temperature) for c in neighbors])
+    share = scores / sum(scores)
+    kept = np.ones(len(share)) if threshold is None else share > threshold
+    mean = sum(p * c for p, c in zip(share, neighbors, strict=True))
+    rows = [
+        keep * p * (c - mean) / temperature / gamma
+        for keep, p, c in zip(kept, share, neighbors, strict=True)
+    ]
+    return list(kept * share / gamma), rows
+
+
+def loss(z, t, neighbors, weights, **settings):
     """Mean loss of one direction; `neighbors` and `weights` are lists per image."""
-    total = 0.0
-    for i in range(len(z)):
-        denominator = 0.0
-        for j in range(len(z)):
-            if decoupled and i == j:
-                continue
-            denominator += np.exp(z[i] @ t[j] / tau)
-            for c in neighbors[j]:
-                denominator += np.exp(z[i] @ c / tau)
-        terms = [(1.0, z[i] @ t[i] / tau)]
-        terms += [
-            (w, z[i] @ c / tau) for w, c in zip(weights[i], neighbors[i], strict=True)
-        ]
+    return loss_and_gradients(z, t, neighbors, weights, **settings)[0]
+
+
+def loss_and_gradients(z, t, neighbors, weights, *, tau, form, decoupled=False):
+    """The mean loss of one direction, its gradient by z, and those by each weight."""
+    batch, total, by_z, by_weights = len(z), 0.0, [], []
+    for i in range(batch):
+        candidates = []
+        for j in range(batch):
+            if not (decoupled and i == j):
+                candidates += [t[j], *neighbors[j]]
+        exponentials = [np.exp(z[i] @ c / tau) for c in candidates]
+        denominator = sum(exponentials)
+        pushed = sum(e * c for e, c in zip(exponentials, candidates, strict=True))
+        pushed = pushed / denominator
+        w, rows = np.array([1.0, *weights[i]]), np.array([t[i], *neighbors[i]])
+        logits = rows @ z[i] / tau
         if form == "paper":
-            total += np.log(denominator) - np.log(sum(w * np.exp(s) for w, s in terms))
+            numerator = sum(w * np.exp(logits))
+            share = w * np.exp(logits) / numerator
+            total += np.log(denominator) - np.log(numerator)
+            by_z.append((pushed - share @ rows) / tau)
+            by_weights.append(-np.exp(logits[1:]) / numerator)
         else:
-            total += sum(w * (np.log(denominator) - s) for w, s in terms)
-    return total / len(z)
+            total += sum(w * (np.log(denominator) - logits))
+            by_z.append((sum(w) * pushed - w @ rows) / tau)
+            by_weights.append(np.log(denominator) - logits[1:])
+    return total / batch, np.array(by_z) / batch, [each / batch for each in by_weights]

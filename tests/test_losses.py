@@ -140,3 +140,72 @@ def test_positiveness_rejects_a_temperature_of_zero(inputs):
         losses.positiveness(y, neighbor_keys, temperature=0)
     with pytest.raises(ValueError, match="attention.gamma 0"):
         losses.positiveness(y, neighbor_keys, gamma=0)
+
+
+def test_a_neighbor_without_weight_does_not_shift_the_exponents():
+    """Its product is 100 above the positive's, where float32 ends at 87."""
+    z, t = jnp.eye(2), jnp.array([[-1.0, 0.0], [0.0, 1.0]])
+    neighbor_keys = jnp.eye(2)[:, None]
+
+    def value(z, weights):
+        return losses.soft_neighbor_loss(z, t, neighbor_keys, weights, temperature=0.02)
+
+    found, gradients = jax.value_and_grad(value, (0, 1))(z, jnp.zeros((2, 1)))
+    # Image 0: log(exp(-50) + exp(50) + 2) + 50. Image 1: log(2 exp(50) + 2) - 50.
+    assert found == pytest.approx((100 + np.log(2)) / 2, rel=1e-6)
+    # Image 0 is pushed from its neighbor and pulled to its positive; image 1 is at rest.
+    np.testing.assert_allclose(gradients[0], [[50, 0], [0, 0]], atol=1e-4)
+    np.testing.assert_array_equal(gradients[1], 0)
+
+
+def rows_about(rng, direction, spread, *shape):
+    """Unit rows near a direction, so that products reach 1 and -1."""
+    rows = direction + spread * rng.normal(size=(*shape, direction.shape[-1]))
+    return (rows / np.linalg.norm(rows, axis=-1, keepdims=True)).astype(np.float32)
+
+
+@pytest.mark.parametrize("form", losses.FORMS)
+@pytest.mark.parametrize("tau", [0.005, 0.01])
+@pytest.mark.parametrize("temperature, threshold", [(0.01, None), (0.1, 0.9)])
+def test_low_temperatures_keep_the_exact_value(form, tau, temperature, threshold):
+    """Positives far below neighbors whose weights vanish, or are cut."""
+    settings = {"temperature": temperature, "threshold": threshold}
+    for seed in range(4):
+        rng = np.random.default_rng(seed)
+        axis = np.eye(8)[0]
+        z = rows_about(rng, axis, 0.1, 4)
+        t = rows_about(rng, -axis, 0.4, 4)
+        y = rows_about(rng, -axis, 0.4, 4)
+        neighbor_keys = rows_about(rng, axis, 0.5, 4, 3)
+        neighbor_keys[:, 1:] *= -1
+        lists = list(neighbor_keys.astype(np.float64))
+
+        def value(z, y, neighbor_keys=neighbor_keys, t=t):
+            weights = losses.positiveness(y, neighbor_keys, **settings)
+            return losses.soft_neighbor_loss(
+                z, t, neighbor_keys, weights, temperature=tau, form=form
+            )
+
+        found, (by_z, by_y) = jax.value_and_grad(value, (0, 1))(z, y)
+        weights, jacobians = [], []
+        for anchor, neighbors in zip(y.astype(np.float64), lists, strict=True):
+            w, rows = oracle.weights_and_jacobian(anchor, neighbors, **settings)
+            # Float32 holds no smaller weight.
+            kept = np.asarray(w) >= np.finfo(np.float32).tiny
+            weights.append(kept * w)
+            jacobians.append(kept[:, None] * rows)
+        expected, expected_by_z, by_weights = oracle.loss_and_gradients(
+            z.astype(np.float64),
+            t.astype(np.float64),
+            lists,
+            weights,
+            tau=tau,
+            form=form,
+        )
+        expected_by_y = [
+            g @ rows for g, rows in zip(by_weights, jacobians, strict=True)
+        ]
+        np.testing.assert_allclose(found, expected, rtol=1e-5)
+        # Gradients are differences of means of unit rows, over tau and temperature.
+        np.testing.assert_allclose(by_z, expected_by_z, atol=1e-5 / tau)
+        np.testing.assert_allclose(by_y, expected_by_y, atol=1e-5 / tau / temperature)
