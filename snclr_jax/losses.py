@@ -222,9 +222,7 @@ def combine(
         counts, own_neighbors + jnp.log(jnp.where(counts, weights, 1.0)), -jnp.inf
     )
     top = jnp.maximum(jax.lax.stop_gradient(own), _max(weighted, axis_name))
-    numerator = jnp.exp(own - top) + _sum(
-        jnp.exp(weighted - top[..., None]), axis_name
-    )
+    numerator = jnp.exp(own - top) + _sum(jnp.exp(weighted - top[..., None]), axis_name)
     return log_denominator - top - jnp.log(numerator)
 
 

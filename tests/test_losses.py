@@ -153,7 +153,7 @@ def test_a_neighbor_without_weight_does_not_shift_the_exponents():
     found, gradients = jax.value_and_grad(value, (0, 1))(z, jnp.zeros((2, 1)))
     # Image 0: log(exp(-50) + exp(50) + 2) + 50. Image 1: log(2 exp(50) + 2) - 50.
     assert found == pytest.approx((100 + np.log(2)) / 2, rel=1e-6)
-    # Image 0 is pushed from its neighbor and pulled to its positive; image 1 is at rest.
+    # Image 0 is pushed from its neighbor, pulled to its positive; image 1 is at rest.
     np.testing.assert_allclose(gradients[0], [[50, 0], [0, 0]], atol=1e-4)
     np.testing.assert_array_equal(gradients[1], 0)
 

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Callable
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -14,49 +14,36 @@ import tiny
 from snclr_jax import train_step
 from snclr_jax.describe import Direction, describe, feature_std
 from snclr_jax.fused_loss import Loss
-from snclr_jax.losses import info_nce
-from snclr_jax.models import Model, target_subset
 from snclr_jax.neighbor_queue import NeighborQueue, Neighbors
 from snclr_jax.partition import state_shardings
-from snclr_jax.schedules import ema_momentum
 from snclr_jax.train_state import TrainState
 from snclr_jax.train_step import (
     attention_query,
-    project_and_predict,
     push_views,
-    targets,
     unit,
 )
 from snclr_jax.views import Batch, random_views
 
 
-@dataclasses.dataclass
-class Steps:
-    """Three steps of a run: the compiled step, every state and its metrics."""
+class Steps(NamedTuple):
+    """Three steps of a run: the compiled step, its states and metrics."""
 
     step: Callable
-    model: Model
     first_state: TrainState
-    first_params: dict
-    params: list[dict]
     second_queue: NeighborQueue
     state: TrainState
     metrics: list[dict]
 
 
 def take_steps(config, mesh):
-    model, step, state = tiny.build(config, mesh)
-    first_state, first_params = state, jax.tree.map(np.array, state.params)
-    metrics, params = [], []
+    _, step, state = tiny.build(config, mesh)
+    first_state, metrics = state, []
     for number in range(3):
         state, latest = step(state, tiny.batch(config, mesh, seed=number))
         metrics.append(jax.device_get(latest))
-        params.append(jax.tree.map(np.array, state.params))
         if number == 0:
             second_queue = jax.device_get(state.queue)
-    return Steps(
-        step, model, first_state, first_params, params, second_queue, state, metrics
-    )
+    return Steps(step, first_state, second_queue, state, metrics)
 
 
 @pytest.fixture(scope="module")
@@ -101,73 +88,12 @@ def test_one_and_eight_devices_agree(on_eight, mesh_of):
     np.testing.assert_array_equal(one.state.queue.image_id, many.state.queue.image_id)
 
 
-def test_metrics_are_there_and_plausible(on_eight):
-    metrics = {name: float(value) for name, value in on_eight.metrics[-1].items()}
-    assert metrics["neighbors_found"] == 1.0
-    assert 0 < metrics["positiveness_mean"] <= metrics["positiveness_max"] <= 1
-    assert 0 < metrics["positiveness_entropy"] <= np.log(4) + 1e-6
-    assert 0 <= metrics["neighbor_purity"] <= 1
-    assert 1 <= metrics["neighbor_age"] <= 2
-    assert 0 < metrics["feature_std"] <= 1.1
-    assert metrics["gradient_norm"] > 0
-    assert metrics["ema_momentum"] > 0.99
-
-
 def test_the_first_neighbors_come_from_the_first_push(on_eight):
     first, second, _ = on_eight.metrics
     assert first["neighbors_found"] == 0
     assert (on_eight.second_queue.pushed_at >= 0).sum() == 16
     assert second["neighbors_found"] == 1
     assert second["neighbor_age"] == 1
-
-
-def test_the_target_is_the_average_of_the_online_network(mesh_of):
-    config = tiny.config(queue__k=0)
-    steps = take_steps(config, mesh_of(1))
-    assert steps.state.step == 3
-    # theta_1, theta_2 and theta_3 of every weight, and the average by its definition.
-    average = target_subset(steps.first_params)
-    for step, params in enumerate(steps.params):
-        momentum = float(
-            ema_momentum(
-                step,
-                base=config.ema.momentum,
-                total_steps=config.epochs * tiny.STEPS_PER_EPOCH,
-            )
-        )
-        average = jax.tree.map(
-            lambda old, new, m=momentum: m * old + (1 - m) * new,
-            average,
-            target_subset(params),
-        )
-    jax.tree.map(
-        lambda ours, theirs: np.testing.assert_allclose(ours, theirs, atol=1e-6),
-        steps.state.target_params,
-        average,
-    )
-
-
-def test_step_without_neighbors_is_info_nce(mesh_of):
-    config = tiny.config(queue__k=0)
-    mesh = mesh_of(1)
-    model, step, state = tiny.build(config, mesh)
-    batch = tiny.batch(config, mesh)
-    tau = config.loss.temperature
-
-    @jax.jit
-    def expected(state, batch):
-        views = random_views(batch, state.step, config=config, mesh=mesh)
-        where = {"config": config, "mesh": mesh}
-        (target1, target2), _ = targets(model, state, views, **where)
-        ((_, _, z1), (_, _, z2)), _ = project_and_predict(
-            model, state.params, state.batch_stats, views, 0, state.step, **where
-        )
-        both = info_nce(z1, target2, temperature=tau)
-        both += info_nce(z2, target1, temperature=tau)
-        return both / 2
-
-    value = expected(state, batch)
-    np.testing.assert_allclose(step(state, batch)[1]["loss"], value, rtol=1e-5)
 
 
 @pytest.mark.parametrize(
@@ -251,29 +177,14 @@ def test_the_gradient_switch_cuts_the_anchor_but_not_the_matrices(mesh_of):
         assert bool(jnp.abs(into_y).max() > 0) is not stop
 
 
-def test_every_other_choice_runs_and_stays_finite(mesh_of):
-    config = tiny.config(
-        loss__form="soft_cross_entropy",
-        attention__kind="linear",
-        queue__push="both",
-        queue__banks=2,
-        queue__search="approx",
-        loss__decoupled=True,
-        attention__threshold=0.25,
-        loss__neighbor_warmup_epochs=1.0,
-        model__dtype="bfloat16",
-        queue__dtype="bfloat16",
-        queue__exclude_same_image=False,
-    )
-    steps = take_steps(config, mesh_of(2))
-    weights = [metrics["neighbor_weight"] for metrics in steps.metrics]
-    np.testing.assert_allclose(weights, [0, 0.1, 0.2], atol=1e-6)
-    assert all(np.isfinite(metrics["loss"]) for metrics in steps.metrics)
-    assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(steps.state.params))
-    # On a CPU the approximate search is exact.
-    assert [metrics["search_recall"] for metrics in steps.metrics] == [1.0, 1.0, 1.0]
-    assert steps.state.queue.keys.dtype == jnp.bfloat16
-    assert steps.state.params["encoder"]["stem"]["kernel"].dtype == jnp.float32
+def test_bfloat16_ends_where_parameters_and_metrics_begin(mesh_of):
+    config = tiny.config(model__dtype="bfloat16", queue__dtype="bfloat16")
+    _, step, state = tiny.build(config, mesh_of(1))
+    after, metrics = jax.eval_shape(step, state, tiny.batch(config, mesh_of(1)))
+    assert after.queue.keys.dtype == jnp.bfloat16
+    trained = (after.params, after.batch_stats, after.opt_state, after.target_params)
+    types = {leaf.dtype for leaf in jax.tree.leaves((trained, metrics))}
+    assert types == {jnp.dtype("float32"), jnp.dtype("int32")}
 
 
 def test_unit_rows_and_their_spread():

@@ -25,6 +25,11 @@ def config(**fields):
     config.ema.momentum = 0.99
     config.loss.neighbor_warmup_epochs = 0.0
     config.attention.temperature = 1.0
+    return override(config, **fields)
+
+
+def override(config, **fields):
+    """Sets `section__field=value` of a config, and returns it."""
     for path, value in fields.items():
         target = config
         *sections, name = path.split("__")
