@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 from pathlib import Path
 
@@ -109,6 +110,20 @@ def test_presets_hold_every_choice_of_the_table():
         check_config(config, devices=8)
     with pytest.raises(ValueError, match="preset 'ours'"):
         base.apply_preset(digits.get_config(), preset="ours")
+
+
+def test_the_scale_of_the_authors_follows_a_later_temperature():
+    config = digits.get_config("authors,debug")
+    config.loss.temperature = 0.3
+    assert config.loss.scale == pytest.approx(1.2)
+    assert json.loads(config.to_json())["loss"]["scale"] == pytest.approx(1.2)
+    config.loss.scale = 2.0
+    config.loss.temperature = 0.1
+    assert config.loss.scale == 2.0
+    # The preset that comes last counts.
+    config = digits.get_config("authors,paper")
+    config.loss.temperature = 0.3
+    assert config.loss.scale == 1.0
 
 
 def test_variants_are_reached_through_the_recipe():

@@ -8,6 +8,7 @@ import ml_collections
 import numpy as np
 import oracle
 import pytest
+from programs import jaxprs
 
 from snclr_jax import losses
 from snclr_jax.fused_loss import search_and_loss
@@ -189,14 +190,3 @@ def test_nothing_larger_than_a_block_exists(mesh_of):
         if variable.aval.shape != (q, d)
     )
     assert block // 4 <= largest <= block < min(b * q, b * b * k, b * k * d)
-
-
-def jaxprs(jaxpr):
-    """Yields a jaxpr and all jaxprs inside of its equations."""
-    yield jaxpr
-    for equation in jaxpr.eqns:
-        for value in jax.tree.leaves(
-            list(equation.params.values()), is_leaf=lambda leaf: hasattr(leaf, "eqns")
-        ):
-            if hasattr(value, "eqns"):
-                yield from jaxprs(getattr(value, "jaxpr", value))
