@@ -117,7 +117,7 @@ def check_fields(config: ConfigDict, *, unset: tuple[str, ...] = ()) -> None:
         _check_view(f"augment.{name}", config.augment[name])
 
 
-def get_field(config, field: str):
+def get_field(config, field: str) -> Any:
     """Returns the value at a dotted path."""
     for name in field.split("."):
         config = config[name]

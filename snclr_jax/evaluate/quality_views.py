@@ -78,9 +78,9 @@ def encode_random_views(
             for view in views[:2]
         )
         if target is None:
-            return RandomViews(first, second, None)
+            return first, second, None
         (target,), _ = targets(model, target, views[:1], config=config, mesh=mesh)
-        return RandomViews(first, second, target)
+        return first, second, target
 
     encode = jax.jit(encode, out_shardings=replicated(mesh))
     count = split.size
@@ -100,4 +100,5 @@ def encode_random_views(
         placed = place_batch(images[first : first + share], mesh)
         found.append(jax.device_get(encode(*networks, placed, np.int32(number))))
     place = np.argsort(order)
-    return jax.tree.map(lambda *parts: np.concatenate(parts)[place], *found)
+    views = jax.tree.map(lambda *parts: np.concatenate(parts)[place], *found)
+    return RandomViews(*views)
