@@ -143,7 +143,7 @@ def open_encoder(
         return _read_file(path, network, mesh)
     folder = find_checkpoint(path)
     config = checkpoint_config(folder)
-    network = network or default or config.evaluate.network
+    network = network or default or str(config.evaluate.network)
     model, *expected = _expected(config, mesh)
     fields = [f"{field}/encoder" for field in FIELDS[network]]
     parts = zip(fields, (tree.get("encoder", {}) for tree in expected), strict=True)

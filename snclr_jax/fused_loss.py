@@ -132,6 +132,7 @@ def _search_and_loss_of_device(
     products = products_with_rows(
         (*z, *y), queue.keys, local.row, elected.count, config.queue.block
     )
+    # jax.custom_vjp loses what its function returns, to a type checker.
     logits, attention_logits = jnp.split(jnp.stack(cast(Any, products)), 2)
     weights = losses.positiveness_of_logits(
         attention_logits,

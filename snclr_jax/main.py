@@ -324,8 +324,8 @@ def _parse(arguments: list[str]) -> list[str]:
     if arguments[1] in ("evaluate", "features") and not named:
         # Found like any file of the package; fields can follow as with a recipe.
         settings = importlib.util.find_spec("snclr_jax.configs.evaluate")
-        place = settings and settings.origin
-        arguments = [*arguments[:2], f"--config={place}", *arguments[2:]]
+        path = settings and settings.origin
+        arguments = [*arguments[:2], f"--config={path}", *arguments[2:]]
     try:
         return flags.FLAGS(arguments)
     except (flags.Error, AttributeError, KeyError, TypeError, ValueError, OSError) as e:

@@ -52,7 +52,9 @@ class Task(NamedTuple):
     settings: Any
     mesh: Mesh
 
-    def labelled_features(self) -> tuple[np.ndarray, np.ndarray, Any, Any]:
+    def labelled_features(
+        self,
+    ) -> tuple[np.ndarray, np.ndarray, np.ndarray | Any, np.ndarray | Any]:
         """Returns training features and labels, then those of the test or None."""
         train = self.subject.features(self.train), self.train.labels
         if self.test is None:

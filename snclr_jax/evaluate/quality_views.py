@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -31,7 +31,7 @@ class RandomViews(NamedTuple):
 
     first: np.ndarray
     second: np.ndarray
-    target: np.ndarray | None
+    target: np.ndarray | Any  # not None where a target network was given
 
 
 def encode_random_views(

@@ -144,6 +144,7 @@ class Model:
         Returns:
           (..., d): y itself for cosine attention, W2^T W1 y for linear attention.
         """
+        # Linen's `apply` returns a pair where it is told that variables may change.
         query = self.network.apply({"params": params}, y, method="attend")
         return cast(jax.Array, query)
 
@@ -259,6 +260,7 @@ def build_model(config: Any, *, attention: str) -> Model:
     """
     check_choice("model.dtype", config.dtype, _DTYPES)
     check_choice("attention.kind", attention, ("cosine", "linear"))
+    # JAX makes its flags when it is imported, unseen by a type checker.
     x64: bool = jax.config.jax_enable_x64  # pyright: ignore[reportAttributeAccessIssue]
     if config.dtype == "float64" and not x64:
         raise ValueError("model.dtype 'float64' needs JAX_ENABLE_X64=1")

@@ -99,6 +99,7 @@ class BatchNorm(nn.Module):
                 f"model.bn_scope {size} does not divide a batch of {batch} images; use "
                 "a divisor, or None for statistics of the whole batch"
             )
+        # jax.custom_vjp loses what its function returns, to a type checker.
         normalized: Any = batch_normalize(x, scale, bias, size, self.dtype)
         y, mean, var = normalized
         if not self.is_initializing():

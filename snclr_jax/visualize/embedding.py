@@ -8,7 +8,9 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.colors import to_rgba
 from matplotlib.figure import Figure
-from scipy.spatial import KDTree
+
+# scipy has no stubs of its compiled classes.
+from scipy.spatial import cKDTree  # pyright: ignore[reportAttributeAccessIssue]
 
 from snclr_jax.visualize.labels import label_points
 from snclr_jax.visualize.style import (
@@ -120,6 +122,6 @@ def _scatter(
 
 def _densest(points: np.ndarray) -> np.ndarray:
     """Returns the point with the most others around it: a class may be in parts."""
-    tree, count = KDTree(points), len(points)
+    tree, count = cKDTree(points), len(points)
     distance, _ = tree.query(points, [min(count, 1 + round(count**0.5))])
     return points[np.argmin(distance[:, 0])]

@@ -95,7 +95,8 @@ def label_points(
     start = axes.transData.transform(points)
     places = _push_apart(start, sizes, axes.get_window_extent(renderer))
     for text, place, origin, size in zip(drawn, places, start, sizes, strict=True):
-        text.set_position(axes.transData.inverted().transform(place))
+        x, y = axes.transData.inverted().transform(place)
+        text.set_position((x, y))
         if np.any(np.abs(place - origin) > size):
             ends = axes.transData.inverted().transform([origin, place])
             axes.plot(*ends.T, color=text.get_color(), linewidth=0.6, zorder=5)
