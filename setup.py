@@ -21,6 +21,7 @@ setup(
     # The recipes live beside the package and are importable as snclr_jax.configs.
     packages=[*find_packages(include=["snclr_jax*"]), "snclr_jax.configs"],
     package_dir={"snclr_jax.configs": "configs"},
+    package_data={"snclr_jax": ["py.typed"]},
     entry_points={"console_scripts": ["snclr = snclr_jax.main:run"]},
     install_requires=[
         "absl-py>=2.1",
@@ -53,6 +54,8 @@ setup(
         "cuda": ["jax[cuda12]"],
         "tpu": ["jax[tpu]", "gcsfs>=2024.6"],
         "dev": [
+            # Pyright, with the Node.js that it runs on among the wheels it requires.
+            "basedpyright>=1.40,<1.41",
             "gcsfs>=2024.6",
             "hypothesis>=6.100",
             "ipykernel>=6.29",

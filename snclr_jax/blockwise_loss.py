@@ -40,7 +40,8 @@ class RowList(NamedTuple):
 
     row: Array
     multiplicity: Array
-    count: Array
+    # Hides tuple.count, which nobody calls on it.
+    count: Array  # pyright: ignore[reportIncompatibleMethodOverride]
     excluded: Array | None
 
 

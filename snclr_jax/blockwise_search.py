@@ -125,7 +125,7 @@ def top_k(values: Array, k: int) -> tuple[Array, Array]:
     # A TPU has a fast top-K of its own, and reads groups slowly.
     return jax.lax.platform_dependent(
         values,
-        tpu=lambda values: tuple(jax.lax.top_k(values, k)),
+        tpu=lambda values: (*jax.lax.top_k(values, k),),
         default=functools.partial(_top_k_through_groups, k=k),
     )
 

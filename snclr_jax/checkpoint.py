@@ -97,7 +97,9 @@ class Checkpoints:
             "clock": clock,
             "config": as_json(config),
         }
-        items = {"state": ocp.args.StandardSave(arrays)}
+        items: dict[str, ocp.args.CheckpointArgs] = {
+            "state": ocp.args.StandardSave(arrays)
+        }
         digest = digests(arrays)
         if state.probe is not None:
             items["probe"] = ocp.args.StandardSave(state.probe)
@@ -111,7 +113,7 @@ class Checkpoints:
 
     def restore(
         self, state: TrainState, batches: grain.DatasetIterator
-    ) -> tuple[TrainState, dict[str, float]]:
+    ) -> tuple[TrainState, dict[str, Any]]:
         """Returns the newest whole checkpoint's state and clock, and sets `batches`.
 
         One that is damaged, or has other bits than were saved, gives way to the one

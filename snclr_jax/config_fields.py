@@ -117,7 +117,7 @@ def check_fields(config: ConfigDict, *, unset: tuple[str, ...] = ()) -> None:
         _check_view(f"augment.{name}", config.augment[name])
 
 
-def get_field(config, field: str):
+def get_field(config, field: str) -> Any:
     """Returns the value at a dotted path."""
     for name in field.split("."):
         config = config[name]
@@ -144,9 +144,9 @@ def _check_section(
         value, kind = section[name], expected.get_type(name)
         may_be_none = default is None or field.removeprefix("config.") in unset
         if kind is ConfigDict:
-            _check_section(field, value, default, unset)
+            _check_section(field, value, expected[name], unset)
         elif kind is tuple:
-            _check_tuple(field, value, default)
+            _check_tuple(field, value, expected[name])
         elif not (value is None and may_be_none):
             _check_value(field, value, kind)
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import NamedTuple, cast
 
 import jax
 import jax.numpy as jnp
@@ -61,7 +61,7 @@ def describe(directions: tuple[Direction, ...], batch: Batch, step: Array) -> Me
     }
     if directions[0].loss.recall is not None:
         recalls = [each.loss.recall for each in directions]
-        metrics["search_recall"] = jnp.mean(jnp.stack(recalls))
+        metrics["search_recall"] = jnp.mean(jnp.stack(cast(list[Array], recalls)))
     if batch.labels is not None:
         image_id = jnp.tile(batch.image_id, len(directions))
         own, theirs = batch.labels[image_id][:, None], batch.labels[neighbors.image_id]

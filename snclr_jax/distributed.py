@@ -104,7 +104,7 @@ def make_plan(
         "--process": process,
     }
     missing = [name for name, value in flags.items() if value is None]
-    if not missing:
+    if coordinator is not None and processes is not None and process is not None:
         return _by_flags(coordinator, processes, process)
     if len(missing) < len(flags):
         raise ValueError(

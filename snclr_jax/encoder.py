@@ -8,6 +8,7 @@ import hashlib
 import json
 from collections.abc import Callable
 from pathlib import Path
+from typing import cast
 
 import jax
 import ml_collections
@@ -142,7 +143,7 @@ def open_encoder(
         return _read_file(path, network, mesh)
     folder = find_checkpoint(path)
     config = checkpoint_config(folder)
-    network = network or default or config.evaluate.network
+    network = network or default or str(config.evaluate.network)
     model, *expected = _expected(config, mesh)
     fields = [f"{field}/encoder" for field in FIELDS[network]]
     parts = zip(fields, (tree.get("encoder", {}) for tree in expected), strict=True)
@@ -249,8 +250,8 @@ def assemble_encoder(
         dict(zip(TREES, trees, strict=True)) | found,
         dict(zip(TREES, expected, strict=True)),
     )
-    placed = jax.device_put(trees, replicated(mesh))
-    return Encoder(model, *placed, config, network, step, source)
+    params, batch_stats = jax.device_put(trees, replicated(mesh))
+    return Encoder(model, params, batch_stats, config, network, step, source)
 
 
 def expected_tensors(
@@ -259,7 +260,8 @@ def expected_tensors(
     """Returns what `Encoder.tensors` holds for a config, without its values."""
     model = build_model(config.model, attention=config.attention.kind)
     shapes = jax.eval_shape(_init(model, config), jax.random.key(0))
-    return flatten_dict(dict(zip(TREES, shapes, strict=True)), sep="/")
+    found = flatten_dict(dict(zip(TREES, shapes, strict=True)), sep="/")
+    return cast(dict[str, jax.ShapeDtypeStruct], found)
 
 
 def _expected(

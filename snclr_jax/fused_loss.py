@@ -17,7 +17,7 @@ and counts what is sent; `blockwise_loss.py` holds the arithmetic of one device.
 from __future__ import annotations
 
 import functools
-from typing import NamedTuple
+from typing import Any, NamedTuple, cast
 
 import jax
 import jax.numpy as jnp
@@ -32,6 +32,7 @@ from snclr_jax.sharded_queue import (
     AXIS,
     QUEUE_SPEC,
     ROWS,
+    WHOLE,
     elect,
     gather,
     neighbors_of_own_images,
@@ -39,7 +40,7 @@ from snclr_jax.sharded_queue import (
     search_own_rows,
 )
 
-ROWS_OF_VIEWS = P(None, AXIS)
+ROWS_OF_VIEWS: Any = P(None, AXIS)
 
 
 class Loss(NamedTuple):
@@ -93,12 +94,12 @@ def search_and_loss(
     losses.check_loss(
         settings.form, settings.temperature, settings.decoupled, target.shape[0]
     )
-    recall = P() if config.queue.search == "approx" and config.queue.k else None
+    recall = WHOLE if config.queue.search == "approx" and config.queue.k else None
     on_each_device = jax.shard_map(
         functools.partial(_search_and_loss_of_device, config=config),
         mesh=mesh,
         in_specs=(QUEUE_SPEC, ROWS_OF_VIEWS, ROWS_OF_VIEWS, ROWS, P(), P()),
-        out_specs=(Loss(P(), ROWS_OF_VIEWS, recall), Neighbors(None, *[ROWS] * 5)),
+        out_specs=(Loss(WHOLE, ROWS_OF_VIEWS, recall), Neighbors(None, *[ROWS] * 5)),
     )
     loss, neighbors = on_each_device(
         queue,
@@ -131,7 +132,8 @@ def _search_and_loss_of_device(
     products = products_with_rows(
         (*z, *y), queue.keys, local.row, elected.count, config.queue.block
     )
-    logits, attention_logits = jnp.split(jnp.stack(products), 2)
+    # jax.custom_vjp loses what its function returns, to a type checker.
+    logits, attention_logits = jnp.split(jnp.stack(cast(Any, products)), 2)
     weights = losses.positiveness_of_logits(
         attention_logits,
         valid=chosen,
@@ -183,10 +185,10 @@ def _log_denominator(
     def log_sum(keys: Array, listed: RowList) -> Array:
         # The views of an image are so many queries with the same candidates.
         if settings.decoupled:
-            excluded = jnp.tile(listed.excluded, (views, 1))
+            excluded = jnp.tile(cast(Array, listed.excluded), (views, 1))
             listed = listed._replace(excluded=excluded)
         queries = z.reshape(views * batch, dim)
-        out = log_sum_exp(queries, keys, listed, settings.temperature, block)
+        out: Any = log_sum_exp(queries, keys, listed, settings.temperature, block)
         return out.reshape(views, batch)
 
     parts = jnp.stack([log_sum(target, targets), log_sum(keys, rows)])

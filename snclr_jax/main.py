@@ -11,7 +11,7 @@ from __future__ import annotations
 import importlib.util
 import sys
 from pathlib import Path
-from typing import NoReturn
+from typing import Any, NoReturn
 
 from absl import app, flags, logging
 from ml_collections import ConfigDict, config_flags
@@ -303,7 +303,7 @@ def _join() -> None:
     )
 
 
-def _needed(command: str, *names: str) -> list[str]:
+def _needed(command: str, *names: str) -> list[Any]:
     missing = [f"--{name}" for name in names if not flags.FLAGS[name].value]
     if missing:
         _fail(f"{command} needs {' and '.join(missing)}; see snclr --help")
@@ -324,7 +324,8 @@ def _parse(arguments: list[str]) -> list[str]:
     if arguments[1] in ("evaluate", "features") and not named:
         # Found like any file of the package; fields can follow as with a recipe.
         settings = importlib.util.find_spec("snclr_jax.configs.evaluate")
-        arguments = [*arguments[:2], f"--config={settings.origin}", *arguments[2:]]
+        path = settings and settings.origin
+        arguments = [*arguments[:2], f"--config={path}", *arguments[2:]]
     try:
         return flags.FLAGS(arguments)
     except (flags.Error, AttributeError, KeyError, TypeError, ValueError, OSError) as e:

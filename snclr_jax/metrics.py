@@ -82,8 +82,8 @@ class MetricWriter:
             target.write_bytes(source.read_bytes())
         self._copied = time.monotonic()
 
-    def write_image(self, step: int, name: str, image: np.ndarray) -> None:
-        """Writes an image, uint8 (height, width, 3), to TensorBoard."""
+    def write_image(self, step: int, name: str, image: np.ndarray | None) -> None:
+        """Writes an image, uint8 (height, width, 3), to TensorBoard; on process 0."""
         if self._writes:
             self._board.add_image(name, image, step, dataformats="HWC")
 

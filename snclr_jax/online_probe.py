@@ -122,4 +122,5 @@ def update_probe(
     updates, opt_state = _SGD.update(gradient, probe.opt_state)
     hit = jnp.argmax(logits, axis=1) == label
     metrics = {"probe_loss": value, "probe_accuracy": 100 * jnp.sum(weight * hit)}
-    return Probe(optax.apply_updates(probe.weights, updates), opt_state), metrics
+    weights = optax.apply_updates(probe.weights, updates)
+    return probe.replace(weights=weights, opt_state=opt_state), metrics

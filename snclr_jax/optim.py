@@ -103,7 +103,7 @@ def _clipped_trust_ratio(
     the CIFAR recipes of solo-learn clip it ("LARC").
     """
 
-    def update(updates, state, params):
+    def update(updates, state, params=None):
         rate = jnp.maximum(schedule(state.count), jnp.finfo(jnp.float32).tiny)
         updates = _times_trust_ratio(coefficient / rate, updates, params, largest=1.0)
         count = optax.safe_increment(state.count)

@@ -7,13 +7,16 @@ from typing import Any
 
 import jax
 import numpy as np
-from jax.sharding import AxisType, Mesh, NamedSharding
+from jax.sharding import AxisType, Mesh, NamedSharding, Sharding
 from jax.sharding import PartitionSpec as P
 
 from snclr_jax.sharded_queue import AXIS, QUEUE_SPEC
 
 
-def make_mesh(devices: Sequence[jax.Device] | None = None) -> Mesh:
+# jaxlib has no stubs: to a type checker jax.Device is no class.
+def make_mesh(
+    devices: Sequence[jax.Device] | None = None,  # pyright: ignore[reportInvalidTypeForm]
+) -> Mesh:
     """Returns a mesh with the one axis "data" over `devices` (default: all).
 
     Process p holds rows [p b/P, (p + 1) b/P) of a batch, on any machine.
@@ -46,7 +49,7 @@ def state_shardings(state: Any, mesh: Mesh) -> Any:
     return shardings.replace(queue=queue)
 
 
-def placed_shapes(shapes: Any, sharding: NamedSharding) -> Any:
+def placed_shapes(shapes: Any, sharding: Sharding) -> Any:
     """Returns shapes and types, from `jax.eval_shape`, of arrays that lie somewhere."""
     return jax.tree.map(
         lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding),

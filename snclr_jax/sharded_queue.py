@@ -10,7 +10,7 @@ nearest. docs/sharded_queue.md counts what is sent.
 from __future__ import annotations
 
 import functools
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -29,9 +29,11 @@ from snclr_jax.neighbor_queue import (
 )
 
 AXIS = "data"
-ROWS = P(AXIS)
+# Any, since specs stand for arrays in trees that are typed as trees of arrays.
+ROWS: Any = P(AXIS)
+WHOLE: Any = P()
 # Every device keeps the ids and ages of all rows: 8 bytes each, and read at will.
-QUEUE_SPEC = NeighborQueue(keys=ROWS, image_id=P(), pushed_at=P(), cursor=P())
+QUEUE_SPEC = NeighborQueue(keys=ROWS, image_id=WHOLE, pushed_at=WHOLE, cursor=WHOLE)
 # Queries whose approximate search is repeated exactly, to measure its recall.
 RECALL_QUERIES = 64
 
@@ -61,7 +63,8 @@ class Election(NamedTuple):
 
     similarity: Array
     place: Array
-    count: Array
+    # Hides tuple.count, which nobody calls on it.
+    count: Array  # pyright: ignore[reportIncompatibleMethodOverride]
 
 
 def search_own_rows(

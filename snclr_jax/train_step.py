@@ -8,7 +8,7 @@ t target projection, c queue row, w positiveness.
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol, cast
 
 import jax
 import jax.numpy as jnp
@@ -19,7 +19,7 @@ from jax.sharding import Mesh
 from snclr_jax.accumulate import in_parts
 from snclr_jax.describe import Direction, Metrics, describe, feature_std
 from snclr_jax.fused_loss import search_and_loss
-from snclr_jax.models import Model, target_subset
+from snclr_jax.models import Model, Variables, target_subset
 from snclr_jax.neighbor_queue import NeighborQueue
 from snclr_jax.online_probe import update_probe
 from snclr_jax.optim import learning_rate
@@ -87,7 +87,7 @@ def make_train_step(
             mesh=mesh,
         )
         updates, opt_state = optimizer.update(gradients, state.opt_state, state.params)
-        params = optax.apply_updates(state.params, updates)
+        params = cast(Variables, optax.apply_updates(state.params, updates))
         momentum = ema_momentum(
             state.step, base=config.ema.momentum, total_steps=total_steps
         )
@@ -123,8 +123,18 @@ def make_train_step(
     return jax.jit(train_step, donate_argnums=0)
 
 
+class _HasTarget(Protocol):
+    """A `TrainState`, or what holds its target network alone."""
+
+    @property
+    def target_params(self) -> Any: ...
+
+    @property
+    def target_batch_stats(self) -> Any: ...
+
+
 def targets(
-    model: Model, state: TrainState, views: tuple[Array, ...], *, config, mesh: Mesh
+    model: Model, state: _HasTarget, views: tuple[Array, ...], *, config, mesh: Mesh
 ) -> tuple[tuple[Array, ...], Any]:
     """Returns the unit target projections t of the global views, and BN statistics.
 
@@ -212,7 +222,7 @@ def project_and_predict(
     batch_stats: Any,
     views: tuple[Array, ...],
     first: int,
-    step: Array,
+    step: Array | int,
     *,
     config,
     mesh: Mesh,

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import flax.struct
 import jax
 import jax.numpy as jnp
@@ -26,8 +28,9 @@ class Batch(flax.struct.PyTreeNode):
 
     image_id: Array
     views: tuple[Array, ...] | None = None
-    resident: Array | None = None
-    labels: Array | None = None
+    # Any, not None: who reads one knows that it is there.
+    resident: Array | Any = None
+    labels: Array | Any = None
 
 
 def random_views(batch: Batch, step: Array, *, config, mesh: Mesh) -> tuple[Array, ...]:
@@ -53,7 +56,7 @@ def random_views(batch: Batch, step: Array, *, config, mesh: Mesh) -> tuple[Arra
     return tuple(view(number) for number in range(len(settings)))
 
 
-def image_keys(seed: int, step: Array, number: int, count: int) -> Array:
+def image_keys(seed: int, step: Array | int, number: int, count: int) -> Array:
     """Returns one PRNG key for each of `count` images.
 
     A function of (seed, step, number, place in the global batch) alone; `number` tells

@@ -247,7 +247,7 @@ class MetricsTail:
 def _numbers(line: bytes) -> dict[str, float] | None:
     try:
         found = json.loads(line)
-        numbers = {
+        numbers: dict[str, float] = {
             name: value
             for name, value in found.items()
             if isinstance(value, int | float) and math.isfinite(value)

@@ -124,7 +124,7 @@ def _side(image: Encoded | np.ndarray) -> int | None:
     content = image.content
     try:
         opened = io.BytesIO(content) if isinstance(content, bytes) else content
-        with open_image(opened) as image:
-            return min(image.size)
+        with open_image(opened) as found:
+            return min(found.size)
     except Exception:  # Pillow raises many kinds
         return None

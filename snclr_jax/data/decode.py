@@ -188,7 +188,7 @@ def decode_views(
             rotation = opened.getexif().get(ExifTags.Base.Orientation, 1)
             shape = opened.height, opened.width
             if rotation in _TRANSPOSED:
-                shape = shape[::-1]
+                shape = opened.width, opened.height
             boxes = crop_boxes(shape, views, uniforms)
             reduction = 1
             if opened.format in ("JPEG", "MPO"):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import time
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor, wait
@@ -85,8 +86,8 @@ class Feed:
         # Reading the labels of a large TFDS set takes longer than one metric is worth.
         cheap = self.resident or config.data.name != "tfds"
         known = split.labelled and (cheap or labels)
-        self._constant = Batch(
-            image_id=None,
+        self._batch = functools.partial(
+            Batch,
             resident=place_everywhere(split.images(), mesh) if self.resident else None,
             labels=place_everywhere(split.labels, mesh) if known else None,
         )
@@ -101,7 +102,7 @@ class Feed:
         """
         before, self._under_way = self._under_way, under_way
         jax.block_until_ready(under_way if self._one_step_at_a_time else before)
-        if self.resident:
+        if not isinstance(self.batches, ReadAhead):
             return self._place(next(self.batches))
         idle = under_way is not None and not self.batches.ready
         if idle:  # but for the step that is still running
@@ -123,9 +124,7 @@ class Feed:
             place_batch(rows[f"view{number}"], self._mesh)
             for number in range(len(rows))
         )
-        return self._constant.replace(
-            image_id=place_batch(index, self._mesh), views=views or None
-        )
+        return self._batch(image_id=place_batch(index, self._mesh), views=views or None)
 
 
 class ReadAhead(grain.DatasetIterator):

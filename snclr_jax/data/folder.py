@@ -54,7 +54,7 @@ def open_folder(
     train = split("train", files, classes)
     test = next((name for name in ("test", "val") if (root / name).is_dir()), None)
     names = classes and tuple(printable(_as_text(name)) for name in classes)
-    if names is None or test is None:
+    if classes is None or test is None:
         return train, None, names
     files = _find_images(root / test)
     _check_classes(
@@ -158,12 +158,12 @@ def _split(
     )
 
 
-def _encoded(root: str, files: Sequence[str], indices: np.ndarray) -> list[Encoded]:
+def _encoded(root: str, files: list[str], indices: np.ndarray) -> list[Encoded]:
     paths = [os.path.join(root, files[index]) for index in indices]
     return [Encoded(path, name=path) for path in paths]
 
 
-def _names(below: str, files: Sequence[str], indices: np.ndarray) -> list[str]:
+def _names(below: str, files: list[str], indices: np.ndarray) -> list[str]:
     return [_as_text(PurePosixPath(below, files[index])) for index in indices]
 
 

@@ -7,7 +7,7 @@ import functools
 import os
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import numpy as np
 
@@ -38,7 +38,7 @@ class _Opened:
     bad: BadImages
 
     @functools.cached_property
-    def labels(self) -> np.ndarray | None:
+    def labels(self) -> np.ndarray | Any:
         return self.read_labels() if callable(self.read_labels) else self.read_labels
 
 
@@ -122,8 +122,9 @@ class Split:
         """Whether the images have labels; unlike `labels`, never reads them."""
         return self._opened.read_labels is not None
 
+    # Any, not None: who reads them has asked whether the images are `labelled`.
     @property
-    def labels(self) -> np.ndarray | None:
+    def labels(self) -> np.ndarray | Any:
         """int32 (n,), or None; the first access may read the whole set."""
         if not self.labelled:
             return None
@@ -218,9 +219,7 @@ class Split:
         _, first, place = np.unique(self._of, return_index=True, return_inverse=True)
         return first, place
 
-    def originals(
-        self, indices: np.ndarray
-    ) -> Sequence[Encoded] | Sequence[np.ndarray]:
+    def originals(self, indices: np.ndarray) -> Sequence[Encoded] | np.ndarray:
         """Reads some whole images without threads: encoded, or uint8 (h, w, 3)."""
         return (self._opened.encoded or self._opened.load)(self._of[indices])
 

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Mapping, Sequence
+from typing import Any, cast
 
 import numpy as np
 import tensorflow_datasets as tfds
@@ -51,7 +51,8 @@ def open_tfds(
         lacks a split.
     """
     builder = tfds.builder_from_directory(_prepared_folder(name, data_dir))
-    features = dict(builder.info.features)
+    # The features of an image set are a dictionary.
+    features = dict(cast(Mapping[str, Any], builder.info.features))
     if not isinstance(features.get("image"), tfds.features.Image):
         raise ValueError(
             f'data.tfds_name {name!r} has no feature "image" that is an image; its '
@@ -75,7 +76,8 @@ def _prepared_folder(name: str, data_dir: str) -> epath.Path:
 
     For a set that is not there, TFDS would go to the network, and retry for minutes.
     """
-    root = epath.Path(data_dir or tfds.core.constants.DATA_DIR).expanduser()
+    core: Any = tfds.core  # TFDS imports lazily, which hides its modules
+    root = epath.Path(data_dir or core.constants.DATA_DIR).expanduser()
     base, _, version = name.partition(":")
     levels = (
         [version or "*"] if "/" in base else [version or "*", f"*/{version or '*'}"]

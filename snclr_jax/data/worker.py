@@ -21,5 +21,6 @@ def start_worker(*_: int) -> None:
 
 def _end_with_parent() -> None:
     """Where the parent is killed, nothing else would end its workers."""
-    multiprocessing.parent_process().join()
-    os._exit(1)
+    if (parent := multiprocessing.parent_process()) is not None:
+        parent.join()
+        os._exit(1)

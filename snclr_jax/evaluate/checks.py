@@ -25,7 +25,7 @@ def check_both_splits(
             "only one of test_features and test_labels is None; pass both, or neither "
             "to compare each train row with the others"
         )
-    if test_features is None:
+    if test_features is None or test_labels is None:
         return train_features, train_labels, train_features, train_labels
     check_features("test", test_features, train_features.shape[1])
     test = check_split("test", test_features, test_labels)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from functools import partial
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -36,7 +36,7 @@ class Scaling(NamedTuple):
     mean: ArrayLike = 0.0  # "f"
     scale: ArrayLike = 1.0  # "f"
 
-    def __call__(self, features: Array) -> Array:
+    def __call__(self, features: Any) -> Any:
         return (features - self.mean) * self.scale
 
 
@@ -52,9 +52,8 @@ class TrainSet(NamedTuple):
 def zero_weights(shape: tuple[int, ...], mesh: Mesh) -> Weights:
     """Returns zeros on all devices; `shape` is that of the kernel."""
     kernel = np.zeros(shape, np.float32)
-    return jax.tree.map(
-        lambda each: place_everywhere(each, mesh), Weights(kernel, kernel[..., 0])
-    )
+    bias = kernel[..., 0]
+    return Weights(place_everywhere(kernel, mesh), place_everywhere(bias, mesh))
 
 
 def measure_scaling(features: np.ndarray) -> Scaling:
@@ -74,9 +73,12 @@ def measure_scaling(features: np.ndarray) -> Scaling:
 
 def place_rows(array: np.ndarray, rows: np.ndarray, sharding: NamedSharding) -> Array:
     """Returns array[rows] on the devices, of which each process gathers its share."""
-    return jax.make_array_from_callback(
-        rows.shape + array.shape[1:], sharding, lambda at: array[rows[at[: rows.ndim]]]
-    )
+
+    # Any: JAX's annotation has a None that is never passed.
+    def gather(at: Any) -> np.ndarray:
+        return array[rows[at[: rows.ndim]]]
+
+    return jax.make_array_from_callback(rows.shape + array.shape[1:], sharding, gather)
 
 
 def logits(weights: Weights, features: Array) -> Array:

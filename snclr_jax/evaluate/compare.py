@@ -84,7 +84,8 @@ def _training(groups: Sequence[Group]) -> str:
     def means(of_run: Callable[[Run], float | None]) -> Iterator[str]:
         for group in groups:
             values = [of_run(run) for run in group.runs]
-            yield MISSING if None in values else f"{np.mean(values):.0f}"
+            known = [each for each in values if each is not None]
+            yield MISSING if len(known) < len(values) else f"{np.mean(known):.0f}"
 
     rows = [["last step", *means(last_step)], ["images/s", *means(speed)]]
     return _table("training", groups, rows)
@@ -121,7 +122,7 @@ def _mean_curve(group: Group, metric: str) -> dict[int, float]:
 
 
 def _curve_of(run: Run, metric: str) -> dict[int, float]:
-    return {line["step"]: line[metric] for line in run.metrics if metric in line}
+    return {int(line["step"]): line[metric] for line in run.metrics if metric in line}
 
 
 def _evaluations(groups: Sequence[Group]) -> Iterator[str]:

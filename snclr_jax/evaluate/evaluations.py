@@ -44,14 +44,17 @@ class Task(NamedTuple):
 
     subject: Subject
     images: Split
-    train: Split | None
-    test: Split | None
+    # Any, not None: an evaluation that needs one is given one.
+    train: Split | Any
+    test: Split | Any
     target: Target | None
     config: Any
     settings: Any
     mesh: Mesh
 
-    def labelled_features(self) -> tuple[np.ndarray | None, ...]:
+    def labelled_features(
+        self,
+    ) -> tuple[np.ndarray, np.ndarray, np.ndarray | Any, np.ndarray | Any]:
         """Returns training features and labels, then those of the test or None."""
         train = self.subject.features(self.train), self.train.labels
         if self.test is None:

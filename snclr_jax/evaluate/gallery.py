@@ -67,11 +67,9 @@ class Gallery(NamedTuple):
 
     def nearest(self, count: int) -> Gallery:
         """Returns the same images with their `count` most similar neighbors alone."""
-        return Gallery(
-            *(
-                each[:, :count] if each is not None and each.ndim == 2 else each
-                for each in self
-            )
+        return Gallery._make(
+            each[:, :count] if each is not None and each.ndim == 2 else each
+            for each in self
         )
 
 
@@ -229,7 +227,7 @@ def _search(
 ) -> tuple[Neighbors, Array]:
     """Returns the neighbors of one batch, without keys, and their positiveness."""
     view = prepare(images, config)
-    place = dict(config=config, mesh=mesh)
+    place: dict[str, Any] = dict(config=config, mesh=mesh)
     (target,), _ = targets(model, networks, (view,), **place)
     ((_, y, z),), _ = project_and_predict(
         model,
@@ -254,7 +252,7 @@ def _search(
 
 def _gallery(
     image_id: np.ndarray,
-    neighbors: Neighbors,
+    neighbors: Any,  # `Neighbors`, of numpy arrays
     weights: np.ndarray,
     step: int,
     labels: np.ndarray | None,

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 from scipy.special import stdtrit
 
 
-def mean_and_interval(values: Sequence[float]) -> tuple[float, float | None]:
+def mean_and_interval(
+    values: Sequence[float] | np.ndarray,
+) -> tuple[float, float | Any]:
     """Returns the mean, and half its 95% confidence interval; None for one value.
 
     Args:

@@ -108,7 +108,9 @@ def vote(
         classes, candidate = _candidates(train_labels[row[part]])
         # A common factor moves no vote, and without it small temperatures overflow.
         behind = similarity[part].astype(np.float64) - similarity[part, :1]
-        weights = {of: np.exp(behind / of) for of in temperature}
+        weights: dict[float | None, np.ndarray] = {
+            of: np.exp(behind / of) for of in temperature
+        }
         weights[None] = np.ones_like(behind)
         for (each, of), result in predicted.items():
             votes = np.bincount(
@@ -128,7 +130,8 @@ def _candidates(labels: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """
     order = np.argsort(labels, axis=1, kind="stable")
     ascending = np.take_along_axis(labels, order, axis=1)
-    rank = np.cumsum(np.diff(ascending, axis=1, prepend=ascending[:, :1]) > 0, axis=1)
+    new = np.diff(ascending, axis=1, prepend=ascending[:, :1]) > 0
+    rank = np.cumsum(new, axis=1, dtype=np.intp)
     classes = np.zeros_like(labels)
     np.put_along_axis(classes, rank, ascending, axis=1)
     place = np.empty_like(rank)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from itertools import product
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from jax.sharding import Mesh
@@ -24,8 +24,9 @@ class Candidate(NamedTuple):
     kind: str  # "lbfgs" or "sgd"
     layer: str  # whose features
     l2: float  # strength of the penalty, which SGD knows as its weight decay
-    learning_rate: float | None  # of SGD
-    accuracy: float | None  # percent of the held-back rows; None: it diverged
+    # Any, not None: who reads them knows the kind, or that it did not diverge.
+    learning_rate: float | Any  # of SGD
+    accuracy: float | Any  # percent of the held-back rows; None: it diverged
 
 
 class LinearResult(NamedTuple):
@@ -206,7 +207,7 @@ def _check_layers(
             f"{split} features are of the layers {list(features)}; use "
             + ("at least one" if train is None else f"those of train, {list(train)}")
         )
-    checked = {}
+    checked, checked_labels = {}, np.empty(0, np.int32)
     for layer in layers:
         name = f"{split} {layer}"
         width = None if train is None else train[layer].shape[1]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from functools import partial
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -63,7 +64,7 @@ def fit_strengths(
         place_rows(train.labels, whole % count, over_rows),
         place_rows(counted, whole, over_rows),
     )
-    weights, fits = zero_weights((train.num_classes, width), mesh), []
+    weights, fits, steps = zero_weights((train.num_classes, width), mesh), [], 0
     for l2 in progress_bar(strengths, desc=f"L-BFGS, {layer}", unit="fit"):
         weights, steps = fit_logistic(weights, *placed, l2, max_steps=max_steps)
         fits.append(jax.block_until_ready(weights))
@@ -121,6 +122,6 @@ def fit_logistic(
         weights = optax.apply_updates(weights, updates)
         return weights, state, step + 1, optax.tree.norm(gradient)
 
-    start = (weights, optimizer.init(weights), 0, jnp.inf)
+    start: Any = (weights, optimizer.init(weights), 0, jnp.inf)
     weights, _, steps, _ = jax.lax.while_loop(unfinished, descend, start)
     return weights, steps

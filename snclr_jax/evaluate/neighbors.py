@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from functools import partial
 from itertools import product
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -183,7 +184,8 @@ def place_unit_rows(features: np.ndarray, count: int, sharding: NamedSharding) -
     A row of zeros stays one. Every process passes the same features.
     """
 
-    def part(index: tuple[slice, ...]) -> np.ndarray:
+    # Any: JAX's annotation has a None that is never passed.
+    def part(index: Any) -> np.ndarray:
         start, stop, _ = index[0].indices(count)
         some = features[start:stop]
         norm = np.sqrt(np.einsum("nf,nf->n", some, some, dtype=np.float64))

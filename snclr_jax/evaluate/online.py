@@ -31,7 +31,7 @@ class OnlineKnn:
         self._config, self._mesh = config, mesh
         train, test = with_labels(data.train), with_labels(data.test)
         self.possible = train is not None and test is not None
-        if not self.possible:
+        if train is None or test is None:
             return
         self._encode = make_encode(model.encode, config, mesh)
         self._train = train.subset(train.thinned(config.evaluate.train_images))

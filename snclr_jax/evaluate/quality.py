@@ -103,7 +103,8 @@ def alignment(first: ArrayLike, second: ArrayLike, *, alpha: float = 2.0) -> flo
         )
     check_positive("alpha", [alpha])
     # Not 2 - 2 cos: views that agree would drown in its rounding.
-    apart = jnp.linalg.norm(unit(jnp.asarray(first)) - unit(second), axis=1)
+    first, second = jnp.asarray(first), jnp.asarray(second)
+    apart = jnp.linalg.norm(unit(first) - unit(second), axis=1)
     return float(jnp.mean(apart**alpha))
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -31,7 +31,7 @@ class RandomViews(NamedTuple):
 
     first: np.ndarray
     second: np.ndarray
-    target: np.ndarray | None
+    target: np.ndarray | Any  # not None where a target network was given
 
 
 def encode_random_views(
@@ -78,9 +78,9 @@ def encode_random_views(
             for view in views[:2]
         )
         if target is None:
-            return RandomViews(first, second, None)
+            return first, second, None
         (target,), _ = targets(model, target, views[:1], config=config, mesh=mesh)
-        return RandomViews(first, second, target)
+        return first, second, target
 
     encode = jax.jit(encode, out_shardings=replicated(mesh))
     count = split.size
@@ -100,4 +100,5 @@ def encode_random_views(
         placed = place_batch(images[first : first + share], mesh)
         found.append(jax.device_get(encode(*networks, placed, np.int32(number))))
     place = np.argsort(order)
-    return jax.tree.map(lambda *parts: np.concatenate(parts)[place], *found)
+    views = jax.tree.map(lambda *parts: np.concatenate(parts)[place], *found)
+    return RandomViews(*views)

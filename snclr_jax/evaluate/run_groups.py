@@ -84,7 +84,7 @@ def read_groups(workdirs: Sequence[str]) -> list[Group]:
 
 
 def _read_run(workdir: str) -> Run:
-    settings = flatten_dict(read_config(workdir), sep=".")
+    settings: dict[str, Any] = flatten_dict(read_config(workdir), sep=".")
     seed = settings.pop("seed", None)
     return Run(workdir, settings, seed, read_metrics(workdir), _read_scores(workdir))
 

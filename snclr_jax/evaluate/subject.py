@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 from jax.sharding import Mesh
 
@@ -35,7 +37,9 @@ class Subject:
         batch_size: int,
         mesh: Mesh,
     ) -> None:
-        self.name, self.encoder = name, encoder
+        self.name = name
+        # Any, not None: who needs one is not given raw pixels.
+        self.encoder: Encoder | Any = encoder
         self._encode, self._batch_size, self._mesh = encode, batch_size, mesh
         self._found: dict[int, tuple[Split, dict[str, np.ndarray]]] = {}
 
@@ -76,7 +80,7 @@ def make_subjects(
         `batch_size`.
       mesh: the devices.
     """
-    place = dict(batch_size=settings.batch_size, mesh=mesh)
+    place: dict[str, Any] = dict(batch_size=settings.batch_size, mesh=mesh)
     model, config = encoder.model, encoder.config
     encode = make_encode(model.layers if layers else model.encode, config, mesh)
     subjects = [Subject("trained", encoder, encode, **place)]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import cast
 
 import numpy as np
 
@@ -54,7 +55,7 @@ def class_balanced(
                 f"class {labels[rows[0]]} has {len(rows)} images, fewer than per_class "
                 f"{per_class}; use at most {len(rows)}, or leave the class out"
             )
-        kept.append(rows[: per_class or max(1, round(share * len(rows)))])
+        kept.append(rows[: per_class or max(1, round(cast(float, share) * len(rows)))])
     return np.sort(np.concatenate(kept))
 
 

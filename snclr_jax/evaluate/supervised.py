@@ -173,7 +173,7 @@ def fit(
         unit="step",
         dynamic_ncols=True,
     )
-    loss = None
+    loss, mean = None, np.nan
     with contextlib.closing(feed.batches), contextlib.closing(progress):
         for epoch in range(1, config.epochs + 1):
             losses = []

@@ -53,7 +53,7 @@ def write_features(
     labels: np.ndarray,
     names: Sequence[str],
     *,
-    split: Sequence[str],
+    split: Sequence[str] | np.ndarray,
     metadata: dict[str, Any],
 ) -> None:
     """Writes features into one .npz file, which replaces what was there when whole.

@@ -50,7 +50,8 @@ def _read_safetensors(path: Path) -> tuple[Tensors, dict[str, str]]:
 
 def _read_torch(path: Path) -> Tensors:
     try:
-        import torch
+        # Not among the requirements.
+        import torch  # pyright: ignore[reportMissingImports]
     except ImportError as error:
         raise ValueError(
             f"--weights={path} is not a {SUFFIX} file, and PyTorch, which could read "

@@ -21,10 +21,11 @@ def save_stablehlo(path: Path, encoder: Encoder) -> None:
     It takes uint8 (b, s, s, 3) for any b, with s = `data.image_size`, gives float32
     (b, f), and needs JAX but not this package.
     """
-    variables = jax.device_get((encoder.params, encoder.batch_stats))
+    params, batch_stats = jax.device_get((encoder.params, encoder.batch_stats))
 
     def features(images: Array) -> Array:
-        found = encoder.model.encode(*variables, prepare(images, encoder.config))
+        pixels = prepare(images, encoder.config)
+        found = encoder.model.encode(params, batch_stats, pixels)
         return found.astype(jnp.float32)
 
     side = encoder.config.data.image_size

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 import flax.linen as nn
 import jax
@@ -144,14 +144,16 @@ class Model:
         Returns:
           (..., d): y itself for cosine attention, W2^T W1 y for linear attention.
         """
-        return self.network.apply({"params": params}, y, method="attend")
+        # Linen's `apply` returns a pair where it is told that variables may change.
+        query = self.network.apply({"params": params}, y, method="attend")
+        return cast(jax.Array, query)
 
     def encode(
         self, params: Variables, batch_stats: Variables, images: jax.Array
     ) -> jax.Array:
         """Returns features (b, f) for evaluation, on the running statistics."""
         variables = {"params": params, "batch_stats": batch_stats}
-        return self.network.apply(variables, images, method="encode")
+        return cast(jax.Array, self.network.apply(variables, images, method="encode"))
 
     def layers(
         self, params: Variables, batch_stats: Variables, images: jax.Array
@@ -173,7 +175,7 @@ class Model:
             mutable=["intermediates"],
         )
         # Linen keeps a tuple of all that was sown under a name.
-        earlier = sown["intermediates"]["encoder"].items()
+        earlier = cast(Any, sown)["intermediates"]["encoder"].items()
         return {name: rows for name, (rows,) in earlier} | {"features": features}
 
     def tune(
@@ -231,7 +233,7 @@ class Model:
         )
         if one_view:
             outputs = jax.tree.map(lambda each: each.squeeze(1), outputs)
-        return outputs, updates.get("batch_stats", {})
+        return outputs, cast(Variables, updates).get("batch_stats", {})
 
 
 def target_subset(tree: Variables) -> Variables:
@@ -258,7 +260,9 @@ def build_model(config: Any, *, attention: str) -> Model:
     """
     check_choice("model.dtype", config.dtype, _DTYPES)
     check_choice("attention.kind", attention, ("cosine", "linear"))
-    if config.dtype == "float64" and not jax.config.jax_enable_x64:
+    # JAX makes its flags when it is imported, unseen by a type checker.
+    x64: bool = jax.config.jax_enable_x64  # pyright: ignore[reportAttributeAccessIssue]
+    if config.dtype == "float64" and not x64:
         raise ValueError("model.dtype 'float64' needs JAX_ENABLE_X64=1")
     if not 0 <= config.drop_path < 1:
         raise ValueError(

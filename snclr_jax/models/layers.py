@@ -99,7 +99,9 @@ class BatchNorm(nn.Module):
                 f"model.bn_scope {size} does not divide a batch of {batch} images; use "
                 "a divisor, or None for statistics of the whole batch"
             )
-        y, mean, var = batch_normalize(x, scale, bias, size, self.dtype)
+        # jax.custom_vjp loses what its function returns, to a type checker.
+        normalized: Any = batch_normalize(x, scale, bias, size, self.dtype)
+        y, mean, var = normalized
         if not self.is_initializing():
             for running, groups in ((running_mean, mean), (running_var, var)):
                 for view in groups.mean(axis=0):

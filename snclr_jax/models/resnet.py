@@ -128,7 +128,9 @@ class ResNet(nn.Module):
         if self.stem == "imagenet":
             # Linen pads one leading axis only.
             flat = x.reshape(-1, *x.shape[-3:])
-            flat = nn.max_pool(flat, (3, 3), (2, 2), padding=((1, 1), (1, 1)))
+            # Linen's annotation is of the padding's names alone.
+            pad: Any = ((1, 1), (1, 1))
+            flat = nn.max_pool(flat, (3, 3), (2, 2), padding=pad)
             x = flat.reshape(*x.shape[:-3], *flat.shape[1:])
 
         for stage, blocks in enumerate(self.stage_sizes):

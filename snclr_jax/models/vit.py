@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import flax.linen as nn
@@ -27,7 +27,7 @@ HEADS = {
 # The name under which `scan` keeps the parameters of all layers, along a leading axis.
 STACKED = "blocks"
 
-_xavier = nn.initializers.xavier_uniform()
+_xavier: Callable[..., jax.Array] = nn.initializers.xavier_uniform()
 
 
 def _qkv_init(key: jax.Array, shape: tuple[int, int], dtype: Any) -> jax.Array:

@@ -77,7 +77,7 @@ def preflight(
     print(f"compiled in {time.perf_counter() - started:.0f} s")
 
     memory = Memory.of(compiled)
-    work, caveats = list_work(compiled.as_text())
+    work, caveats = list_work(compiled.as_text() or "")
     lines = [
         *memory_lines(memory, chip),
         *cost_lines(summarize(work, caveats), summarize(work, caveats, SCOPES)),

@@ -64,7 +64,8 @@ class Work(NamedTuple):
 class Traffic(NamedTuple):
     """How many collectives of a kind a program runs, and the bytes of their results."""
 
-    count: int
+    # Hides tuple.count, which nobody calls on it.
+    count: int  # pyright: ignore[reportIncompatibleMethodOverride]
     bytes: float
 
 

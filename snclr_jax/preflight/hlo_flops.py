@@ -57,8 +57,8 @@ def flops(program: Program, computation: Computation, op: Instruction) -> float:
             left = computation.operand(op, 0).results[0]
             return 2 * op.results[0].size * math.prod(left.shape[i] for i in contracted)
         case "convolution":
-            shapes = [computation.operand(op, i).results[0] for i in (0, 1)]
-            return _convolution(op, *shapes, op.results[0])
+            left, right = (computation.operand(op, i).results[0] for i in (0, 1))
+            return _convolution(op, left, right, op.results[0])
         case "reduce" | "reduce-window" | "select-and-scatter" | "scatter" | "map":
             return _combinations(computation, op) * _function(program, op)
         case "sort":
@@ -106,8 +106,10 @@ def _sort(op: Instruction, keys: Array) -> float:
 def _custom_call(computation: Computation, op: Instruction) -> float:
     target = op.attribute("custom_call_target").strip('"')
     shapes = [computation[name].results[0] for name in op.operands]
-    if target.startswith("__cublas"):
-        found = re.search(r'"lhs_contracting_dimensions":\[([^\]]*)\]', op.attributes)
+    # A triangular solve is one of cuBLAS that contracts nothing.
+    contracting = r'"lhs_contracting_dimensions":\[([^\]]*)\]'
+    found = re.search(contracting, op.attributes)
+    if target.startswith("__cublas") and found:
         contracted = math.prod(shapes[0].shape[i] for i in _ints(found[1]))
         return 2 * op.results[0].size * contracted
     if target in _CONVOLUTION_CALLS:

@@ -87,7 +87,7 @@ class Computation:
 
     def __init__(self) -> None:
         self.instructions: dict[str, Instruction] = {}
-        self.root: Instruction | None = None
+        self.root: Instruction  # set by `Program`
 
     def __getitem__(self, name: str) -> Instruction:
         return self.instructions[name]

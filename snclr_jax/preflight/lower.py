@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any, cast
+
 import jax
 import jax.numpy as jnp
 from jax.sharding import Mesh
@@ -70,13 +72,15 @@ def compile_step(config, mesh: Mesh, *, images: int) -> jax.stages.Compiled:
         state,
         state_shardings(state, mesh),
     )
+    step = cast(jax.stages.Wrapped, step)
     return step.lower(state, _abstract_batch(config, mesh, images)).compile()
 
 
 def _abstract_batch(config, mesh: Mesh, images: int) -> Batch:
     """The batch that `Feed` makes, of shapes; labels of large folders are left out."""
 
-    def rows(shape: tuple[int, ...], dtype, sharding) -> jax.ShapeDtypeStruct:
+    # Any, since shapes stand for the arrays of a `Batch`.
+    def rows(shape: tuple[int, ...], dtype, sharding) -> Any:
         return jax.ShapeDtypeStruct(shape, dtype, sharding=sharding)
 
     split, whole = over_batch(mesh), replicated(mesh)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 
@@ -28,7 +28,7 @@ class Memory(NamedTuple):
     @classmethod
     def of(cls, compiled: jax.stages.Compiled) -> Memory:
         """Reads the compiler's own account."""
-        stats = compiled.memory_analysis()
+        stats: Any = compiled.memory_analysis()
         return cls(
             stats.argument_size_in_bytes,
             stats.output_size_in_bytes,

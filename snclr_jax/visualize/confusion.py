@@ -127,5 +127,5 @@ def _frequent_pairs(
     axes.set_yticks(range(len(most)), texts, fontsize=8)
     axes.tick_params(axis="y", length=0)
     axes.grid(False, axis="y")
-    axes.xaxis.get_major_locator().set_params(integer=True)
+    axes.locator_params(axis="x", integer=True)
     axes.set(title="most frequent confusions (true → found)", xlabel="images")

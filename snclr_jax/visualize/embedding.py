@@ -8,7 +8,9 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.colors import to_rgba
 from matplotlib.figure import Figure
-from scipy.spatial import cKDTree
+
+# scipy has no stubs of its compiled classes.
+from scipy.spatial import cKDTree  # pyright: ignore[reportAttributeAccessIssue]
 
 from snclr_jax.visualize.labels import label_points
 from snclr_jax.visualize.style import (

@@ -17,7 +17,7 @@ WIDTH, NARROWEST = 10.6, 3.1  # inches
 PITCH, ROW, AFTER_QUERY, BETWEEN = 1.1, 1.64, 0.28, 0.45
 HEAD, BAR = 0.42, 0.07
 KEY_LINE, KEY_WIDTH = 0.3, 7.0  # inches: of a line, and of a key in one line
-BOLD = dict(fontsize=8, weight="bold")
+BOLD: dict[str, Any] = dict(fontsize=8, weight="bold")
 
 
 def gallery(
@@ -69,7 +69,7 @@ def gallery(
             if found.query_label is not None:
                 name = class_name(found.query_label[number], class_names)
                 axes.text(left + 0.55, top + 1.06, name, ha="center", va="top", **BOLD)
-            for rank in np.flatnonzero(found.valid[number, :k]):
+            for rank in np.flatnonzero(found.valid[number, :k]).tolist():
                 x, place = (
                     left + 0.05 + AFTER_QUERY + (rank + 1) * PITCH,
                     (number, rank),
@@ -112,7 +112,7 @@ def _draw_neighbor(
         Rectangle((x, y + 1.05), weight / largest, BAR, facecolor=theme.muted)
     )
     similarity = found.similarity[place]
-    small = dict(ha="center", va="top", fontsize=8)
+    small: dict[str, Any] = dict(ha="center", va="top", fontsize=8)
     axes.text(x + 0.5, y + 1.16, f"cos {similarity:.2f}  w {weight:.2f}", **small)
     age = f"age {found.age[place]}"
     # Of a long name the line has no room for the age.

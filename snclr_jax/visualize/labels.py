@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import cast
 
 import numpy as np
 from matplotlib.axes import Axes
+from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.patheffects import withStroke
 
 LINE = 0.1  # height of a label, as a share of a small panel
 ROUNDS = 200  # of pushing labels apart
 
 
-def spread(wanted: Sequence[float], gap: float) -> np.ndarray:
+def spread(wanted: Sequence[float] | np.ndarray, gap: float) -> np.ndarray:
     """Returns places at least `gap` apart, in the order of the wanted ones.
 
     They stay where they are wanted where they can; crowded ones are spread around the
@@ -74,10 +76,11 @@ def label_points(
       texts: n of them.
       background: color of the rim around the letters.
     """
-    renderer = axes.figure.canvas.get_renderer()
+    renderer = cast(FigureCanvasAgg, axes.figure.canvas).get_renderer()
     drawn = [
         axes.text(
-            *point,
+            x,
+            y,
             text,
             ha="center",
             va="center",
@@ -85,14 +88,15 @@ def label_points(
             zorder=6,
             path_effects=[withStroke(linewidth=3, foreground=background)],
         )
-        for point, text in zip(points, texts, strict=True)
+        for (x, y), text in zip(points, texts, strict=True)
     ]
     boxes = [text.get_window_extent(renderer) for text in drawn]
     sizes = np.array([(box.width + 4, box.height + 2) for box in boxes])
     start = axes.transData.transform(points)
     places = _push_apart(start, sizes, axes.get_window_extent(renderer))
     for text, place, origin, size in zip(drawn, places, start, sizes, strict=True):
-        text.set_position(axes.transData.inverted().transform(place))
+        x, y = axes.transData.inverted().transform(place)
+        text.set_position((x, y))
         if np.any(np.abs(place - origin) > size):
             ends = axes.transData.inverted().transform([origin, place])
             axes.plot(*ends.T, color=text.get_color(), linewidth=0.6, zorder=5)

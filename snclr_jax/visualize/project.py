@@ -40,10 +40,11 @@ def project(
     if method == "PCA":
         shares = np.append(pca.explained_variance_ratio_, 0)[:2]
         points = np.pad(reduced, ((0, 0), (0, 1)))[:, :2]
-        return points, tuple(
+        first, second = (
             f"component {i} ({share:.0%} of the variance)"
             for i, share in enumerate(shares, 1)
         )
+        return points, (first, second)
     axes = f"{method} 1", f"{method} 2"
     if method == "t-SNE":
         # Perplexity 30 is van der Maaten & Hinton's (2008); it needs some rows more.
@@ -58,7 +59,8 @@ def project(
     if method == "UMAP":
         if not can_umap():
             raise ValueError("UMAP needs umap-learn: pip install umap-learn")
-        from umap import UMAP
+        # Not among the requirements.
+        from umap import UMAP  # pyright: ignore[reportMissingImports]
 
         neighbors = min(15, len(reduced) - 1)
         found = UMAP(n_neighbors=neighbors, random_state=seed).fit_transform(reduced)

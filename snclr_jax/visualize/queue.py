@@ -39,7 +39,7 @@ def queue_coverage(uses: np.ndarray, *, theme: str = "light") -> Figure:
             xlim=(0, 100),
             ylim=(0, None),
         )
-        axes.yaxis.get_major_locator().set_params(integer=True)
+        axes.locator_params(axis="y", integer=True)
         axes.legend(
             *([axes.collections[0], axes.lines[0]], ["this run", "at random"]),
             frameon=False,

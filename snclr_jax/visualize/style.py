@@ -6,12 +6,13 @@ import contextlib
 import io
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple, cast
 
 import matplotlib as mpl
 import numpy as np
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
+from matplotlib.rcsetup import cycler
 
 DPI = 144  # of files: one and a half times a laptop's, so that small text stays sharp
 NAME_LENGTH = 16  # letters of a class name that are shown
@@ -85,13 +86,13 @@ def themed(theme: str) -> Iterator[Theme]:
     if theme not in THEMES:
         raise ValueError(f"theme {theme!r} is unknown; use one of {tuple(THEMES)}")
     colors = THEMES[theme]
-    settings = {
+    settings: dict[Any, Any] = {
         "axes.axisbelow": True,
         "axes.edgecolor": colors.muted,
         "axes.facecolor": colors.background,
         "axes.grid": True,
         "axes.labelcolor": colors.text,
-        "axes.prop_cycle": mpl.cycler(color=colors.series),
+        "axes.prop_cycle": cycler(color=colors.series),
         "axes.spines.right": False,
         "axes.spines.top": False,
         "axes.titlecolor": colors.text,
@@ -114,7 +115,7 @@ def themed(theme: str) -> Iterator[Theme]:
         yield colors
 
 
-def new_figure(width: float, height: float, *, layout: str = "constrained") -> Figure:
+def new_figure(width: float, height: float, *, layout: Any = "constrained") -> Figure:
     """Returns an empty figure, in inches, that no global state of matplotlib keeps."""
     figure = _Figure(figsize=(width, height), layout=layout)
     FigureCanvasAgg(figure)
@@ -147,7 +148,7 @@ def encode(figure: Figure, form: str = "png", **settings) -> bytes:
 def pixels(figure: Figure) -> np.ndarray:
     """Returns a figure as uint8 (height, width, 3), 100 pixels for an inch."""
     figure.canvas.draw()
-    return np.asarray(figure.canvas.buffer_rgba())[..., :3]
+    return np.asarray(cast(FigureCanvasAgg, figure.canvas).buffer_rgba())[..., :3]
 
 
 def save_all(figures: Mapping[str, Figure], folder: str | Path) -> list[Path]:

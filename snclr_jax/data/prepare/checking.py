@@ -10,7 +10,7 @@ import io
 import multiprocessing
 import signal
 import warnings
-from collections.abc import Iterable, Iterator
+from collections.abc import Generator, Iterable, Iterator
 from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 
@@ -25,7 +25,9 @@ _TASK_BYTES = 4 * 2**20
 Checked = tuple[EncodedImage, bytes | str]  # the encoded bytes, or why it is left out
 
 
-def read_checked(images: Iterable[EncodedImage], workers: int) -> Iterator[Checked]:
+def read_checked(
+    images: Iterable[EncodedImage], workers: int
+) -> Generator[Checked, None, None]:
     """Reads images in their order, with worker processes that decode each of them.
 
     What a worker hands over are words. Encoded images are read again, from the system's

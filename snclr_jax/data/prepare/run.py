@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import Any
 
 import tensorflow_datasets as tfds
+from etils import epath
 from tqdm import tqdm
 
 from snclr_jax.data.prepare.checking import Checked, read_checked
@@ -145,7 +146,9 @@ def _write_shards(
     left = shards[len(journal.shards) :]
     images = [image for shard in left for image in shard.images]
     unreadable = sum(len(line["unreadable"]) for line in journal.shards)
-    serializer = tfds.core.ExampleSerializer(_features(found).get_serialized_info())
+    # TFDS's annotations of the two do not agree.
+    serialized: Any = _features(found).get_serialized_info()
+    serializer = tfds.core.ExampleSerializer(serialized)
     bar = tqdm(
         total=total,
         initial=total - len(images),
@@ -153,7 +156,7 @@ def _write_shards(
         dynamic_ncols=True,
         disable=None,  # where there is no terminal, the shards' lines tell enough
     )
-    checked = read_checked(images, workers or os.cpu_count())
+    checked = read_checked(images, workers or os.cpu_count() or 1)
     with bar, contextlib.closing(checked):
         counted = _count(checked, bar, unreadable, max_unreadable * total, folder)
         for shard in left:
@@ -233,7 +236,7 @@ def _write_metadata(
                 num_bytes=sum(line["bytes"] for line in lines),
                 filename_template=tfds.core.ShardedFileTemplate(
                     dataset_name=name,
-                    data_dir=folder,
+                    data_dir=epath.Path(folder),
                     split=split,
                     filetype_suffix="array_record",
                 ),

@@ -92,7 +92,8 @@ def write_shard(
             if isinstance(content, str):
                 unreadable.append({"file": image.place, "reason": content})
                 continue
-            example = {"image": content, "file_name": os.fsencode(image.name)}
+            example: dict[str, bytes | int] = {"image": content}
+            example["file_name"] = os.fsencode(image.name)
             if image.label >= 0:
                 example["label"] = image.label
             # Left to itself, protobuf orders the features anew in every process.

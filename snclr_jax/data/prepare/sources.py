@@ -269,7 +269,8 @@ def _test_classes(test: list[EncodedImage], test_labels: str) -> list[str]:
 
         path = tfds.core.tfds_path("datasets/imagenet2012/validation_labels.txt")
         lines = path.read_text().split()
-        return [lines[int(_IMAGENET_TEST.fullmatch(i.name)[1]) - 1] for i in test]
+        matches = map(_IMAGENET_TEST.fullmatch, (i.name for i in test))
+        return [lines[int(match[1]) - 1] for match in matches if match]
     if classes is None:
         raise ValueError(
             f"the test images have no class folders ({test[0].place}, ...), the "
