@@ -35,7 +35,10 @@ def save_run(workdir, mesh, **fields):
     config = tiny.config(**fields)
     _, _, state = tiny.build(config, mesh)
     state = state.replace(
-        target_params=jax.tree.map(lambda leaf: leaf + 1, state.target_params)
+        target_params=jax.tree.map(lambda leaf: leaf + 1, state.target_params),
+        target_batch_stats=jax.tree.map(
+            lambda leaf: leaf + 2, state.target_batch_stats
+        ),
     )
     with contextlib.closing(Checkpoints(workdir)) as checkpoints:
         checkpoints.save(state, batches(), CLOCK, config)
@@ -53,10 +56,16 @@ def test_an_encoder_is_that_of_the_network_asked_for(run, mesh_of, network):
     workdir, state, config = run
     for path in (workdir, workdir / "checkpoints" / "0"):
         encoder = open_encoder(path, network=network, mesh=mesh_of(8))
-        params = state.params if network == "online" else state.target_params
-        jax.tree.map(
-            np.testing.assert_array_equal, encoder.params["encoder"], params["encoder"]
-        )
+        params, batch_stats = state.params, state.batch_stats
+        if network == "target":
+            params, batch_stats = state.target_params, state.target_batch_stats
+        for found, expected in (
+            (encoder.params, params),
+            (encoder.batch_stats, batch_stats),
+        ):
+            jax.tree.map(
+                np.testing.assert_array_equal, found["encoder"], expected["encoder"]
+            )
         assert set(encoder.params) == {"encoder"}
         assert encoder.network == network and encoder.step == 0
         assert as_json(encoder.config) == as_json(config)

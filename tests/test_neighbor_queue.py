@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 import oracle
@@ -44,6 +45,49 @@ def test_a_batch_larger_than_the_queue_keeps_its_last_rows():
     assert queue.cursor == 10 % 4
     # The next push overwrites the oldest, number 6.
     assert 6 not in push_numbers(queue, [10], step=1).image_id
+
+
+@pytest.mark.parametrize(
+    ("size", "batch", "banks"), [(7, 3, 1), (7, 9, 1), (12, 10, 2), (6, 14, 2)]
+)
+def test_pushes_of_both_views_are_those_of_the_loop(rng, size, batch, banks):
+    queue = init_queue(size, 2)
+    expected = {name: np.array(leaf) for name, leaf in vars(queue).items()}
+    for step in range(3):
+        image_id = rng.integers(0, 50, batch).astype(np.int32)
+        for _ in range(2):
+            keys = rng.normal(size=(batch, 2)).astype(np.float32)
+            queue = push(queue, keys, image_id=image_id, step=step, banks=banks)
+            oracle.push(expected, keys, image_id, step, banks=banks)
+            jax.tree.map(np.testing.assert_array_equal, vars(queue), expected)
+
+
+@pytest.mark.parametrize("banks", [1, 2])
+def test_no_row_is_written_twice_by_one_push(banks):
+    """On a CPU the last of two writes stays; on a GPU it may be either."""
+    queue = init_queue(4, 2)
+    program = jax.make_jaxpr(
+        lambda keys: push(
+            queue, keys, image_id=jnp.arange(12), step=0, banks=banks, first_row=2
+        )
+    )(jnp.ones((12, 2)))
+    known = dict(zip(program.jaxpr.constvars, program.consts, strict=True))
+    known[program.jaxpr.invars[0]] = jnp.ones((12, 2))
+    written = []
+    for equation in program.eqns:
+        inputs = [getattr(each, "val", None) for each in equation.invars]
+        inputs = [
+            known[variable] if value is None else value
+            for variable, value in zip(equation.invars, inputs, strict=True)
+        ]
+        if equation.primitive.name == "scatter":
+            rows = np.ravel(inputs[1])
+            written.append(rows[rows < len(inputs[0])])
+        outputs = equation.primitive.bind(*inputs, **equation.params)
+        several = equation.primitive.multiple_results
+        known |= zip(equation.outvars, outputs if several else [outputs], strict=True)
+    assert len(written) == 3  # keys, ids and ages
+    assert all(len(set(rows)) == len(rows) > 0 for rows in written)
 
 
 def test_banks_are_separate_rings():
