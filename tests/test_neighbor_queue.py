@@ -108,22 +108,29 @@ def test_a_share_of_the_ring_takes_only_its_own_rows():
         assert got.image_id.tolist() == whole.image_id.tolist()
 
 
-def test_neighbors_are_those_of_the_loop(rng):
+@pytest.mark.parametrize("banks", [1, 2])
+def test_neighbors_are_those_of_the_loop(rng, banks):
     keys = oracle.unit(rng.normal(size=(20, 8))).astype(np.float32)
     queries = oracle.unit(rng.normal(size=(6, 8))).astype(np.float32)
     keys_id = rng.integers(0, 5, 16).astype(np.int32)
     queries_id = rng.integers(0, 5, 6).astype(np.int32)
-    queue = push(init_queue(20, 8), keys[:16], image_id=keys_id, step=3)
-    found = find_neighbors(queue, queries, 5, image_id=queries_id)
+    queue = push(init_queue(20, 8), keys[:16], image_id=keys_id, step=3, banks=banks)
+    found = find_neighbors(queue, queries, 5, image_id=queries_id, banks=banks)
+    # Image i of the 6 and row r of the 20, of which the last of each bank are empty.
+    filled = range(16) if banks == 1 else [*range(8), *range(10, 18)]
     expected = oracle.find_rows(
         queue.keys,
         queries,
         5,
-        eligible=lambda i, r: r < 16 and queries_id[i] != keys_id[r],
+        eligible=lambda i, r: (
+            r in filled
+            and i * banks // 6 == r * banks // 20
+            and queries_id[i] != queue.image_id[r]
+        ),
     )
     assert found.row.tolist() == expected
     assert found.valid.all() and (found.pushed_at == 3).all()
-    np.testing.assert_array_equal(found.image_id, keys_id[found.row])
+    np.testing.assert_array_equal(found.image_id, queue.image_id[found.row])
     np.testing.assert_array_equal(found.keys, queue.keys[found.row])
 
 

@@ -63,10 +63,7 @@ def test_each_view_predicts_the_other_global_targets(mesh_of, rng):
     Views are images of their own and known by value: nothing is drawn, and every second
     global view is solarized before its channels are normalized.
     """
-    config = tiny.config(queue__k=0, **MANY)
-    for name in ("view1", "view2", "local"):
-        off = dict.fromkeys(("flip", "jitter", "grayscale", "blur", "solarize"), 0.0)
-        config.augment[name].update(off)
+    config = tiny.config(queue__k=0, **tiny.NOTHING_DRAWN, **MANY)
     config.augment.view2.solarize = 1.0
     model, step, state = tiny.build(config, mesh_of(1))
     sides = (32, 32, 32, 16, 16)
