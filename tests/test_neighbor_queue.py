@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import functools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -53,11 +55,12 @@ def test_a_batch_larger_than_the_queue_keeps_its_last_rows():
 def test_pushes_of_both_views_are_those_of_the_loop(rng, size, batch, banks):
     queue = init_queue(size, 2)
     expected = {name: np.array(leaf) for name, leaf in vars(queue).items()}
+    push_batch = jax.jit(functools.partial(push, banks=banks))
     for step in range(3):
         image_id = rng.integers(0, 50, batch).astype(np.int32)
         for _ in range(2):
             keys = rng.normal(size=(batch, 2)).astype(np.float32)
-            queue = push(queue, keys, image_id=image_id, step=step, banks=banks)
+            queue = push_batch(queue, keys, image_id=image_id, step=step)
             oracle.push(expected, keys, image_id, step, banks=banks)
             jax.tree.map(np.testing.assert_array_equal, vars(queue), expected)
 
