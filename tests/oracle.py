@@ -21,6 +21,18 @@ def find_rows(keys, queries, k, *, eligible):
     return found
 
 
+def push(queue, keys, image_id, step, *, banks=1):
+    """Writes one key after the other into `queue`, a dictionary of arrays."""
+    rows, share = len(queue["image_id"]) // banks, len(keys) // banks
+    for bank in range(banks):
+        for j in range(share):
+            row = bank * rows + (queue["cursor"] + j) % rows
+            queue["keys"][row] = keys[bank * share + j]
+            queue["image_id"][row] = image_id[bank * share + j]
+            queue["pushed_at"][row] = step
+    queue["cursor"] = (queue["cursor"] + share) % rows
+
+
 def positiveness(anchor, neighbors, *, temperature=1.0, gamma=1.0, threshold=None):
     """Weights of one image's list of neighbors."""
     return weights_and_jacobian(

@@ -329,6 +329,54 @@ def test_a_view_does_not_depend_on_its_batch(images):
     assert np.abs(other - whole).max(axis=(1, 2, 3)).min() > 0.01
 
 
+def test_transforms_come_in_the_order_of_byol(monkeypatch):
+    """Crop, flip, jitter, grayscale, blur, solarize, by values; no two of them alike.
+
+    The uniform numbers of each transform are chosen here: a key is the numbers.
+    """
+
+    def split(numbers):
+        return jnp.split(numbers, np.cumsum([22, 1, 9, 1, 2]))
+
+    def numbers_of(gray):
+        crop = [0.5] * 20 + [0.2, 0.9]
+        jitter = [0.1, 0.2, 0.3, 0.4, 0.7, 0.6, 0.8, 0.8, 0.0]
+        return [*crop, 0.0, *jitter, gray, 0.0, 0.5, 0.0]
+
+    monkeypatch.setattr(augment, "_draws", split)
+    image = np.random.default_rng(3).integers(0, 256, (20, 20, 3), np.uint8)
+    chosen = settings(
+        crop_scale=(0.25, 0.25),
+        crop_ratio=(1.0, 1.0),
+        flip=1.0,
+        jitter=1.0,
+        **dict.fromkeys(OPERATIONS[:3], 0.9),
+        hue=0.4,
+        grayscale=0.5,
+        blur=1.0,
+        blur_sigma=(0.6, 0.8),
+        solarize=1.0,
+    )
+    numbers = jnp.asarray([numbers_of(0.6), numbers_of(0.4)])
+    draw = jax.jit(lambda k, x: augment.augment_batch(k, x, size=12, settings=chosen))
+    found = draw(numbers, np.stack([image, image]))
+    for view, gray in zip(found, (False, True), strict=True):
+        x = resize_with_pillow(image, 2, 9, 10, 10, 12)[:, ::-1]
+        x = jitter_oracle(x, OPERATIONS, (1.36, 1.18, 1.54), 0.24)
+        if gray:
+            x = np.repeat((x @ LUMA)[..., None], 3, axis=-1)
+        x = np.stack(
+            [
+                ndimage.gaussian_filter(x[..., c], 0.7, mode="mirror", radius=11)
+                for c in range(3)
+            ],
+            axis=-1,
+        )
+        assert np.abs(x - 0.5).min() > 1e-5
+        expected = np.where(x >= 0.5, 1 - x, x)
+        np.testing.assert_allclose(view, expected, atol=1e-5)
+
+
 def test_what_is_off_is_not_compiled(images):
     def program(chosen):
         def view(key, image):

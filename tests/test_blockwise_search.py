@@ -26,6 +26,15 @@ def test_top_k_in_groups_is_top_k(rng, count):
         np.testing.assert_array_equal(largest, np.take_along_axis(values, expected, 1))
 
 
+def test_of_equal_values_in_other_groups_the_first_place_wins():
+    """The group of the largest value holds a later one of the three that are equal."""
+    values = np.zeros((1, 2048), np.float32)
+    values[0, [3, 40, 100, 2000, 2001]] = [5, 7, 5, 9, 5]
+    largest, place = top_k(values, 4)
+    assert place.tolist() == [[2000, 40, 3, 100]]
+    assert largest.tolist() == [[9, 7, 5, 5]]
+
+
 @pytest.mark.parametrize("block", [1, 640, 5000, 10**6])
 def test_blocks_of_queries_and_rows_find_what_the_plain_search_finds(rng, block):
     rows, batch, dim, k = 150, 70, 6, 5

@@ -22,7 +22,7 @@ import snclr_jax
 from snclr_jax.checkpoint import Checkpoints
 from snclr_jax.data.decode import decode_image
 from snclr_jax.digest import digest_of_json
-from snclr_jax.encoder import open_encoder, prepare, save_encoder
+from snclr_jax.encoder import open_encoder, save_encoder
 from snclr_jax.export.run import export
 from snclr_jax.loaded_encoder import central_square
 from snclr_jax.workdir import as_json
@@ -35,7 +35,10 @@ def save_run(workdir, mesh, **fields):
     config = tiny.config(**fields)
     _, _, state = tiny.build(config, mesh)
     state = state.replace(
-        target_params=jax.tree.map(lambda leaf: leaf + 1, state.target_params)
+        target_params=jax.tree.map(lambda leaf: leaf + 1, state.target_params),
+        target_batch_stats=jax.tree.map(
+            lambda leaf: leaf + 2, state.target_batch_stats
+        ),
     )
     with contextlib.closing(Checkpoints(workdir)) as checkpoints:
         checkpoints.save(state, batches(), CLOCK, config)
@@ -53,10 +56,16 @@ def test_an_encoder_is_that_of_the_network_asked_for(run, mesh_of, network):
     workdir, state, config = run
     for path in (workdir, workdir / "checkpoints" / "0"):
         encoder = open_encoder(path, network=network, mesh=mesh_of(8))
-        params = state.params if network == "online" else state.target_params
-        jax.tree.map(
-            np.testing.assert_array_equal, encoder.params["encoder"], params["encoder"]
-        )
+        params, batch_stats = state.params, state.batch_stats
+        if network == "target":
+            params, batch_stats = state.target_params, state.target_batch_stats
+        for found, expected in (
+            (encoder.params, params),
+            (encoder.batch_stats, batch_stats),
+        ):
+            jax.tree.map(
+                np.testing.assert_array_equal, found["encoder"], expected["encoder"]
+            )
         assert set(encoder.params) == {"encoder"}
         assert encoder.network == network and encoder.step == 0
         assert as_json(encoder.config) == as_json(config)
@@ -230,9 +239,11 @@ def test_a_loaded_encoder_maps_images_of_any_size(run, rng, mesh_of, monkeypatch
     for file, image in zip(files, images, strict=True):
         Image.fromarray(image).save(file, "png")
     stored = [decode_image(file, config.data.image_size, name="it") for file in files]
-    expected = jax.jit(encoder.model.encode)(
-        encoder.params, encoder.batch_stats, prepare(np.stack(stored), config)
-    )
+    assert config.augment.size == config.data.image_size  # nothing is cut off
+    mean, std = (np.array(each) for each in (config.data.mean, config.data.std))
+    view = np.float32((np.stack(stored) / 255 - mean) / std)
+    encode_view = jax.jit(encoder.model.encode)
+    expected = encode_view(encoder.params, encoder.batch_stats, view)
     np.testing.assert_allclose(features, expected, atol=1e-5)
     np.testing.assert_allclose(encode(images[1]), expected[1], atol=1e-5)
 

@@ -14,7 +14,7 @@ from recipes import recipe
 from safetensors import safe_open
 from safetensors.numpy import load_file
 
-from snclr_jax.encoder import assemble_encoder, expected_tensors, prepare
+from snclr_jax.encoder import assemble_encoder, expected_tensors
 from snclr_jax.export.run import FORMATS, export
 from snclr_jax.export.torch_file import detectron2_name, positions
 from snclr_jax.export.torch_names import to_torch
@@ -219,9 +219,11 @@ def assert_program_runs_alone(name, tmp_path, rng, mesh, **fields):
     )
     assert ran.returncode == 0, ran.stderr
     assert ran.stdout.split() == ["cpu", "cuda", "tpu"]
-    expected = jax.jit(encoder.model.encode)(
-        encoder.params, encoder.batch_stats, prepare(images, encoder.config)
-    )
+    config = encoder.config
+    assert config.augment.size == 32  # the middle of 40 pixels
+    mean, std = (np.array(each) for each in (config.data.mean, config.data.std))
+    views = np.float32((images[:, 4:36, 4:36] / 255 - mean) / std)
+    expected = jax.jit(encoder.model.encode)(encoder.params, encoder.batch_stats, views)
     with np.load(files[-1]) as found:
         assert found["three"].dtype == np.float32
         np.testing.assert_allclose(found["three"], expected, atol=1e-5)

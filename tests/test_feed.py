@@ -15,6 +15,7 @@ from snclr_jax.augment import view_settings
 from snclr_jax.data import Split
 from snclr_jax.data.feed import RESIDENT_BYTES, Feed, is_resident
 from snclr_jax.data.folder import open_folder
+from snclr_jax.data.pipeline import train_batches
 
 SIZE = 80
 
@@ -93,6 +94,33 @@ def test_both_kinds_of_feed_follow_the_same_order(open_feed):
     assert batch.views is None and batch.resident.shape == (SIZE, 12, 12, 3)
     want = [batch.image_id.tolist(), *ids(feed, 7)]
     assert ids(open_feed(), 8) == want
+
+
+def test_order_follows_the_seed_of_the_config(open_feed):
+    epochs = []
+    for seed in (0, 1):
+        for resident in (False, True):
+            epochs.append(sum(ids(open_feed(resident=resident, seed=seed), 5), []))
+    assert epochs[0] == epochs[1] != epochs[2] == epochs[3]
+    assert all(sorted(epoch) == list(range(SIZE)) for epoch in epochs)
+
+
+def test_each_process_asks_for_its_own_rows(mesh_of, monkeypatch):
+    asked = []
+
+    def batches_of(split, **settings):
+        asked.append(settings)
+        return train_batches(split, **settings)
+
+    monkeypatch.setattr(jax, "process_index", lambda: 2)
+    monkeypatch.setattr(jax, "process_count", lambda: 4)
+    monkeypatch.setattr("snclr_jax.data.feed.train_batches", batches_of)
+    config = tiny.config(data__resident=False, batch_size=8, seed=3)
+    feed = Feed(config, Split(Numbered(), size=SIZE), mesh_of(1))
+    feed.batches.close()
+    (settings,) = asked
+    assert (settings["process_index"], settings["process_count"]) == (2, 4)
+    assert (settings["batch_size"], settings["seed"]) == (8, 3)
 
 
 def test_what_was_read_ahead_is_not_part_of_the_state(open_feed):

@@ -13,7 +13,6 @@ from programs import jaxprs
 from snclr_jax import losses
 from snclr_jax.fused_loss import search_and_loss
 from snclr_jax.neighbor_queue import find_neighbors, init_queue, push
-from snclr_jax.sharded_queue import push_targets
 
 B, Q, D = 16, 32, 8
 
@@ -147,24 +146,6 @@ def test_views_that_predict_one_target_are_averaged(inputs, mesh_of, devices):
     np.testing.assert_array_equal(found.valid, found0.valid)
     for ours, theirs in zip(gradients, gradients0, strict=True):
         assert np.abs(ours - theirs).max() <= 1e-5 * np.abs(theirs).max()
-
-
-@pytest.mark.parametrize("banks, batch", [(1, 24), (2, 24), (1, 40)])
-def test_sharded_push_is_the_plain_push(mesh_of, banks, batch):
-    rng = np.random.default_rng(2)
-    queue = sharded = init_queue(Q, D)
-    mesh = mesh_of(8)
-    push_sharded = jax.jit(
-        lambda queue, keys, image_id, step: push_targets(
-            queue, keys, image_id, step, banks=banks, mesh=mesh
-        )
-    )
-    for step in range(3):
-        keys = jnp.asarray(rng.normal(size=(batch, D)), jnp.float32)
-        image_id = jnp.arange(batch, dtype=jnp.int32) + 100 * step
-        queue = push(queue, keys, image_id=image_id, step=step, banks=banks)
-        sharded = push_sharded(sharded, keys, image_id, jnp.int32(step))
-        jax.tree.map(np.testing.assert_array_equal, sharded, queue)
 
 
 def test_nothing_larger_than_a_block_exists(mesh_of):

@@ -43,6 +43,7 @@ def test_a_run_gives_its_target_network(tmp_path, mesh_of):
     _, _, state = tiny.build(config, mesh_of(1))
     started = init_from(state, config, mesh_of(1), tmp_path / "new")
     assert_same(started.params["encoder"], earlier.target_params["encoder"])
+    assert_same(started.batch_stats["encoder"], earlier.target_batch_stats["encoder"])
 
 
 def test_another_network_is_refused(tmp_path, mesh_of):

@@ -102,6 +102,16 @@ def test_batch_norm_equals_a_loop_over_groups_and_views(
         np.testing.assert_allclose(moved["batch_stats"][name], new, rtol=1e-5)
 
 
+@pytest.mark.parametrize("train", [False, True])
+def test_a_variance_of_epsilon_halves_the_square(train: bool) -> None:
+    """By its own or the running statistics: y = x / sqrt(1e-5 + 1e-5)."""
+    x = np.float32(1e-5**0.5) * np.array([[[1.0]], [[-1.0]]], np.float32)
+    stats = {"mean": jnp.zeros(1), "var": jnp.full(1, 1e-5)}
+    norm = BatchNorm(train, None, jnp.float32, affine=False)
+    y, _ = norm.apply({"batch_stats": stats}, x, mutable=["batch_stats"])
+    np.testing.assert_allclose(y.ravel(), [0.5**0.5, -(0.5**0.5)], rtol=1e-5)
+
+
 @pytest.mark.parametrize("shape", [(6, 2, 2, 3, 4), (6, 2, 4)])
 @pytest.mark.parametrize("size", [6, 2])
 def test_gradient_of_batch_norm_is_that_of_its_definition(

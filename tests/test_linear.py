@@ -191,6 +191,29 @@ def test_test_labels_choose_nothing(mesh_of):
     assert flipped.accuracy == pytest.approx(100 - result.accuracy, abs=1e-3)
 
 
+def test_originals_are_held_back_whole_and_by_the_seed(mesh_of, monkeypatch):
+    class Asked(Exception):
+        pass
+
+    def ask(*arguments):
+        raise Asked(*arguments)
+
+    monkeypatch.setattr(linear, "held_back", ask)
+    features, labels = {"all": np.eye(6)}, np.arange(6) % 2
+    group = np.array([0, 1, 0, 1, 2, 3])
+    with pytest.raises(Asked) as asked:
+        linear_probe(
+            *(features, labels, features, labels),
+            mesh=mesh_of(1),
+            holdback=0.3,
+            seed=7,
+            group=group,
+        )
+    found, *settings, of_rows = asked.value.args
+    assert found.tolist() == labels.tolist() and settings == [0.3, 7]
+    assert of_rows is group
+
+
 def test_a_candidate_that_diverges_is_never_chosen(layers, mesh_of):
     settings = dict(
         mesh=mesh_of(8), weight_decay=(0.0,), l2=(), epochs=2, batch_size=64

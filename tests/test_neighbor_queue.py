@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import functools
+
+import jax
 import jax.numpy as jnp
 import numpy as np
 import oracle
@@ -46,6 +49,50 @@ def test_a_batch_larger_than_the_queue_keeps_its_last_rows():
     assert 6 not in push_numbers(queue, [10], step=1).image_id
 
 
+@pytest.mark.parametrize(
+    ("size", "batch", "banks"), [(7, 3, 1), (7, 9, 1), (12, 10, 2), (6, 14, 2)]
+)
+def test_pushes_of_both_views_are_those_of_the_loop(rng, size, batch, banks):
+    queue = init_queue(size, 2)
+    expected = {name: np.array(leaf) for name, leaf in vars(queue).items()}
+    push_batch = jax.jit(functools.partial(push, banks=banks))
+    for step in range(3):
+        image_id = rng.integers(0, 50, batch).astype(np.int32)
+        for _ in range(2):
+            keys = rng.normal(size=(batch, 2)).astype(np.float32)
+            queue = push_batch(queue, keys, image_id=image_id, step=step)
+            oracle.push(expected, keys, image_id, step, banks=banks)
+            jax.tree.map(np.testing.assert_array_equal, vars(queue), expected)
+
+
+@pytest.mark.parametrize("banks", [1, 2])
+def test_no_row_is_written_twice_by_one_push(banks):
+    """On a CPU the last of two writes stays; on a GPU it may be either."""
+    queue = init_queue(4, 2)
+    program = jax.make_jaxpr(
+        lambda keys: push(
+            queue, keys, image_id=jnp.arange(12), step=0, banks=banks, first_row=2
+        )
+    )(jnp.ones((12, 2)))
+    known = dict(zip(program.jaxpr.constvars, program.consts, strict=True))
+    known[program.jaxpr.invars[0]] = jnp.ones((12, 2))
+    written = []
+    for equation in program.eqns:
+        inputs = [getattr(each, "val", None) for each in equation.invars]
+        inputs = [
+            known[variable] if value is None else value
+            for variable, value in zip(equation.invars, inputs, strict=True)
+        ]
+        if equation.primitive.name == "scatter":
+            rows = np.ravel(inputs[1])
+            written.append(rows[rows < len(inputs[0])])
+        outputs = equation.primitive.bind(*inputs, **equation.params)
+        several = equation.primitive.multiple_results
+        known |= zip(equation.outvars, outputs if several else [outputs], strict=True)
+    assert len(written) == 3  # keys, ids and ages
+    assert all(len(set(rows)) == len(rows) > 0 for rows in written)
+
+
 def test_banks_are_separate_rings():
     queue = push_numbers(init_queue(8, 4), [0, 1, 10, 11], step=0, banks=2)
     queue = push_numbers(queue, [2, 3, 12, 13], step=1, banks=2)
@@ -64,22 +111,29 @@ def test_a_share_of_the_ring_takes_only_its_own_rows():
         assert got.image_id.tolist() == whole.image_id.tolist()
 
 
-def test_neighbors_are_those_of_the_loop(rng):
+@pytest.mark.parametrize("banks", [1, 2])
+def test_neighbors_are_those_of_the_loop(rng, banks):
     keys = oracle.unit(rng.normal(size=(20, 8))).astype(np.float32)
     queries = oracle.unit(rng.normal(size=(6, 8))).astype(np.float32)
     keys_id = rng.integers(0, 5, 16).astype(np.int32)
     queries_id = rng.integers(0, 5, 6).astype(np.int32)
-    queue = push(init_queue(20, 8), keys[:16], image_id=keys_id, step=3)
-    found = find_neighbors(queue, queries, 5, image_id=queries_id)
+    queue = push(init_queue(20, 8), keys[:16], image_id=keys_id, step=3, banks=banks)
+    found = find_neighbors(queue, queries, 5, image_id=queries_id, banks=banks)
+    # Image i of the 6 and row r of the 20, of which the last of each bank are empty.
+    filled = range(16) if banks == 1 else [*range(8), *range(10, 18)]
     expected = oracle.find_rows(
         queue.keys,
         queries,
         5,
-        eligible=lambda i, r: r < 16 and queries_id[i] != keys_id[r],
+        eligible=lambda i, r: (
+            r in filled
+            and i * banks // 6 == r * banks // 20
+            and queries_id[i] != queue.image_id[r]
+        ),
     )
     assert found.row.tolist() == expected
     assert found.valid.all() and (found.pushed_at == 3).all()
-    np.testing.assert_array_equal(found.image_id, keys_id[found.row])
+    np.testing.assert_array_equal(found.image_id, queue.image_id[found.row])
     np.testing.assert_array_equal(found.keys, queue.keys[found.row])
 
 

@@ -22,7 +22,7 @@ from networks import (
 )
 
 from snclr_jax.models.layers import BatchNorm
-from snclr_jax.models.resnet import ResidualBlock
+from snclr_jax.models.resnet import ResidualBlock, ResNet
 
 
 @pytest.mark.parametrize(
@@ -117,6 +117,63 @@ def test_strided_block_pads_both_sides_alike(bottleneck: bool) -> None:
     expected = np.maximum(y + shortcut, 0)
     actual = block.apply(variables, images)[0]
     np.testing.assert_allclose(actual, expected, atol=1e-4)
+
+
+@pytest.mark.parametrize("bottleneck", [False, True])
+def test_a_block_starts_as_its_shortcut(bottleneck: bool) -> None:
+    """MoCo v3's zero_init_residual: the scale of the last normalization is 0."""
+    block = small_block(stride=1, bottleneck=bottleneck)
+    x = random_images(batch=1, size=2)
+    params = jax.jit(block.init)(jax.random.key(0), x)["params"]
+    last = "bn3" if bottleneck else "bn2"
+    scales = {
+        name: set(of["scale"].tolist()) for name, of in params.items() if "bn" in name
+    }
+    assert scales == {name: {0.0 if name == last else 1.0} for name in scales}
+    assert {"bn1", "bn2", "downsample_bn"} <= set(scales)
+    assert not any(np.any(params[name]["bias"]) for name in scales)
+
+
+@pytest.mark.parametrize("stem", ["imagenet", "cifar"])
+def test_stems_pad_both_sides_alike_and_features_are_means(stem: str) -> None:
+    encoder = ResNet(
+        stage_sizes=(),
+        bottleneck=False,
+        width=4,
+        stem=stem,
+        bn_scope=None,
+        drop_path=0.0,
+        remat=False,
+        dtype=jnp.float32,
+    )
+    images = random_images(batch=1, size=16)
+    rng = np.random.default_rng(1)
+    shapes = jax.eval_shape(
+        lambda: encoder.init(jax.random.key(0), images, train=False)
+    )
+    variables = jax.tree.map(lambda leaf: rng.uniform(0.1, 0.5, leaf.shape), shapes)
+    conv, bn = (variables["params"][name] for name in ("conv1", "bn1"))
+    stats = variables["batch_stats"]["bn1"]
+    kernel, stride = (7, 2) if stem == "imagenet" else (3, 1)
+    image = np.asarray(images[0], np.float64)
+    assert conv["kernel"].shape[:2] == (kernel, kernel)
+    x = convolve(image, conv["kernel"], stride, pad=kernel // 2)
+    x = (x - stats["mean"]) / np.sqrt(stats["var"] + 1e-5) * bn["scale"] + bn["bias"]
+    x = np.maximum(x, 0)
+    if stem == "imagenet":
+        side = x.shape[0]
+        assert side == 8  # where "SAME" would pad on one side only
+        pooled = np.zeros((4, 4, 4))
+        for r in range(4):
+            for c in range(4):
+                rows = [i for i in range(2 * r - 1, 2 * r + 2) if 0 <= i < side]
+                columns = [i for i in range(2 * c - 1, 2 * c + 2) if 0 <= i < side]
+                pooled[r, c] = np.max([x[i, j] for i in rows for j in columns], axis=0)
+        x = pooled
+    expected = x.sum((0, 1)) / (x.shape[0] * x.shape[1])
+    float32 = jax.tree.map(jnp.float32, variables)
+    actual = encoder.apply(float32, images, train=False)[0]
+    np.testing.assert_allclose(actual, expected, rtol=1e-5)
 
 
 @pytest.mark.parametrize("bottleneck", [False, True])

@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
+import functools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
+import oracle
 import pytest
 import tiny
 
 from snclr_jax.augment import view_settings
-from snclr_jax.losses import info_nce
-from snclr_jax.train_step import project_and_predict, targets
-from snclr_jax.views import image_keys, random_views
+from snclr_jax.views import Batch, image_keys, random_views
 
 MANY = {
     "augment__global_views": 3,
@@ -56,35 +57,49 @@ def test_keys_differ_by_seed_step_number_and_image():
         assert not (base == other).all(axis=1).any()
 
 
-def test_each_view_predicts_the_other_global_targets(mesh_of):
-    """Without neighbors the loss is the mean InfoNCE of the 3 x 4 pairs."""
-    config = tiny.config(queue__k=0, **MANY)
-    mesh = mesh_of(1)
-    model, step, state = tiny.build(config, mesh)
-    batch = tiny.batch(config, mesh)
+def test_each_view_predicts_the_other_global_targets(mesh_of, rng):
+    """Without neighbors the loss is the mean InfoNCE of the 3 x 4 pairs.
 
-    @jax.jit
-    def expected(state, batch):
-        where = {"config": config, "mesh": mesh}
-        views = random_views(batch, state.step, **where)
-        found, _ = targets(model, state, views, **where)
-        predictions = [
-            project_and_predict(
-                model, state.params, state.batch_stats, (view,), v, state.step, **where
-            )[0][0][2]
-            for v, view in enumerate(views)
-        ]
-        losses = [
-            info_nce(prediction, target, temperature=config.loss.temperature)
-            for u, target in enumerate(found)
-            for v, prediction in enumerate(predictions)
-            if v != u
-        ]
-        assert len(losses) == 12
-        return sum(losses) / 12
+    Views are images of their own and known by value: nothing is drawn, and every second
+    global view is solarized before its channels are normalized.
+    """
+    config = tiny.config(queue__k=0, **tiny.NOTHING_DRAWN, **MANY)
+    config.augment.view2.solarize = 1.0
+    model, step, state = tiny.build(config, mesh_of(1))
+    sides = (32, 32, 32, 16, 16)
+    crops = [rng.integers(0, 256, (16, side, side, 3), np.uint8) for side in sides]
+    batch = Batch(image_id=jnp.arange(16), views=tuple(map(jnp.asarray, crops)))
 
-    value = expected(state, batch)
-    np.testing.assert_allclose(step(state, batch)[1]["loss"], value, rtol=1e-5)
+    views = [crop / 255 for crop in crops]
+    views[1] = np.where(views[1] >= 0.5, 1 - views[1], views[1])
+    views = [
+        jnp.float32((view - np.array(config.data.mean)) / np.array(config.data.std))
+        for view in views
+    ]
+    online, target = jax.jit(model.online), jax.jit(model.target)
+    z = [online(state.params, state.batch_stats, each)[0].prediction for each in views]
+    t = [
+        target(state.target_params, state.target_batch_stats, each)[0]
+        for each in views[:3]
+    ]
+    nobody = [[]] * 16
+    losses = [
+        oracle.loss(
+            oracle.unit(z[v]),
+            oracle.unit(t[u]),
+            nobody,
+            nobody,
+            tau=config.loss.temperature,
+            form="paper",
+        )
+        for u in range(3)
+        for v in range(5)
+        if v != u
+    ]
+    assert len(losses) == 12
+    value = step(state, batch)[1]["loss"]
+    expected = config.loss.scale * np.mean(losses)
+    np.testing.assert_allclose(value, expected, rtol=1e-5)
 
 
 def test_many_views_agree_on_one_and_eight_devices(mesh_of):
@@ -107,18 +122,37 @@ def test_many_views_agree_on_one_and_eight_devices(mesh_of):
         )
 
 
-def test_local_views_leave_the_running_statistics_alone(mesh_of):
-    def statistics(**fields):
-        config = tiny.config(queue__k=0, **fields)
-        _, step, state = tiny.build(config, mesh_of(1))
-        state, _ = step(state, tiny.batch(config, mesh_of(1)))
-        return jax.device_get(state.batch_stats["encoder"])
+@functools.cache
+def statistics_after_a_step(mesh, local_views):
+    """Returns both networks' statistics; the target's start 5 higher."""
+    config = tiny.config(
+        queue__k=0, augment__local_views=local_views, augment__local_size=16
+    )
+    _, step, state = tiny.build(config, mesh)
+    higher = jax.tree.map(lambda leaf: leaf + 5, state.target_batch_stats)
+    state, _ = step(state.replace(target_batch_stats=higher), tiny.batch(config, mesh))
+    return jax.device_get((state.batch_stats, state.target_batch_stats))
 
-    local = {"augment__local_views": 1, "augment__local_size": 16}
+
+def test_local_views_leave_the_running_statistics_alone(mesh_of):
     jax.tree.map(
         lambda one, other: np.testing.assert_allclose(one, other, rtol=1e-5, atol=1e-6),
-        statistics(),
-        statistics(**local),
+        statistics_after_a_step(mesh_of(1), 0)[0]["encoder"],
+        statistics_after_a_step(mesh_of(1), 1)[0]["encoder"],
+    )
+
+
+def test_each_network_moves_its_own_statistics(mesh_of):
+    """Equal networks meet equal views: what they started with is all that differs."""
+    online, target = statistics_after_a_step(mesh_of(1), 0)
+    assert set(online) == {"encoder", "projector", "predictor"}
+    assert set(target) == {"encoder", "projector"}
+    jax.tree.map(
+        lambda one, other: np.testing.assert_allclose(
+            other - one, 5 * 0.9**2, rtol=1e-5
+        ),
+        {name: online[name] for name in target},
+        target,
     )
 
 

@@ -97,6 +97,84 @@ def test_query_key_and_value_start_as_three_square_matrices() -> None:
     assert 0.98 * limit < np.abs(kernel).max() <= limit
 
 
+def layer_norm(x: np.ndarray, norm: Variables) -> np.ndarray:
+    x = (x - x.mean()) / math.sqrt(x.var() + 1e-6)
+    return x * norm["scale"] + norm["bias"]
+
+
+def linear(x: np.ndarray, dense: Variables) -> np.ndarray:
+    return x @ dense["kernel"] + dense["bias"]
+
+
+def gelu(x: np.ndarray) -> np.ndarray:
+    return np.array([each * (1 + math.erf(each / math.sqrt(2))) / 2 for each in x])
+
+
+def block_in_loops(tokens: list[np.ndarray], block: Variables, heads: int) -> Any:
+    """Pre-norm attention, head by head and token by token, then the MLP."""
+    width = len(tokens[0])
+    d = width // heads
+    qkv = [linear(layer_norm(x, block["norm1"]), block["qkv"]) for x in tokens]
+    q, k, v = ([each[i * width : (i + 1) * width] for each in qkv] for i in range(3))
+    after = []
+    for i, x in enumerate(tokens):
+        mixed = np.zeros(width)
+        for head in range(heads):
+            own = slice(head * d, (head + 1) * d)
+            scores = np.exp([q[i][own] @ key[own] / math.sqrt(d) for key in k])
+            for score, value in zip(scores / scores.sum(), v, strict=True):
+                mixed[own] += score * value[own]
+        x = x + linear(mixed, block["proj"])
+        hidden = gelu(linear(layer_norm(x, block["norm2"]), block["fc1"]))
+        after.append(x + linear(hidden, block["fc2"]))
+    return after
+
+
+def test_a_vit_is_the_loop_over_tokens_and_heads() -> None:
+    """MoCo v3 and timm: GELU by erf, epsilon 1e-6, the class token as the feature.
+
+    What is added to the class token is so small that its variance is near epsilon.
+    """
+    model = small_model("vit_ti")
+    params, batch_stats = arbitrary_variables(model)
+    encoder = params["encoder"]
+    encoder["cls_token"] *= 3e-3
+    for name in ("proj", "fc2"):
+        encoder["blocks_0"][name] = jax.tree.map(
+            lambda leaf: 1e-3 * leaf, encoder["blocks_0"][name]
+        )
+    features = jax.jit(model.encode)(params, batch_stats, random_images())
+    encoder = jax.tree.map(lambda leaf: np.asarray(leaf, np.float64), encoder)
+    for image, feature in zip(np.float64(random_images()), features, strict=True):
+        tokens = [encoder["cls_token"]]
+        for r in range(2):
+            for c in range(2):
+                patch = image[8 * r : 8 * r + 8, 8 * c : 8 * c + 8]
+                omega = [1, 10000 ** (-1 / 3), 10000 ** (-2 / 3)]
+                position = [f(r * o) for f in (math.sin, math.cos) for o in omega]
+                position += [f(c * o) for f in (math.sin, math.cos) for o in omega]
+                token = linear(patch.reshape(-1), encoder["patch_embed"])
+                tokens.append(token + np.array(position))
+        tokens = block_in_loops(tokens, encoder["blocks_0"], heads=3)
+        assert 1e-7 < tokens[0].var() < 3e-5
+        expected = layer_norm(tokens[0], encoder["norm"])
+        np.testing.assert_allclose(feature, expected, atol=1e-4)
+
+
+def test_a_block_is_the_loop_over_tokens_and_heads() -> None:
+    """With large numbers before the GELU, whose two forms differ by up to 5e-4."""
+    block = TransformerBlock(heads=2, dtype=jnp.float32)
+    rng = np.random.default_rng(0)
+    x = rng.normal(size=(1, 3, 4))
+    shapes = jax.eval_shape(lambda: block.init(jax.random.key(0), jnp.float32(x)))
+    params = jax.tree.map(lambda leaf: rng.normal(size=leaf.shape), shapes)["params"]
+    actual = jax.jit(block.apply)(
+        {"params": jax.tree.map(jnp.float32, params)}, jnp.float32(x)
+    )
+    expected = block_in_loops(list(x[0]), params, heads=2)
+    np.testing.assert_allclose(actual[0], expected, rtol=1e-4, atol=3e-5)
+
+
 def test_vit_heads_changes_the_function_and_not_the_parameters() -> None:
     features = []
     for vit_heads in ("mocov3", "timm"):

@@ -15,6 +15,12 @@ from snclr_jax.views import Batch
 
 STEPS_PER_EPOCH = 10
 IMAGES = 48
+# Fields of a config that leaves crops from the host as they are.
+NOTHING_DRAWN = {
+    f"augment__{view}__{name}": 0.0
+    for view in ("view1", "view2", "local")
+    for name in ("flip", "jitter", "grayscale", "blur", "solarize")
+}
 
 
 def config(**fields):
