@@ -11,7 +11,7 @@ from __future__ import annotations
 import importlib.util
 import sys
 from pathlib import Path
-from typing import NoReturn
+from typing import Any, NoReturn
 
 from absl import app, flags, logging
 from ml_collections import ConfigDict, config_flags
@@ -115,18 +115,18 @@ flags.DEFINE_string("name", "", "TFDS set to prepare.")
 flags.DEFINE_string("out", "", "File or folder to write.")
 _WHAT = flags.DEFINE_list("what", ["knn", "linear"], "Evaluations.")
 _NETWORK = flags.DEFINE_string("network", None, "Encoder: online or target.")
-_FORMAT = flags.DEFINE_string("format", "safetensors", "Format of the exported file.")
+_FORMAT = flags.DEFINE_string("format", None, "Format of the exported file.")
 flags.DEFINE_string("weights", "", "Weights to import.")
 _BASELINES = flags.DEFINE_boolean("baselines", False, "Score the baselines too.")
 _ALLOW = flags.DEFINE_list("allow_changes", [], "Fields that may change.")
 _ONCE = flags.DEFINE_boolean("once", False, "Look once.")
-_SHARD_MB = flags.DEFINE_integer("shard_mb", 256, "Size of a shard.", lower_bound=1)
+_SHARD_MB = flags.DEFINE_integer("shard_mb", None, "Size of a shard.", lower_bound=1)
 _WORKERS = flags.DEFINE_integer(
     "workers", None, "Processes that decode.", lower_bound=1
 )
 _MAX_UNREADABLE = flags.DEFINE_float(
     "max_unreadable",
-    0.01,
+    None,
     "Share of unreadable images to accept.",
     lower_bound=0,
     upper_bound=1,
@@ -215,11 +215,8 @@ def _export() -> None:
     from snclr_jax.export.run import export
 
     records = read_records(records_path(workdir))
-    print(
-        export(
-            workdir, out, format=_FORMAT.value, network=_NETWORK.value, records=records
-        )
-    )
+    given = _given(format=_FORMAT.value)
+    print(export(workdir, out, network=_NETWORK.value, records=records, **given))
 
 
 def _import() -> None:
@@ -285,9 +282,8 @@ def _prepare() -> None:
             out,
             source_test=_SOURCE_TEST.value,
             test_labels=_TEST_LABELS.value,
-            shard_mb=_SHARD_MB.value,
             workers=_WORKERS.value,
-            max_unreadable=_MAX_UNREADABLE.value,
+            **_given(shard_mb=_SHARD_MB.value, max_unreadable=_MAX_UNREADABLE.value),
         )
     except KeyboardInterrupt:
         _fail("stopped; the same command continues", status=130)
@@ -308,6 +304,11 @@ def _needed(command: str, *names: str) -> list[str]:
     if missing:
         _fail(f"{command} needs {' and '.join(missing)}; see snclr --help")
     return [flags.FLAGS[name].value for name in names]
+
+
+def _given(**values: Any) -> dict[str, Any]:
+    """Returns what was set; a function has the defaults of all the rest."""
+    return {name: value for name, value in values.items() if value is not None}
 
 
 def _config(command: str) -> ConfigDict:

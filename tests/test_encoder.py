@@ -37,7 +37,7 @@ def save_run(workdir, mesh, **fields):
     state = state.replace(
         target_params=jax.tree.map(lambda leaf: leaf + 1, state.target_params)
     )
-    with contextlib.closing(Checkpoints(workdir)) as checkpoints:
+    with contextlib.closing(Checkpoints(workdir, keep=1)) as checkpoints:
         checkpoints.save(state, batches(), CLOCK, config)
     return state, config
 
