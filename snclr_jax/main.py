@@ -29,8 +29,9 @@ snclr: contrastive pretraining of visual encoders with soft neighbors, in JAX
       checkpoints (DIR/checkpoints/STEP) or an exported file. --what takes any of knn,
       linear, linear_augmented, finetune, semi, fewshot, retrieval, quality. With
       --baselines an untrained encoder and raw pixels are scored beside it.
-      --network=online or target says whose encoder (default: as the run's config
-      says). The settings are the fields of configs/evaluate.py. On other images:
+      --network=online or target says whose encoder (default, here and below: what
+      the run's evaluate.network says). The settings are the fields of
+      configs/evaluate.py. On other images:
         snclr evaluate --workdir=DIR --config.data.name=folder --config.data.path=FOLDER
         snclr evaluate --workdir=DIR --config.data.name=tfds \\
             --config.data.tfds_name=cifar100 --config.data.path=DATA_DIR
@@ -39,11 +40,10 @@ snclr: contrastive pretraining of visual encoders with soft neighbors, in JAX
       Writes every image's features, label, split and name into one numpy file.
 
   snclr export --workdir=DIR --out=FILE [--format=FORMAT] [--network=...]
-      Writes the encoder (of the target network unless --network=online) into one file
-      and, beside it, FILE.md, which says what it is and how to load it. FORMAT is
-      safetensors (this package's own; evaluate and features take it as DIR),
-      torchvision or detectron2 (ResNets), timm (ViTs), or stablehlo (a program that
-      needs JAX alone, FILE.stablehlo).
+      Writes the encoder into one file and, beside it, FILE.md, which says what it is,
+      what it scored and how to load it. FORMAT is safetensors (this package's own;
+      evaluate and features take it as DIR), torchvision or detectron2 (ResNets), timm
+      (ViTs), or stablehlo (a program that needs JAX alone, FILE.stablehlo).
 
   snclr import --weights=FILE --config=FILE[:VARIANT] --out=FILE.safetensors
       Turns a ResNet under torchvision's names or a ViT under timm's, alone or in a
