@@ -171,7 +171,7 @@ def save_encoder(path: str | Path, encoder: Encoder) -> None:
         "config": json.dumps(as_json(config)),
         "preprocessing": json.dumps(
             {
-                "resize_shorter_side_and_crop": config.data.image_size,
+                "ImageOps.fit": config.data.image_size,
                 "crop_center": config.augment.size,
                 "mean": config.data.mean,
                 "std": config.data.std,
