@@ -55,7 +55,9 @@ def get_config() -> ConfigDict:
     config.evaluate = ConfigDict()
     # Epochs between online kNN evaluations; 0 evaluates at the end only.
     config.evaluate.every_epochs = 10
-    # "online" or "target": whose encoder is evaluated.
+    # "online", or "target", its moving average: whose encoder is evaluated, and taken
+    # out of the run by features, export, load_encoder, report and init_from. At the end
+    # of a run the target scores no better (benchmarks/RESULTS.md); before, it lags.
     config.evaluate.network = "online"
     # Neighbors of the weighted kNN classifier, and its temperature.
     config.evaluate.k = 20
@@ -194,8 +196,9 @@ def _model() -> ConfigDict:
     # Compute type: "float32" or "bfloat16". Parameters, statistics and loss: float32.
     model.dtype = "float32"
     # Encoder to start from, "" for a random one: a file from snclr import or export, a
-    # workdir or a checkpoint (of a run, the target network). Both networks start from
-    # it, the heads from random weights; a run that is continued does not read it again.
+    # workdir or a checkpoint (of a run, the network that its own evaluate.network
+    # names). Both networks start from it, the heads from random weights; a run that is
+    # continued does not read it again.
     model.init_from = ""
     return model
 

@@ -26,8 +26,8 @@ def load_encoder(path: str | Path, *, network: str | None = None) -> LoadedEncod
     Args:
       path: a run's workdir (its newest checkpoint), a checkpoint in it, or a file from
         `snclr export` in this package's own format, or from `snclr import`.
-      network: "online" or "target"; None is the target network of a run, the moving
-        average, and what a file holds.
+      network: "online", or "target", its moving average; None is what the run's
+        `evaluate.network` says, or what a file holds.
 
     Raises:
       ValueError: where the path holds no whole encoder.

@@ -52,7 +52,7 @@ class Checkpoints:
       keep: how many of the newest stay.
     """
 
-    def __init__(self, workdir: epath.PathLike, *, keep: int = 1) -> None:
+    def __init__(self, workdir: epath.PathLike, *, keep: int) -> None:
         self._folder = located(workdir) / FOLDER
         self._manager = ocp.CheckpointManager(
             self._folder,

@@ -119,7 +119,6 @@ def open_encoder(
     path: epath.PathLike,
     *,
     network: str | None = None,
-    default: str | None = None,
     mesh: Mesh,
 ) -> Encoder:
     """Returns an encoder that was trained, and refuses one that is not whole.
@@ -127,9 +126,8 @@ def open_encoder(
     Args:
       path: a run's workdir (its newest checkpoint), the folder of one checkpoint, or a
         file from `save_encoder`.
-      network: "online" or "target"; None takes what the file holds, and of a run the
-        `default`.
-      default: None is what the run's `evaluate.network` says.
+      network: "online" or "target"; None is what the run's `evaluate.network` says, or
+        what a file holds.
       mesh: devices that each get a copy.
 
     Raises:
@@ -143,7 +141,7 @@ def open_encoder(
         return _read_file(path, network, mesh)
     folder = find_checkpoint(path)
     config = checkpoint_config(folder)
-    network = network or default or str(config.evaluate.network)
+    network = network or str(config.evaluate.network)
     model, *expected = _expected(config, mesh)
     fields = [f"{field}/encoder" for field in FIELDS[network]]
     parts = zip(fields, (tree.get("encoder", {}) for tree in expected), strict=True)
@@ -174,7 +172,7 @@ def save_encoder(path: str | Path, encoder: Encoder) -> None:
         "config": json.dumps(as_json(config)),
         "preprocessing": json.dumps(
             {
-                "resize_shorter_side_and_crop": config.data.image_size,
+                "ImageOps.fit": config.data.image_size,
                 "crop_center": config.augment.size,
                 "mean": config.data.mean,
                 "std": config.data.std,

@@ -37,7 +37,7 @@ def init_from(
     path, model = config.model.init_from, config.model
     if not path or saved_steps(workdir):
         return state
-    encoder = open_encoder(path, default="target", mesh=mesh)
+    encoder = open_encoder(path, mesh=mesh)
     source = f"model.init_from {path!r}"
     for field in _UNSEEN:
         theirs = encoder.config.model[field]

@@ -21,8 +21,7 @@ class LoadedEncoder:
 
     Args:
       path: a workdir, a checkpoint in it, or an exported file.
-      network: "online" or "target"; None is the target network of a run, and what a
-        file holds.
+      network: see `open_encoder`.
 
     Attributes:
       encoder: which it is: config, step, fingerprint.
@@ -30,7 +29,7 @@ class LoadedEncoder:
 
     def __init__(self, path: str | Path, *, network: str | None = None) -> None:
         mesh = make_mesh(jax.local_devices()[:1])
-        encoder = open_encoder(path, network=network, default="target", mesh=mesh)
+        encoder = open_encoder(path, network=network, mesh=mesh)
         self.encoder = encoder
 
         def encode(params: Variables, batch_stats: Variables, images: Array) -> Array:

@@ -29,8 +29,9 @@ snclr: contrastive pretraining of visual encoders with soft neighbors, in JAX
       checkpoints (DIR/checkpoints/STEP) or an exported file. --what takes any of knn,
       linear, linear_augmented, finetune, semi, fewshot, retrieval, quality. With
       --baselines an untrained encoder and raw pixels are scored beside it.
-      --network=online or target says whose encoder (default: as the run's config
-      says). The settings are the fields of configs/evaluate.py. On other images:
+      --network=online or target says whose encoder (default, here and below: what
+      the run's evaluate.network says). The settings are the fields of
+      configs/evaluate.py. On other images:
         snclr evaluate --workdir=DIR --config.data.name=folder --config.data.path=FOLDER
         snclr evaluate --workdir=DIR --config.data.name=tfds \\
             --config.data.tfds_name=cifar100 --config.data.path=DATA_DIR
@@ -39,11 +40,10 @@ snclr: contrastive pretraining of visual encoders with soft neighbors, in JAX
       Writes every image's features, label, split and name into one numpy file.
 
   snclr export --workdir=DIR --out=FILE [--format=FORMAT] [--network=...]
-      Writes the encoder (of the target network unless --network=online) into one file
-      and, beside it, FILE.md, which says what it is and how to load it. FORMAT is
-      safetensors (this package's own; evaluate and features take it as DIR),
-      torchvision or detectron2 (ResNets), timm (ViTs), or stablehlo (a program that
-      needs JAX alone, FILE.stablehlo).
+      Writes the encoder into one file and, beside it, FILE.md, which says what it is,
+      what it scored and how to load it. FORMAT is safetensors (this package's own;
+      evaluate and features take it as DIR), torchvision or detectron2 (ResNets), timm
+      (ViTs), or stablehlo (a program that needs JAX alone, FILE.stablehlo).
 
   snclr import --weights=FILE --config=FILE[:VARIANT] --out=FILE.safetensors
       Turns a ResNet under torchvision's names or a ViT under timm's, alone or in a
@@ -115,18 +115,18 @@ flags.DEFINE_string("name", "", "TFDS set to prepare.")
 flags.DEFINE_string("out", "", "File or folder to write.")
 _WHAT = flags.DEFINE_list("what", ["knn", "linear"], "Evaluations.")
 _NETWORK = flags.DEFINE_string("network", None, "Encoder: online or target.")
-_FORMAT = flags.DEFINE_string("format", "safetensors", "Format of the exported file.")
+_FORMAT = flags.DEFINE_string("format", None, "Format of the exported file.")
 flags.DEFINE_string("weights", "", "Weights to import.")
 _BASELINES = flags.DEFINE_boolean("baselines", False, "Score the baselines too.")
 _ALLOW = flags.DEFINE_list("allow_changes", [], "Fields that may change.")
 _ONCE = flags.DEFINE_boolean("once", False, "Look once.")
-_SHARD_MB = flags.DEFINE_integer("shard_mb", 256, "Size of a shard.", lower_bound=1)
+_SHARD_MB = flags.DEFINE_integer("shard_mb", None, "Size of a shard.", lower_bound=1)
 _WORKERS = flags.DEFINE_integer(
     "workers", None, "Processes that decode.", lower_bound=1
 )
 _MAX_UNREADABLE = flags.DEFINE_float(
     "max_unreadable",
-    0.01,
+    None,
     "Share of unreadable images to accept.",
     lower_bound=0,
     upper_bound=1,
@@ -215,11 +215,8 @@ def _export() -> None:
     from snclr_jax.export.run import export
 
     records = read_records(records_path(workdir))
-    print(
-        export(
-            workdir, out, format=_FORMAT.value, network=_NETWORK.value, records=records
-        )
-    )
+    given = _given(format=_FORMAT.value)
+    print(export(workdir, out, network=_NETWORK.value, records=records, **given))
 
 
 def _import() -> None:
@@ -285,9 +282,8 @@ def _prepare() -> None:
             out,
             source_test=_SOURCE_TEST.value,
             test_labels=_TEST_LABELS.value,
-            shard_mb=_SHARD_MB.value,
             workers=_WORKERS.value,
-            max_unreadable=_MAX_UNREADABLE.value,
+            **_given(shard_mb=_SHARD_MB.value, max_unreadable=_MAX_UNREADABLE.value),
         )
     except KeyboardInterrupt:
         _fail("stopped; the same command continues", status=130)
@@ -308,6 +304,11 @@ def _needed(command: str, *names: str) -> list[Any]:
     if missing:
         _fail(f"{command} needs {' and '.join(missing)}; see snclr --help")
     return [flags.FLAGS[name].value for name in names]
+
+
+def _given(**values: Any) -> dict[str, Any]:
+    """Returns what was set; a function has the defaults of all the rest."""
+    return {name: value for name, value in values.items() if value is not None}
 
 
 def _config(command: str) -> ConfigDict:

@@ -36,7 +36,7 @@ class Probe(flax.struct.PyTreeNode):
     opt_state: optax.OptState
 
 
-def init_probe(features: int, classes: int, dtype: jnp.dtype = jnp.float32) -> Probe:
+def init_probe(features: int, classes: int, dtype: jnp.dtype) -> Probe:
     """Returns a classifier of zeros, which finds every class equally likely.
 
     Args:

@@ -59,9 +59,11 @@ def records(folder: Path, split: str) -> list[dict]:
 
 
 def assert_reads_as(source: Path, folder: Path, test_split: str) -> None:
-    want = open_folder(str(source), 8)
+    want = open_folder(str(source), 8, max_bad=0.0)
     out, name = str(folder.parents[1]), folder.parent.name
-    got = open_tfds(name, out, 8, train_split="train", test_split=test_split)
+    got = open_tfds(
+        name, out, 8, train_split="train", test_split=test_split, max_bad=0.0
+    )
     assert got[2] == want[2]
     for w, g in zip(want[:2], got[:2], strict=True):
         assert (w is None) == (g is None)
@@ -72,4 +74,6 @@ def assert_reads_as(source: Path, folder: Path, test_split: str) -> None:
 
 def assert_reads_nothing(out: Path) -> None:
     with pytest.raises(ValueError, match="is not prepared"):
-        open_tfds("photos", str(out), 8, train_split="train", test_split="test")
+        open_tfds(
+            "photos", str(out), 8, train_split="train", test_split="test", max_bad=0.0
+        )

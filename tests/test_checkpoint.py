@@ -74,7 +74,7 @@ def copy(saved, tmp_path):
 def test_state_position_and_clock_come_back(saved):
     workdir, state, expected = saved
     data = batches()
-    with contextlib.closing(Checkpoints(workdir)) as checkpoints:
+    with contextlib.closing(Checkpoints(workdir, keep=1)) as checkpoints:
         restored, clock = checkpoints.restore(blank(state), data)
     jax.tree.map(np.testing.assert_array_equal, restored, state)
     for ours, theirs in zip(
@@ -90,7 +90,7 @@ def test_a_state_of_another_shape_is_refused_and_nothing_is_moved(
 ):
     workdir = copy(saved, tmp_path)
     _, _, other = tiny.build(tiny.config(model__embedding_dim=8), mesh_of(4))
-    with contextlib.closing(Checkpoints(workdir)) as checkpoints:
+    with contextlib.closing(Checkpoints(workdir, keep=1)) as checkpoints:
         with pytest.raises(ValueError, match="checkpoints/1 holds another network"):
             checkpoints.restore(other, batches())
     assert (workdir / "checkpoints" / "1").exists()
@@ -186,7 +186,7 @@ def test_where_every_checkpoint_is_damaged_the_run_stops_each_time(saved, tmp_pa
     for step in ("0", "1"):
         cut(workdir / "checkpoints" / step)
     for _ in range(2):  # the second would otherwise begin anew
-        with contextlib.closing(Checkpoints(workdir)) as checkpoints:
+        with contextlib.closing(Checkpoints(workdir, keep=1)) as checkpoints:
             assert checkpoints.latest_step == 1
             with pytest.raises(ValueError, match="/1 .*no other checkpoint is left"):
                 checkpoints.restore(saved[1], batches())
@@ -212,7 +212,7 @@ def test_what_cannot_be_read_now_is_not_taken_for_damaged(
         raise error
 
     workdir = copy(saved, tmp_path)
-    with contextlib.closing(Checkpoints(workdir)) as checkpoints:
+    with contextlib.closing(Checkpoints(workdir, keep=1)) as checkpoints:
         monkeypatch.setattr(ocp.StandardCheckpointHandler, "restore", fail)
         with pytest.raises(OSError, match="checkpoints/1 cannot be read now"):
             checkpoints.restore(saved[1], batches())
@@ -238,7 +238,7 @@ def test_a_queue_of_no_rows_is_saved_and_restored(mesh_of, tmp_path):
     config = tiny.config(queue__size=0, queue__k=0)
     _, _, state = tiny.build(config, mesh_of(1))
     state = arbitrary(state).replace(queue=state.queue)
-    with contextlib.closing(Checkpoints(tmp_path)) as checkpoints:
+    with contextlib.closing(Checkpoints(tmp_path, keep=1)) as checkpoints:
         checkpoints.save(state, batches(), {}, config)
         checkpoints.wait()
         restored, _ = checkpoints.restore(blank(state), batches())
@@ -248,7 +248,7 @@ def test_a_queue_of_no_rows_is_saved_and_restored(mesh_of, tmp_path):
 def test_a_probe_of_other_classes_begins_anew(mesh_of, tmp_path):
     _, _, state = tiny.build(tiny.config(), mesh_of(1), probe_classes=10)
     _, _, other = tiny.build(tiny.config(), mesh_of(1), probe_classes=7)
-    with contextlib.closing(Checkpoints(tmp_path)) as checkpoints:
+    with contextlib.closing(Checkpoints(tmp_path, keep=1)) as checkpoints:
         checkpoints.save(state, batches(), {}, tiny.config())
         checkpoints.wait()
         restored, _ = checkpoints.restore(other, batches())
@@ -259,7 +259,7 @@ def test_a_probe_of_other_classes_begins_anew(mesh_of, tmp_path):
 def test_a_probe_is_restored_or_found_damaged(saved, mesh_of, tmp_path, damaged):
     _, _, state = tiny.build(tiny.config(), mesh_of(1), probe_classes=10)
     state = arbitrary(state)
-    with contextlib.closing(Checkpoints(tmp_path)) as checkpoints:
+    with contextlib.closing(Checkpoints(tmp_path, keep=1)) as checkpoints:
         checkpoints.save(state, batches(), {}, tiny.config())
         checkpoints.wait()
         if damaged:
@@ -274,7 +274,7 @@ def test_a_probe_is_restored_or_found_damaged(saved, mesh_of, tmp_path, damaged)
 def test_a_checkpoint_fits_another_number_of_devices(saved, mesh_of):
     workdir, state, _ = saved
     _, _, fresh = tiny.build(tiny.config(), mesh_of(2))
-    with contextlib.closing(Checkpoints(workdir)) as checkpoints:
+    with contextlib.closing(Checkpoints(workdir, keep=1)) as checkpoints:
         restored, _ = checkpoints.restore(fresh, batches())
     jax.tree.map(np.testing.assert_array_equal, restored, state)
     assert len(restored.queue.keys.sharding.device_set) == 2
@@ -283,7 +283,7 @@ def test_a_checkpoint_fits_another_number_of_devices(saved, mesh_of):
 def test_a_queue_of_another_size_or_type_starts_empty(saved, mesh_of, capsys):
     for changed in ({"queue__size": 24}, {"queue__dtype": "bfloat16"}):
         _, _, state = tiny.build(tiny.config(**changed), mesh_of(4))
-        with contextlib.closing(Checkpoints(saved[0])) as checkpoints:
+        with contextlib.closing(Checkpoints(saved[0], keep=1)) as checkpoints:
             restored, _ = checkpoints.restore(state, batches())
         jax.tree.map(np.testing.assert_array_equal, restored.queue, state.queue)
         assert restored.queue.keys.dtype == state.queue.keys.dtype
@@ -293,6 +293,6 @@ def test_a_queue_of_another_size_or_type_starts_empty(saved, mesh_of, capsys):
 
 
 def test_no_checkpoint_says_so(tmp_path, saved):
-    with contextlib.closing(Checkpoints(tmp_path)) as checkpoints:
+    with contextlib.closing(Checkpoints(tmp_path, keep=1)) as checkpoints:
         with pytest.raises(ValueError, match="no checkpoint in .*train first"):
             checkpoints.restore(saved[1], batches())

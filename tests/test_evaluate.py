@@ -12,12 +12,15 @@ from snclr_jax.configs import evaluate as settings_file
 from tensorboard_events import scalars
 from test_encoder import save_run
 
+import snclr_jax
 from snclr_jax.data import Data, Split, open_data
 from snclr_jax.encoder import open_encoder, save_encoder
 from snclr_jax.evaluate.evaluations import EVALUATIONS
 from snclr_jax.evaluate.extract import extract
 from snclr_jax.evaluate.knn import knn_accuracies
+from snclr_jax.evaluate.results import read_records
 from snclr_jax.evaluate.run import evaluate, labelled_splits
+from snclr_jax.export.run import export
 from snclr_jax.partition import make_mesh
 
 FAST = ("knn", "retrieval")
@@ -216,6 +219,33 @@ def test_features_of_all_images_come_in_one_file(run, tmp_path):
     )
     (record,) = evaluate(run, ["knn"], debug())
     assert record["metrics"]["k5_T0.1"] == again[5, 0.1]
+
+
+@pytest.mark.parametrize("network", ["online", "target"])
+def test_every_command_takes_the_network_that_the_run_names(tmp_path, network):
+    """Its vectors and fingerprint are the same, so the card finds its scores."""
+    workdir, mesh = tmp_path / "run", make_mesh()
+    _, config = save_run(workdir, mesh, evaluate__network=network)
+    file, out = tmp_path / "features.npz", tmp_path / "encoder.safetensors"
+    (record,) = evaluate(workdir, ["knn"], debug())
+    extract(workdir, file, debug(), network=None)
+    export(workdir, out, records=read_records(workdir / "evaluation.json"))
+    loaded, exported = (snclr_jax.load_encoder(path) for path in (workdir, out))
+
+    with np.load(file, allow_pickle=False) as found:
+        features, about = found["features"][:5], json.loads(found["metadata"].item())
+    images = open_data(config.data).train.images()[:5]
+    np.testing.assert_allclose(loaded(images), features, rtol=1e-5, atol=1e-5)
+    np.testing.assert_array_equal(exported(images), loaded(images))
+    other = {"online": "target", "target": "online"}[network]
+    others = snclr_jax.load_encoder(workdir, network=other)(images)
+    assert np.abs(others - features).max() > 0.1
+
+    for each in (loaded.encoder, exported.encoder):
+        assert (each.network, each.fingerprint) == (network, record["fingerprint"])
+    assert about["fingerprint"] == record["fingerprint"]
+    card = (tmp_path / f"{out.name}.md").read_text()
+    assert f"| knn | own | k1 | {record['metrics']['k1']:.4g} |" in card
 
 
 @pytest.mark.slow

@@ -10,11 +10,13 @@ import jax
 import numpy as np
 import pytest
 import tiny
+from PIL import Image
 from recipes import recipe
 from safetensors import safe_open
 from safetensors.numpy import load_file
 
-from snclr_jax.encoder import assemble_encoder, expected_tensors
+from snclr_jax.data.decode import decode_image
+from snclr_jax.encoder import assemble_encoder, expected_tensors, prepare
 from snclr_jax.export.run import FORMATS, export
 from snclr_jax.export.torch_file import detectron2_name, positions
 from snclr_jax.export.torch_names import to_torch
@@ -138,12 +140,14 @@ def test_files_for_torch_say_what_no_shape_tells(tmp_path, mesh_of):
     card = (tmp_path / "timm.safetensors.md").read_text()
     assert "num_heads=12" in card and "embed_dim=12, depth=2" in card
     assert "It has 12 attention heads" in card and "img_size=32" in card
+    assert "BatchNorm" not in card
     saved(resnet, "resnet18", mesh_of(1))
     export(resnet, tmp_path / "tv.safetensors", format="torchvision")
     assert load_file(tmp_path / "tv.safetensors")["bn1.num_batches_tracked"] == 7
     card = (tmp_path / "tv.safetensors.md").read_text()
     assert "torchvision.models.resnet18()" in card and "3 x 3 convolution" in card
     assert "has 4 channels" in card
+    assert "running variances of its BatchNorm layers are the unbiased ones" in card
     saved(resnet, "resnet18", mesh_of(1), model__stem="imagenet")
     export(resnet, tmp_path / "new" / "d2.safetensors", format="detectron2")
     found = load_file(tmp_path / "new" / "d2.safetensors")
@@ -186,11 +190,42 @@ def test_a_card_shows_the_scores_of_this_very_encoder(tmp_path, mesh_of):
     card = Path(f"{out}.md").read_text()
     assert "| knn | &lt;my\\|photos&gt; | k20 | 84.12 |" in card and "12.3" not in card
     assert encoder.fingerprint in card and "| step | 7 |" in card
-    assert "mean [0.5, 0.5, 0.5]" in card and "32 x 32" in card
     assert "snclr_jax.load_encoder('encoder.safetensors')" in card
     assert "## License\n\nTo be stated" in card and "model.vit_heads" not in card
     export(own, out)
     assert "None: `snclr evaluate`" in Path(f"{out}.md").read_text()
+
+
+@pytest.mark.parametrize("suffix", ["png", "jpg"])
+@pytest.mark.parametrize("format", ["torchvision", "safetensors", "stablehlo"])
+def test_the_cards_lines_give_the_pixels_of_an_evaluation(
+    format, suffix, tmp_path, rng, mesh_of
+):
+    """Sides that differ by an odd number: the central square lies between pixels."""
+    own, out = tmp_path / "own.safetensors", tmp_path / "out.safetensors"
+    out = out.with_suffix(FORMATS[format].suffix)
+    mean, std = (0.4, 0.5, 0.6), (0.2, 0.25, 0.3)
+    fields = dict(data__image_size=40, data__mean=mean, data__std=std)
+    encoder = saved(own, "resnet18", mesh_of(1), **fields)
+    export(own, out, format=format)
+    images = Path(f"{out}.md").read_text().partition("## Images")[2]
+    code = images.partition("```python\n")[2].partition("```")[0]
+    for size in ((61, 84), (84, 61), (333, 250), (250, 333), (45, 40), (200, 41)):
+        file = tmp_path / f"image.{suffix}"
+        noise = rng.integers(0, 256, (*size, 3), dtype=np.uint8)
+        Image.fromarray(noise).save(file)
+        names = {"file": str(file)}
+        exec(code, names)
+        stored = decode_image(str(file), 40, name="it")
+        if format == "stablehlo":
+            np.testing.assert_array_equal(names["pixels"], stored)
+            continue
+        view = np.asarray(prepare(stored[None], encoder.config)[0])
+        levels = np.rint(255 * (view * std + mean))
+        np.testing.assert_array_equal(levels, names["pixels"])
+        # A level is 0.013 or more; float32 rounds numbers up to 3.
+        np.testing.assert_allclose(names["view"], view, rtol=0, atol=1e-6)
+        assert names["view"].dtype == view.dtype
 
 
 PROGRAM = """

@@ -6,10 +6,16 @@ import scipy.stats
 from sklearn.datasets import load_digits
 from sklearn.linear_model import LogisticRegression
 from sklearn.preprocessing import StandardScaler
+from snclr_jax.configs import evaluate as settings_file
 
 from snclr_jax.evaluate import fewshot
-from snclr_jax.evaluate.fewshot import few_shot
 from snclr_jax.evaluate.subsets import class_balanced
+
+
+def score(*splits, **changed):
+    """Few-shot with the settings of `snclr evaluate`, but for those changed."""
+    settings = dict(settings_file.get_config().fewshot, seed=0)
+    return fewshot.few_shot(*splits, **settings | changed)
 
 
 @pytest.fixture(scope="module")
@@ -29,7 +35,7 @@ def oracle(digits, shots, draw, l2, seed=0):
 
 def test_every_draw_equals_scikit_learns(digits, mesh_of):
     settings = dict(shots=(2,), draws=3, l2=1e-2, seed=7)
-    (result,) = few_shot(*digits, mesh=mesh_of(8), **settings)
+    (result,) = score(*digits, mesh=mesh_of(8), **settings)
     expected = [oracle(digits, 2, draw, 1e-2, seed=7) for draw in range(3)]
     # At most one of 213 rows differs, where two classes are equally likely.
     np.testing.assert_allclose(result.draws, expected, atol=0.5)
@@ -44,9 +50,9 @@ def test_every_draw_equals_scikit_learns(digits, mesh_of):
 
 def test_neither_devices_nor_memory_change_it(digits, mesh_of, monkeypatch):
     settings = dict(shots=(2,), draws=3, l2=1e-2)
-    together = few_shot(*digits, mesh=mesh_of(8), **settings)
+    together = score(*digits, mesh=mesh_of(8), **settings)
     monkeypatch.setattr(fewshot, "_FIT_BYTES", 1)  # one draw at a time on each device
-    apart = few_shot(*digits, mesh=mesh_of(1), **settings)
+    apart = score(*digits, mesh=mesh_of(1), **settings)
     np.testing.assert_allclose(together[0].draws, apart[0].draws, atol=1e-4)
 
 
@@ -55,7 +61,7 @@ def test_two_classes(mesh_of):
     labels = np.arange(400) % 2
     data = rng.normal(size=(400, 20)) + 0.8 * labels[:, None]
     split = data[:200], labels[:200], data[200:], labels[200:]
-    (result,) = few_shot(*split, mesh=mesh_of(8), shots=(5,), draws=2, l2=1e-2)
+    (result,) = score(*split, mesh=mesh_of(8), shots=(5,), draws=2, l2=1e-2)
     expected = [oracle(split, 5, draw, 1e-2) for draw in range(2)]
     np.testing.assert_allclose(result.draws, expected, atol=0.5)
     assert 60 < result.accuracy < 95
@@ -74,16 +80,16 @@ def test_two_classes(mesh_of):
 def test_settings_out_of_range_are_refused(settings, message, mesh_of):
     train, labels = np.eye(5), np.array([0, 0, 0, 1, 1])
     with pytest.raises(ValueError, match=message):
-        few_shot(train, labels, train, labels, mesh=mesh_of(1), **settings)
+        score(train, labels, train, labels, mesh=mesh_of(1), **settings)
 
 
 def test_a_class_without_train_images_is_named(mesh_of):
     with pytest.raises(ValueError, match="class 7 has 0 train images, fewer than sh"):
-        few_shot(np.eye(2), [0, 1], np.eye(2), [0, 7], mesh=mesh_of(1), shots=(1,))
+        score(np.eye(2), [0, 1], np.eye(2), [0, 7], mesh=mesh_of(1), shots=(1,))
 
 
 def test_splits_that_do_not_fit_are_refused(mesh_of):
     with pytest.raises(ValueError, match="test features are 1 wide, train features 2"):
-        few_shot(np.eye(2), [0, 1], np.eye(2)[:, :1], [0, 1], mesh=mesh_of(1))
+        score(np.eye(2), [0, 1], np.eye(2)[:, :1], [0, 1], mesh=mesh_of(1))
     with pytest.raises(ValueError, match="train labels"):
-        few_shot(np.eye(2), [0], np.eye(2), [0, 1], mesh=mesh_of(1))
+        score(np.eye(2), [0], np.eye(2), [0, 1], mesh=mesh_of(1))

@@ -35,7 +35,7 @@ def labelled(tmp_path):
 
 
 def test_class_folders_become_labels(labelled):
-    train, test, names = open_folder(str(labelled), 8)
+    train, test, names = open_folder(str(labelled), 8, max_bad=0.0)
     assert names == ("ant", "bee") and (train.size, test.size) == (6, 4)
     for split in (train, test):
         assert split.labels.dtype == np.int32 and split.group is None
@@ -47,12 +47,12 @@ def test_class_folders_become_labels(labelled):
 
 def test_val_serves_as_test(labelled):
     (labelled / "test").rename(labelled / "val")
-    assert open_folder(str(labelled), 8)[1].size == 4
+    assert open_folder(str(labelled), 8, max_bad=0.0)[1].size == 4
 
 
 def test_train_alone_has_no_test_split(labelled):
     (labelled / "test").rename(labelled / "other")
-    train, test, names = open_folder(str(labelled), 8)
+    train, test, names = open_folder(str(labelled), 8, max_bad=0.0)
     assert train.size == 6 and test is None and names == ("ant", "bee")
 
 
@@ -61,7 +61,7 @@ def test_flat_and_nested_images_are_unlabelled(tmp_path):
         save(tmp_path / name, (60 * number,) * 3)
     save(tmp_path / ".hidden.jpg")
     (tmp_path / "notes.txt").write_text("not an image")
-    train, test, names = open_folder(str(tmp_path), 8)
+    train, test, names = open_folder(str(tmp_path), 8, max_bad=0.0)
     assert train.labels is None and test is None and names is None
     # Sorted by path: a/b/x.PNG, a/c.webp, a/z.JPEG, b.jpg.
     levels = train.images()[:, 4, 4, 0].astype(int)
@@ -69,18 +69,18 @@ def test_flat_and_nested_images_are_unlabelled(tmp_path):
 
 
 def test_a_subset_has_the_originals_of_its_images(labelled):
-    train = open_folder(str(labelled), 8)[0]
+    train = open_folder(str(labelled), 8, max_bad=0.0)[0]
     part = train.subset(np.array([4, 0, 5])).subset(np.array([2, 0]))
     names = [original.name for original in part.originals(np.array([1, 0, 0]))]
     assert names == [str(labelled / "train/bee" / f"{i}.png") for i in (1, 2, 2)]
 
 
 def test_names_are_paths_below_the_root(labelled):
-    train, test, _ = open_folder(str(labelled), 8)
+    train, test, _ = open_folder(str(labelled), 8, max_bad=0.0)
     assert train.names([5, 0]) == ["train/bee/2.png", "train/ant/0.png"]
     assert test.names([1]) == ["test/ant/1.png"]
     (labelled / "train").rename(labelled / "other")
-    everything = open_folder(str(labelled), 8)[0]
+    everything = open_folder(str(labelled), 8, max_bad=0.0)[0]
     assert everything.names([0, 9]) == ["other/ant/0.png", "test/bee/1.png"]
 
 
@@ -88,7 +88,7 @@ def test_a_file_name_that_is_not_text_is_spelled_out(tmp_path):
     saved = save(tmp_path / "train" / "ant" / "0.png", (9, 9, 9))
     (tmp_path / "train" / "käfer").mkdir()
     os.rename(saved, os.fsencode(tmp_path) + b"/train/k\xc3\xa4fer/\xff.png")
-    train = open_folder(str(tmp_path), 8)[0].subset(np.array([0]))
+    train = open_folder(str(tmp_path), 8, max_bad=0.0)[0].subset(np.array([0]))
     assert train.names([0]) == [r"train/käfer/\xff.png"]
     assert (train.images() == 9).all()
 
@@ -98,7 +98,7 @@ def test_a_class_folder_of_any_name_has_one_that_can_be_printed(tmp_path):
     (tmp_path / "train" / "plain").rename(tmp_path / "train" / "$x^{_}$\nnl")
     save(tmp_path / "train" / "plain" / "0.png")
     os.rename(tmp_path / "train" / "plain", os.fsencode(tmp_path) + b"/train/caf\xe9")
-    names = open_folder(str(tmp_path), 8)[2]
+    names = open_folder(str(tmp_path), 8, max_bad=0.0)[2]
     assert names == (r"$x^{_}$\nnl", r"caf\xe9")
 
 
@@ -107,20 +107,20 @@ def test_a_link_that_leads_back_up_is_named(labelled, link):
     (labelled / link).parent.mkdir(parents=True, exist_ok=True)
     (labelled / link).symlink_to((labelled / link).parent)
     with pytest.raises(ValueError, match=f"{link} is a link to a folder that it lies"):
-        open_folder(str(labelled), 8)
+        open_folder(str(labelled), 8, max_bad=0.0)
 
 
 def test_links_to_folders_elsewhere_are_followed(labelled, tmp_path):
     save(tmp_path / "elsewhere" / "0.png")
     for name in ("train", "test"):
         (labelled / name / "cat").symlink_to(tmp_path / "elsewhere")
-    train, _, names = open_folder(str(labelled), 8)
+    train, _, names = open_folder(str(labelled), 8, max_bad=0.0)
     assert names == ("ant", "bee", "cat") and train.size == 7
 
 
 def test_other_files_make_another_set(labelled):
     def identity() -> str:
-        return open_folder(str(labelled), 8)[0].identity
+        return open_folder(str(labelled), 8, max_bad=0.0)[0].identity
 
     before = identity()
     assert before.startswith("6 images, names ") and identity() == before
@@ -130,7 +130,7 @@ def test_other_files_make_another_set(labelled):
 
 def test_train_without_classes_is_unlabelled(tmp_path):
     save(tmp_path / "train" / "0.png")
-    train, test, names = open_folder(str(tmp_path), 8)
+    train, test, names = open_folder(str(tmp_path), 8, max_bad=0.0)
     assert train.size == 1 and train.labels is None and test is None and names is None
 
 
@@ -138,32 +138,32 @@ def test_train_without_classes_is_unlabelled(tmp_path):
 def test_missing_folder_is_named(tmp_path, monkeypatch, path):
     monkeypatch.chdir(tmp_path)
     with pytest.raises(ValueError, match=rf"data\.path is '{path}', .* not a folder"):
-        open_folder(path, 8)
+        open_folder(path, 8, max_bad=0.0)
 
 
 def test_folder_without_images_lists_the_suffixes(tmp_path):
     (tmp_path / "a.gif").write_bytes(b"")
     with pytest.raises(ValueError, match=r"no images under .*\.jpeg, \.jpg, \.png"):
-        open_folder(str(tmp_path), 8)
+        open_folder(str(tmp_path), 8, max_bad=0.0)
 
 
 def test_differing_classes_are_named(labelled):
     (labelled / "test" / "bee").rename(labelled / "test" / "cat")
     with pytest.raises(ValueError, match=r"\['bee'\].*\['cat'\]"):
-        open_folder(str(labelled), 8)
+        open_folder(str(labelled), 8, max_bad=0.0)
 
 
 def test_loose_images_beside_classes_are_refused(labelled):
     save(labelled / "train" / "loose.png")
     with pytest.raises(ValueError, match=r"1 images \(loose\.png"):
-        open_folder(str(labelled), 8)
+        open_folder(str(labelled), 8, max_bad=0.0)
 
 
 def test_unsorted_test_images_are_refused(labelled):
     (labelled / "test").rename(labelled / "other")
     save(labelled / "test" / "0.png")
     with pytest.raises(ValueError, match="test has no class folders"):
-        open_folder(str(labelled), 8)
+        open_folder(str(labelled), 8, max_bad=0.0)
 
 
 @pytest.mark.parametrize("content", [b"", b"no image", "half"])
@@ -171,7 +171,7 @@ def test_unreadable_file_is_named(tmp_path, content):
     path = save(tmp_path / "a.jpg", size=(64, 64))
     whole = path.read_bytes()
     path.write_bytes(whole[: len(whole) // 2] if content == "half" else content)
-    split = open_folder(str(tmp_path), 8)[0]
+    split = open_folder(str(tmp_path), 8, max_bad=0.0)[0]
     with pytest.raises(ValueError, match=r"a\.jpg cannot be decoded .*replace or"):
         split.images()
 

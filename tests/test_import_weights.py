@@ -80,8 +80,11 @@ def test_moco_checkpoints_give_one_network_without_its_heads(exported, imported)
     config = config_of("resnet18")
     found = imported(base | average | heads, config)
     assert found.fingerprint == encoder.fingerprint
-    found = imported(base | average | heads, config, network="target").tensors()
     name = "params/encoder/layer1_0/conv1/kernel"
+    found = imported(base | average | heads, config, network="target").tensors()
+    np.testing.assert_array_equal(found[name], encoder.tensors()[name] + 1)
+    config.evaluate.network = "target"
+    found = imported(base | average | heads, config).tensors()
     np.testing.assert_array_equal(found[name], encoder.tensors()[name] + 1)
     with pytest.raises(ValueError, match="network 'ema' is unknown"):
         imported(base, config, network="ema")

@@ -37,13 +37,19 @@ def test_both_encoders_start_from_it_and_nothing_else_moves(tmp_path, mesh_of):
     )
 
 
-def test_a_run_gives_its_target_network(tmp_path, mesh_of):
-    earlier, config = save_run(tmp_path, mesh_of(1))
+@pytest.mark.parametrize("network", ["online", "target"])
+def test_a_run_gives_the_network_that_it_names(tmp_path, mesh_of, network):
+    earlier, config = save_run(tmp_path, mesh_of(1), evaluate__network=network)
+    params, batch_stats = (earlier.params, earlier.batch_stats)
+    if network == "target":
+        params, batch_stats = earlier.target_params, earlier.target_batch_stats
     config.model.init_from, config.seed = str(tmp_path), 1
+    # What this run evaluates itself does not matter.
+    config.evaluate.network = "online"
     _, _, state = tiny.build(config, mesh_of(1))
     started = init_from(state, config, mesh_of(1), tmp_path / "new")
-    assert_same(started.params["encoder"], earlier.target_params["encoder"])
-    assert_same(started.batch_stats["encoder"], earlier.target_batch_stats["encoder"])
+    assert_same(started.params["encoder"], params["encoder"])
+    assert_same(started.batch_stats["encoder"], batch_stats["encoder"])
 
 
 def test_another_network_is_refused(tmp_path, mesh_of):

@@ -181,7 +181,7 @@ def test_a_bad_split_is_named(split, features, labels, message, mesh_of):
     bad = (features, labels)
     arguments = (*bad, *GOOD) if split == "train" else (*GOOD, *bad)
     with pytest.raises(ValueError, match=f"{split} .*{message}"):
-        knn_accuracies(*arguments, mesh=mesh_of(1))
+        knn_accuracies(*arguments, k=(1,), temperature=(0.1,), mesh=mesh_of(1))
 
 
 @pytest.mark.parametrize(
@@ -194,7 +194,7 @@ def test_a_bad_split_is_named(split, features, labels, message, mesh_of):
 )
 def test_a_test_split_that_does_not_fit_is_refused(test, message, mesh_of):
     with pytest.raises(ValueError, match=message):
-        knn_accuracies(*GOOD, *test, mesh=mesh_of(1))
+        knn_accuracies(*GOOD, *test, k=(1,), temperature=(0.1,), mesh=mesh_of(1))
 
 
 @pytest.mark.parametrize(
@@ -208,7 +208,8 @@ def test_a_test_split_that_does_not_fit_is_refused(test, message, mesh_of):
 )
 def test_settings_must_be_positive(setting, message, mesh_of):
     with pytest.raises(ValueError, match=message):
-        knn_accuracies(*GOOD, *GOOD, **setting, mesh=mesh_of(1))
+        settings = dict(k=(1,), temperature=(0.1,), mesh=mesh_of(1)) | setting
+        knn_accuracies(*GOOD, *GOOD, **settings)
 
 
 @pytest.mark.parametrize("name", ["k", "train_block", "test_block"])

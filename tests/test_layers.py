@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import re
 from typing import Any
 
@@ -35,7 +36,7 @@ def test_projector_equals_a_numpy_oracle_with_its_running_statistics() -> None:
 
     def normalize(x: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         mean, variance = x.mean(0), x.var(0)
-        return (x - mean) / np.sqrt(variance + 1e-5), mean, variance
+        return (x - mean) / np.sqrt(variance + 1e-5), mean, x.var(0, ddof=1)
 
     head = jax.tree.map(lambda leaf: np.asarray(leaf, np.float64), params["projector"])
     x = np.asarray(outputs.feature, np.float64) @ head["dense_0"]["kernel"]
@@ -67,24 +68,28 @@ def test_variance_survives_a_mean_a_thousand_deviations_away(
     np.testing.assert_allclose(actual, expected, atol=1e-3)
 
 
-@pytest.mark.parametrize("shape", [(6, 2, 2, 3, 4), (6, 2, 4), (6, 1, 4)])
-@pytest.mark.parametrize("bn_scope", [None, 2, 3])
+@pytest.mark.parametrize("devices", [1, 8])
+@pytest.mark.parametrize("shape", [(8, 2, 1, 3, 4), (8, 2, 4), (8, 1, 4)])
+@pytest.mark.parametrize("bn_scope", [None, 1, 2, 4])
 def test_batch_norm_equals_a_loop_over_groups_and_views(
-    shape: tuple[int, ...], bn_scope: int | None
+    shape: tuple[int, ...], bn_scope: int | None, devices: int, mesh_of: Any
 ) -> None:
+    """Of two values the running variance moves towards twice the biased one."""
     rng = np.random.default_rng(0)
     x = 3 + rng.normal(size=shape)
     scale, bias, old_mean, old_var = rng.uniform(0.5, 2, size=(4, 4))
-    size = bn_scope or 6
+    size = bn_scope or 8
     expected = np.empty(shape)
     new_mean, new_var = old_mean, old_var
     for view in range(shape[1]):
         moments = []
-        for start in range(0, 6, size):
+        for start in range(0, 8, size):
             group = x[start : start + size, view]
             pixels = group.reshape(-1, 4)
             mean, var = pixels.mean(0), pixels.var(0)
-            moments.append((mean, var))
+            squares = ((pixels - mean) ** 2).sum(0)
+            # One value has no deviation; PyTorch refuses to train on it.
+            moments.append((mean, squares / max(len(pixels) - 1, 1)))
             y = (group - mean) / np.sqrt(var + 1e-5)
             expected[start : start + size, view] = scale * y + bias
         mean, var = np.mean(moments, axis=0)
@@ -96,7 +101,9 @@ def test_batch_norm_equals_a_loop_over_groups_and_views(
     }
     variables = jax.tree.map(jnp.float32, variables)
     norm = BatchNorm(True, bn_scope, jnp.float32)
-    actual, moved = norm.apply(variables, jnp.float32(x), mutable=["batch_stats"])
+    apply = jax.jit(functools.partial(norm.apply, mutable=["batch_stats"]))
+    spread = jax.device_put(jnp.float32(x), over_batch(mesh_of(devices)))
+    actual, moved = apply(variables, spread)
     np.testing.assert_allclose(actual, expected, atol=1e-4)
     for name, new in (("mean", new_mean), ("var", new_var)):
         np.testing.assert_allclose(moved["batch_stats"][name], new, rtol=1e-5)

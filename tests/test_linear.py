@@ -9,6 +9,7 @@ from scipy.special import softmax
 from sklearn.datasets import load_digits
 from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import top_k_accuracy_score
+from snclr_jax.configs import evaluate as settings_file
 
 from snclr_jax.evaluate import linear, sgd
 from snclr_jax.evaluate.classifier import (
@@ -18,10 +19,15 @@ from snclr_jax.evaluate.classifier import (
     measure_scaling,
     score,
 )
-from snclr_jax.evaluate.linear import linear_probe
 from snclr_jax.evaluate.logistic import fit_strengths
 from snclr_jax.evaluate.sgd import train_heads
 from snclr_jax.evaluate.subsets import held_back
+
+
+def probe(*layers, **changed):
+    """A probe with the settings of `snclr evaluate`, but for those changed."""
+    settings = dict(settings_file.get_config().linear, seed=0)
+    return linear.linear_probe(*layers, **settings | changed)
 
 
 @pytest.fixture(scope="module")
@@ -81,7 +87,7 @@ def test_lbfgs_agrees_with_scikit_learn_on_any_number_of_devices(
         (one, _), (eight, steps) = fits
         np.testing.assert_allclose(one.kernel, eight.kernel, atol=1e-4)
     features = {"all": digits[0]}, digits[1], {"all": digits[2]}, digits[3]
-    result = linear_probe(*features, mesh=mesh_of(8), l2=(l2,), learning_rate=())
+    result = probe(*features, mesh=mesh_of(8), l2=(l2,), learning_rate=())
     assert result.accuracy == pytest.approx(100 * oracle.score(test, digits[3]))
     top5 = top_k_accuracy_score(digits[3], oracle.predict_proba(test), k=5)
     assert result.top5 == pytest.approx(100 * top5)
@@ -152,7 +158,7 @@ def test_the_best_candidate_is_fitted_again_and_tested_once(layers, mesh_of):
     settings = dict(
         learning_rate=(0.3, 0.03), weight_decay=(0.0, 0.3), l2=(), epochs=3, seed=0
     )
-    result = linear_probe(*layers, mesh=mesh_of(8), batch_size=64, **settings)
+    result = probe(*layers, mesh=mesh_of(8), batch_size=64, **settings)
     names = [(c.kind, c.layer, c.learning_rate, c.l2) for c in result.candidates]
     grid = [(0.03, 0.3), (0.03, 0.0), (0.3, 0.3), (0.3, 0.0)]
     assert names == [("sgd", n, *pair) for n in ("poor", "all") for pair in grid]
@@ -180,13 +186,13 @@ def test_test_labels_choose_nothing(mesh_of):
     settings = dict(
         mesh=mesh_of(8), learning_rate=(), l2=(1e-6, 1.0), holdback=0.3, seed=1
     )
-    result = linear_probe(*train, {"all": test}, labels[150:], **settings)
+    result = probe(*train, {"all": test}, labels[150:], **settings)
     strong, weak = result.candidates
     assert (strong.l2, weak.l2) == (1.0, 1e-6) and result.chosen == strong
     assert strong.accuracy > weak.accuracy + 5
     assert result.top5 is None
     # Other test labels change what is reported, never what is chosen.
-    flipped = linear_probe(*train, {"all": test}, 1 - labels[150:], **settings)
+    flipped = probe(*train, {"all": test}, 1 - labels[150:], **settings)
     assert flipped.candidates == result.candidates
     assert flipped.accuracy == pytest.approx(100 - result.accuracy, abs=1e-3)
 
@@ -218,7 +224,7 @@ def test_a_candidate_that_diverges_is_never_chosen(layers, mesh_of):
     settings = dict(
         mesh=mesh_of(8), weight_decay=(0.0,), l2=(), epochs=2, batch_size=64
     )
-    result = linear_probe(*layers, learning_rate=(0.1, 1e38), **settings)
+    result = probe(*layers, learning_rate=(0.1, 1e38), **settings)
     assert {c.learning_rate for c in result.candidates if c.accuracy is None} == {1e38}
     assert result.chosen.learning_rate == 0.1 and result.accuracy > 50
     diverged = [c for c in result.candidates if c.accuracy is None]
@@ -286,7 +292,7 @@ def test_a_bad_split_is_named(split, features, labels, message, mesh_of):
     bad, good = ({"last": features}, labels), ({"last": GOOD[0]}, GOOD[1])
     arguments = (*bad, *good) if split == "train" else (*good, *bad)
     with pytest.raises(ValueError, match=f"{split} last {message}"):
-        linear_probe(*arguments, mesh=mesh_of(1))
+        probe(*arguments, mesh=mesh_of(1))
 
 
 @pytest.mark.parametrize(
@@ -307,7 +313,7 @@ def test_a_bad_split_is_named(split, features, labels, message, mesh_of):
 )
 def test_splits_of_different_layers_are_refused(train, test, message, mesh_of):
     with pytest.raises(ValueError, match=message):
-        linear_probe(train, GOOD[1], test, GOOD[1], mesh=mesh_of(1))
+        probe(train, GOOD[1], test, GOOD[1], mesh=mesh_of(1))
 
 
 @pytest.mark.parametrize(
@@ -330,4 +336,4 @@ def test_splits_of_different_layers_are_refused(train, test, message, mesh_of):
 def test_settings_out_of_range_are_refused(settings, message, mesh_of):
     features = {"a": GOOD[0]}
     with pytest.raises(ValueError, match=message):
-        linear_probe(features, GOOD[1], features, GOOD[1], mesh=mesh_of(1), **settings)
+        probe(features, GOOD[1], features, GOOD[1], mesh=mesh_of(1), **settings)

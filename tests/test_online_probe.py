@@ -62,7 +62,7 @@ def test_it_is_softmax_regression_by_sgd_on_known_labels(rng):
         label = rng.integers(-1, CLASSES, 40)
         feature = (rng.normal(size=(40, 5)) + label[:, None] + 3) * scale
         batches.append((feature, label))
-    probe, found, step = init_probe(5, CLASSES), [], jax.jit(update_probe)
+    probe, found, step = init_probe(5, CLASSES, jnp.float32), [], jax.jit(update_probe)
     for feature, label in batches:
         feature = jnp.asarray(feature, jnp.float32)
         probe, metrics = step(probe, feature, batch_of(label))
@@ -77,7 +77,7 @@ def test_it_is_softmax_regression_by_sgd_on_known_labels(rng):
 
 
 def test_features_that_never_move_and_batches_without_labels_change_nothing(rng):
-    step, start = jax.jit(update_probe), init_probe(2, 2)
+    step, start = jax.jit(update_probe), init_probe(2, 2, jnp.float32)
     probe, _ = step(start, jnp.asarray(rng.normal(size=(8, 2))), batch_of([0, 1] * 4))
     after, metrics = step(probe, jnp.ones((8, 2)), batch_of([-1] * 8))
     assert metrics == {"probe_loss": 0, "probe_accuracy": 0}
@@ -92,7 +92,7 @@ def test_the_rate_is_stable_for_the_steepest_features():
     """All features are one: the curvature is as large as it can be."""
     label = jnp.tile(jnp.array([0, 1]), 32)
     feature = jnp.tile(100.0 * label[:, None] + 5, (1, 64))
-    probe, step = init_probe(64, 2), jax.jit(update_probe)
+    probe, step = init_probe(64, 2, jnp.float32), jax.jit(update_probe)
     losses = []
     for _ in range(60):
         probe, metrics = step(probe, feature, batch_of(label))
@@ -107,7 +107,9 @@ def test_labels_are_counted_or_asked_for():
         with pytest.raises(ValueError, match="online_probe.*no training image has one"):
             count_classes(none)
     with pytest.raises(ValueError, match="this batch has none.*online_probe=False"):
-        update_probe(init_probe(2, 2), jnp.ones((4, 2)), Batch(jnp.arange(4)))
+        update_probe(
+            init_probe(2, 2, jnp.float32), jnp.ones((4, 2)), Batch(jnp.arange(4))
+        )
     assert update_probe(None, jnp.ones((4, 2)), Batch(jnp.arange(4))) == (None, {})
 
 
@@ -184,17 +186,21 @@ def test_it_learns_from_the_first_view_on_any_number_of_devices(on_eight, mesh_o
 
 
 def with_probe(state, value):
-    weights = jax.tree.map(lambda leaf: leaf + value, init_probe(5, CLASSES).weights)
-    return state.replace(probe=init_probe(5, CLASSES).replace(weights=weights))
+    weights = jax.tree.map(
+        lambda leaf: leaf + value, init_probe(5, CLASSES, jnp.float32).weights
+    )
+    return state.replace(
+        probe=init_probe(5, CLASSES, jnp.float32).replace(weights=weights)
+    )
 
 
 def save(workdir, state):
-    with contextlib.closing(Checkpoints(workdir)) as checkpoints:
+    with contextlib.closing(Checkpoints(workdir, keep=1)) as checkpoints:
         checkpoints.save(state, batches(), {"images": 0}, tiny.config())
 
 
 def restored(workdir, state):
-    with contextlib.closing(Checkpoints(workdir)) as checkpoints:
+    with contextlib.closing(Checkpoints(workdir, keep=1)) as checkpoints:
         return checkpoints.restore(state, batches())[0]
 
 

@@ -55,7 +55,7 @@ def test_imagenets_tars(tmp_path, no_pool):
 
     names = tuple(sorted(classes))
     split, test, found = open_tfds(
-        "imagenet2012", out, 8, train_split="train", test_split="test"
+        "imagenet2012", out, 8, train_split="train", test_split="test", max_bad=0.0
     )
     assert found == names and split.labels.tolist() == [0, 0, 1, 1, 2, 2]
     assert [names[label] for label in test.labels] == list(classes)
@@ -67,7 +67,9 @@ def test_imagenets_tars(tmp_path, no_pool):
     ]
     # The training tar alone has labels, too.
     prepare(str(train), "alone", out)
-    alone = open_tfds("alone", out, 8, train_split="train", test_split="")[0]
+    alone = open_tfds("alone", out, 8, train_split="train", test_split="", max_bad=0.0)[
+        0
+    ]
     assert alone.labels.tolist() == [0, 0, 1, 1, 2, 2]
 
 
@@ -82,7 +84,9 @@ def test_listed_classes_label_a_flat_test_folder(folder, tmp_path, no_pool):
         source_test=str(tmp_path / "flat"),
         test_labels=str(tmp_path / "list.txt"),
     )
-    test = open_tfds("photos", str(tmp_path), 8, train_split="train", test_split="test")
+    test = open_tfds(
+        "photos", str(tmp_path), 8, train_split="train", test_split="test", max_bad=0.0
+    )
     assert test[1].labels.tolist() == [1, 0, 1]
 
 

@@ -81,7 +81,7 @@ def save(workdir, lines, *, filled=True, **fields):
         queue = filled_queue(np.random.default_rng(0), config, mesh, step=60)
         state = state.replace(queue=queue, step=state.step + 60)
     record_run(config, workdir)
-    with contextlib.closing(Checkpoints(workdir)) as checkpoints:
+    with contextlib.closing(Checkpoints(workdir, keep=1)) as checkpoints:
         checkpoints.save(state, batches(), CLOCK, config)
     text = "".join(json.dumps(line) + "\n" for line in lines)
     (workdir / "metrics.jsonl").write_text(text)

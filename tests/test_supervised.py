@@ -11,13 +11,13 @@ import numpy as np
 import optax
 import pytest
 import tiny
+from snclr_jax.configs import evaluate as settings_file
 
 from snclr_jax.data import Split
 from snclr_jax.data.pipeline import epoch_order
-from snclr_jax.evaluate import supervised
+from snclr_jax.evaluate import protocols, supervised
 from snclr_jax.evaluate.features import extract_features, make_encode
 from snclr_jax.evaluate.layer_decay import layer_multipliers, scale_by_layer
-from snclr_jax.evaluate.protocols import finetune, linear_augmented
 from snclr_jax.evaluate.supervised import (
     accuracies,
     cross_entropy,
@@ -30,6 +30,18 @@ from snclr_jax.models import build_model
 
 SIZE = 16
 CLASSES = 6
+
+
+def linear_augmented(config, **changed):
+    """The protocol with the settings of `snclr evaluate`, but for those changed."""
+    settings = dict(settings_file.get_config().linear_augmented, seed=0)
+    return protocols.linear_augmented(config, **settings | changed)
+
+
+def finetune(config, **changed):
+    """The protocol with the settings of `snclr evaluate`, but for those changed."""
+    settings = dict(settings_file.get_config().finetune, seed=0)
+    return protocols.finetune(config, **settings | changed)
 
 
 def run_config(name="patchnet", **fields):
@@ -184,8 +196,9 @@ def test_finetuning_learns_what_a_frozen_encoder_does_not_show(mesh_of):
     config, mesh = run_config(), mesh_of(2)
     train, test = stripes(320).subset(np.arange(0, 320, 2)), stripes(100, seed=1)
     settings = dict(images=160, devices=2, epochs=8, batch_size=33, learning_rate=3.0)
+    where = dict(eval_batch_size=50, mesh=mesh)
     linear, tuned = (
-        train_classifier(protocol, *encoder_of("patchnet"), train, test, mesh=mesh)
+        train_classifier(protocol, *encoder_of("patchnet"), train, test, **where)
         for protocol in (
             linear_augmented(config, **settings, crop_scale=(0.8, 1.0)),
             finetune(config, **settings, crop_scale=(0.8, 1.0), warmup_epochs=1.0),
@@ -327,7 +340,8 @@ def test_images_without_a_label_are_refused(mesh_of, labels):
     bad = Split(images.__getitem__, size=2, labels=labels)
     protocol = finetune(run_config(), images=2, devices=1)
     with pytest.raises(ValueError, match="the test split has images without a label"):
-        train_classifier(protocol, {}, {}, stripes(2), bad, mesh=mesh_of(1))
+        where = dict(eval_batch_size=2, mesh=mesh_of(1))
+        train_classifier(protocol, {}, {}, stripes(2), bad, **where)
 
 
 def test_a_loss_that_is_no_number_names_the_rate_to_lower(mesh_of, monkeypatch):

@@ -169,7 +169,7 @@ def test_a_loss_that_is_no_number_stops_the_run(tmp_path):
     saved = sorted(int(e.name) for e in (tmp_path / "checkpoints").iterdir())
     assert saved == [1]  # its learning rate was still 0
     _, _, state = tiny.build(config, make_mesh())
-    with contextlib.closing(Checkpoints(tmp_path)) as checkpoints:
+    with contextlib.closing(Checkpoints(tmp_path, keep=1)) as checkpoints:
         split = open_data(config.data).train
         batches = Feed(config, split, make_mesh()).batches
         state, _ = checkpoints.restore(state, batches)

@@ -211,7 +211,7 @@ def test_maps_are_principal_components_or_keep_neighbors(rng):
     features = np.concatenate(
         [rng.normal(size=(30, 8)) * 0.1 + row for row in np.eye(8)]
     )
-    points, axes = visualize.project(features)
+    points, axes = visualize.project(features, "PCA", seed=0)
     rows = features / np.linalg.norm(features, axis=1, keepdims=True)
     rows = rows - rows.mean(axis=0)
     _, sigma, directions = np.linalg.svd(rows, full_matrices=False)
@@ -219,19 +219,19 @@ def test_maps_are_principal_components_or_keep_neighbors(rng):
         assert abs(np.corrcoef(points[:, i], rows @ directions[i])[0, 1]) > 0.999
     share = sigma[0] ** 2 / np.sum(sigma**2)
     assert axes[0] == f"component 1 ({share:.0%} of the variance)"
-    points, axes = visualize.project(features, "t-SNE")
+    points, axes = visualize.project(features, "t-SNE", seed=0)
     assert axes == ("t-SNE 1", "t-SNE 2")
     apart = np.linalg.norm(points[:, None] - points, axis=2)
     np.fill_diagonal(apart, np.inf)
     assert np.mean(apart.argmin(axis=1) // 30 == np.arange(240) // 30) > 0.99
     for method in ("PCA", "t-SNE"):
-        points, axes = visualize.project(np.ones((5, 1)), method)
+        points, axes = visualize.project(np.ones((5, 1)), method, seed=0)
         assert not points.any() and points.shape == (5, 2)
         assert axes[1] == "all features are one point"
     with pytest.raises(ValueError, match="map of 2 images"):
-        visualize.project(features[:2])
+        visualize.project(features[:2], "PCA", seed=0)
     with pytest.raises(ValueError, match="'LDA' is unknown"):
-        visualize.project(features, "LDA")
+        visualize.project(features, "LDA", seed=0)
 
 
 def test_a_small_confusion_is_a_table_of_shares():

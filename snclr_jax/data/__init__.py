@@ -53,7 +53,7 @@ def open_data(config: ConfigDict) -> Data:
     elif config.name == "folder":
         from snclr_jax.data.folder import open_folder
 
-        data = Data(*open_folder(config.path, config.image_size, max_bad))
+        data = Data(*open_folder(config.path, config.image_size, max_bad=max_bad))
     elif config.name == "tfds":
         from snclr_jax.data.tfds_source import open_tfds
 

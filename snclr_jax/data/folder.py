@@ -17,7 +17,7 @@ SUFFIXES = (".jpeg", ".jpg", ".png", ".webp")
 
 
 def open_folder(
-    path: str, image_size: int, max_bad: float = 0.0
+    path: str, image_size: int, *, max_bad: float
 ) -> tuple[Split, Split | None, tuple[str, ...] | None]:
     """Opens an image folder; images are decoded when they are asked for.
 

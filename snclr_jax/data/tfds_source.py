@@ -25,7 +25,7 @@ def open_tfds(
     *,
     train_split: str,
     test_split: str,
-    max_bad: float = 0.0,
+    max_bad: float,
 ) -> tuple[Split, Split | None, tuple[str, ...] | None]:
     """Opens a prepared TFDS set with an "image" feature; never uses the network.
 

@@ -48,10 +48,10 @@ def few_shot(
     test_labels: ArrayLike,
     *,
     mesh: Mesh,
-    shots: Sequence[int] = (1, 5, 10),
-    draws: int = 20,
-    l2: float = 1e-2,
-    seed: int = 0,
+    shots: Sequence[int],
+    draws: int,
+    l2: float,
+    seed: int,
 ) -> list[FewShotResult]:
     """Classifies the test split from a few train images of each class, many times.
 

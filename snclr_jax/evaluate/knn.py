@@ -23,8 +23,8 @@ def knn_accuracies(
     test_features: ArrayLike | None = None,
     test_labels: ArrayLike | None = None,
     *,
-    k: Sequence[int] = (1, 10, 20, 100, 200),
-    temperature: Sequence[float] = (0.07, 0.1),
+    k: Sequence[int],
+    temperature: Sequence[float],
     mesh: Mesh,
 ) -> dict[Setting, float]:
     """Returns the share of test rows that each setting of `vote` puts in their class.

@@ -3,8 +3,9 @@
 Every image is a random crop, resized and perhaps mirrored: nothing else. The rate rises
 linearly from 0 where there is a warm-up, and falls to 0 as a cosine.
 
-    protocol = finetune(run_config, images=train.size, devices=mesh.size)
-    train_classifier(protocol, params, batch_stats, train, test, mesh=mesh)
+    settings = configs.evaluate.get_config()
+    where = dict(images=train.size, devices=mesh.size, seed=settings.seed)
+    protocol = finetune(run_config, **where, **settings.finetune)
 """
 
 from __future__ import annotations
@@ -32,22 +33,22 @@ def linear_augmented(
     *,
     images: int,
     devices: int,
-    seed: int = 0,
-    epochs: int = 90,
-    batch_size: int = 1024,
-    learning_rate: float | None = None,
-    weight_decay: float = 0.0,
-    momentum: float = 0.9,
-    crop_scale: tuple[float, float] = (0.08, 1.0),
-    flip: float | None = None,
+    seed: int,
+    epochs: int,
+    batch_size: int,
+    learning_rate: float | None,
+    weight_decay: float,
+    momentum: float,
+    crop_scale: tuple[float, float],
+    flip: float | None,
 ) -> Protocol:
     """Returns the linear protocol of papers: a classifier of a frozen encoder.
 
-    Defaults are MoCo v3's (Chen et al., 2021; `main_lincls.py` and `CONFIG.md` of its
-    code): SGD with a cosine and no warm-up, the head drawn from a normal distribution
-    of deviation 0.01. There the rate changes once an epoch and the epoch that is best
-    on the test images counts; here the rate changes every step and the last epoch
-    counts.
+    The settings of `configs/evaluate.py` make it MoCo v3's (Chen et al., 2021;
+    `main_lincls.py` and `CONFIG.md` of its code): SGD with a cosine and no warm-up, the
+    head drawn from a normal distribution of deviation 0.01. There the rate changes once
+    an epoch and the epoch that is best on the test images counts; here the rate changes
+    every step and the last epoch counts.
 
     Args:
       run_config: of the pretraining run; reads `model`, `attention.kind`, `data` and
@@ -104,17 +105,17 @@ def finetune(
     *,
     images: int,
     devices: int,
-    seed: int = 0,
-    epochs: int = 100,
-    batch_size: int = 256,
-    warmup_epochs: float = 5.0,
-    learning_rate: float | None = None,
-    weight_decay: float | None = None,
-    layer_decay: float = 0.65,
-    drop_path: float = 0.1,
-    label_smoothing: float = 0.1,
-    crop_scale: tuple[float, float] = (0.08, 1.0),
-    flip: float | None = None,
+    seed: int,
+    epochs: int,
+    batch_size: int,
+    warmup_epochs: float,
+    learning_rate: float | None,
+    weight_decay: float | None,
+    layer_decay: float,
+    drop_path: float,
+    label_smoothing: float,
+    crop_scale: tuple[float, float],
+    flip: float | None,
 ) -> Protocol:
     """Returns fine-tuning: the whole network learns to classify, from a head of zeros.
 

@@ -41,7 +41,7 @@ def score_retrieval(
     test_features: ArrayLike | None = None,
     test_labels: ArrayLike | None = None,
     *,
-    recall_at: Sequence[int] = (1, 5, 10),
+    recall_at: Sequence[int],
     mesh: Mesh,
 ) -> Retrieval:
     """Ranks the gallery of train rows by cosine to each query, a test row.

@@ -91,7 +91,7 @@ def train_classifier(
     train: Split,
     test: Split,
     *,
-    eval_batch_size: int = 500,
+    eval_batch_size: int,
     mesh: Mesh,
 ) -> ClassifierResult:
     """Trains a classifier, and scores it once, on the center of every test image.

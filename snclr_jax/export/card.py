@@ -9,7 +9,7 @@ from typing import Any
 from snclr_jax import __version__
 from snclr_jax.config import get_field
 from snclr_jax.encoder import Encoder
-from snclr_jax.export.load_lines import load_lines
+from snclr_jax.export.load_lines import image_lines, load_lines
 
 # What tells one run from another at a glance; the rest is in the file or the run.
 SUMMARY = (
@@ -45,12 +45,14 @@ NETWORK = {
     "without labels by snclr_jax {version}",
     "imported": "An encoder that snclr_jax {version} imported and did not train",
 }
+STATISTICS = """ The running variances of its BatchNorm layers are the unbiased ones,
+n / (n - 1) times those of a batch, as PyTorch keeps them."""
 CARD = """\
 # {file}
 
 {origin}.
 Network: {name}; format: {format}. It maps an image to {features} features and has no
-classifier.
+classifier.{statistics}
 
 | | |
 |---|---|
@@ -106,6 +108,7 @@ def model_card(
                 ("step", encoder.step),
             ]
         ),
+        statistics=STATISTICS if encoder.batch_stats else "",
         load=load_lines(encoder, file, format),
         images=_images(encoder, format),
         scores=_scores(encoder, records),
@@ -119,33 +122,35 @@ def model_card(
 
 
 def _images(encoder: Encoder, format: str) -> str:
-    """Says what the network expects to see, in words and numbers."""
-    data, size = encoder.config.data, encoder.config.augment.size
-    stored = data.image_size
-    mean, std = list(data.mean), list(data.std)
-    if format == "stablehlo":
-        return (
-            f"RGB, uint8, {stored} x {stored}: an image's central square, resized "
-            "(bicubic, antialiased). The program itself cuts out the middle "
-            f"{size} x {size} pixels and normalizes them."
-        )
-    if format == "safetensors":
-        return (
-            "RGB, uint8, of any size: the loader takes an image's central square, "
-            f"resizes it to {stored} x {stored} (bicubic, antialiased), cuts out the "
-            f"middle {size} x {size} pixels, divides by 255, subtracts the mean {mean} "
-            f"and divides by the standard deviation {std}."
-        )
+    """Says what the network expects to see, and the code that makes it of a file."""
+    config = encoder.config
+    stored, size = config.data.image_size, config.augment.size
     if format == "detectron2":
         return (
             f"RGB. The network was trained on views of {size} x {size} pixels; "
             "Detectron2 itself subtracts and divides by the numbers above."
         )
+    if format == "safetensors":
+        text = (
+            "RGB, uint8, of any size. The loader does what these lines do with `image` "
+            "from `ImageOps.fit` on:"
+        )
+    elif format == "stablehlo":
+        text = (
+            f"RGB, uint8, (b, {stored}, {stored}, 3): `pixels` of these lines. The "
+            f"program itself cuts out the middle {size} x {size} of them and "
+            "normalizes them."
+        )
+    else:
+        text = (
+            f"RGB, float32, (b, 3, {size}, {size}): `view` of these lines, its "
+            "channels first."
+        )
     return (
-        f"RGB, float32, (b, 3, {size}, {size}). Of an image, take the central square, "
-        f"resize it to {stored} x {stored} (bicubic, antialiased), cut out the middle "
-        f"{size} x {size} pixels, divide by 255, subtract the mean {mean} and divide "
-        f"by the standard deviation {std}, channel by channel."
+        f"{text}\n\n{image_lines(config, view=format != 'stablehlo')}\n\n"
+        "Evaluations saw these pixels, to the last bit; cropping and resizing by other "
+        "code moves some of them by several of 255 levels. Transparent images are laid "
+        "on white first, and of 16 bits the upper 8 count."
     )
 
 

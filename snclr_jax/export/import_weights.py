@@ -42,7 +42,8 @@ def import_weights(
       out: file to write; opens like any exported encoder, and starts a run as
         `model.init_from`.
       config: a recipe; says the network, and how its images are prepared.
-      network: of a MoCo v3 checkpoint, "online" (None too) or "target".
+      network: of a MoCo v3 checkpoint, "online" or "target"; None is what the config's
+        `evaluate.network` says.
 
     Returns:
       A sentence that says what was written.
@@ -58,7 +59,7 @@ def import_weights(
             "ViTs"
         )
     found, header = read_weights(weights)
-    found = _of_network(found, network, str(weights))
+    found = _of_network(found, network, config.evaluate.network, str(weights))
     found = {
         name: array
         for name, array in found.items()
@@ -93,7 +94,9 @@ def import_weights(
     return said
 
 
-def _of_network(tensors: Tensors, network: str | None, weights: str) -> Tensors:
+def _of_network(
+    tensors: Tensors, network: str | None, default: str, weights: str
+) -> Tensors:
     """Returns the tensors of one network, without MoCo v3's prefix."""
     if not any(name.startswith(tuple(MOCO.values())) for name in tensors):
         if network is not None:
@@ -102,7 +105,7 @@ def _of_network(tensors: Tensors, network: str | None, weights: str) -> Tensors:
                 "checkpoint: it holds one network; leave the flag out"
             )
         return tensors
-    network = network or "online"
+    network = network or default
     if network not in MOCO:
         raise ValueError(f"network {network!r} is unknown; use one of {tuple(MOCO)}")
     prefix = MOCO[network]

@@ -1,6 +1,8 @@
-"""How an exported file is loaded: the lines of code that its card shows."""
+"""How a file is loaded and images are prepared: lines of code that its card shows."""
 
 from __future__ import annotations
+
+from ml_collections import ConfigDict
 
 from snclr_jax.encoder import Encoder
 from snclr_jax.export.torch_file import attention_heads
@@ -27,6 +29,31 @@ def load_lines(encoder: Encoder, file: str, format: str) -> str:
         "timm": _timm,
     }
     return write[format](encoder, file)
+
+
+def image_lines(config: ConfigDict, *, view: bool) -> str:
+    """Returns Markdown that shows how `file`, an image, is read for an evaluation.
+
+    Args:
+      config: of the run.
+      view: cut the middle out and normalize it, or stop at what is stored of an image.
+    """
+    stored, size = config.data.image_size, config.augment.size
+    first = (stored - size) // 2
+    box = (first, first, first + size, first + size)
+    mean, std = list(config.data.mean), list(config.data.std)
+    lines = [
+        "import numpy as np",
+        "from PIL import Image, ImageOps",
+        "image = Image.open(file)",
+        f"image.draft(None, {(2 * stored, 2 * stored)})  # large JPEGs at a part of it",
+        'image = ImageOps.exif_transpose(image).convert("RGB")',
+        f"image = ImageOps.fit(image, {(stored, stored)}, Image.Resampling.BICUBIC)",
+        f"pixels = np.asarray(image{f'.crop({box})' if view else ''})",
+    ]
+    if view:
+        lines.append(f"view = np.float32((pixels / 255 - {mean}) / {std})")
+    return _python(*lines)
 
 
 def _own(encoder: Encoder, file: str) -> str:

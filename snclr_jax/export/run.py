@@ -68,8 +68,7 @@ def export(
       out: file to write; ".stablehlo" for that format, else ".safetensors".
       format: "safetensors" is this package's own; "torchvision" and "detectron2" take
         ResNets, "timm" ViTs and "stablehlo" every network.
-      network: "online" or "target"; None is the target network of a run, and what a
-        file holds.
+      network: whose encoder, see `open_encoder`.
       records: of the run's evaluations; the card shows those of this very encoder.
 
     Returns:
@@ -87,7 +86,7 @@ def export(
             f"--out={out} does not end in {kind.suffix}, as --format={format} does"
         )
     mesh = make_mesh(jax.local_devices()[:1])
-    encoder = open_encoder(path, network=network, default="target", mesh=mesh)
+    encoder = open_encoder(path, network=network, mesh=mesh)
     model = encoder.config.model
     refused = kind.refuses(model)
     if refused:

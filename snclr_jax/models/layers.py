@@ -51,8 +51,9 @@ class BatchNorm(nn.Module):
     devices, so the result is the same however the batch is sharded, and only single
     numbers per image and channel ever cross devices. The running statistics move by 0.1
     (PyTorch's ``momentum``) for each view in turn, towards the mean over groups of each
-    group's mean and variance, with the biased variance where PyTorch stores the
-    unbiased one.
+    group's mean and unbiased variance. As in PyTorch, which exported encoders are
+    loaded into, training normalizes by the biased variance, and the running one holds
+    n / (n - 1) times it, of the n pixels of a group; of a single one it is 0.
 
     Attributes:
       train: normalize by the batch's statistics and update the running ones;
@@ -103,7 +104,9 @@ class BatchNorm(nn.Module):
         normalized: Any = batch_normalize(x, scale, bias, size, self.dtype)
         y, mean, var = normalized
         if not self.is_initializing():
-            for running, groups in ((running_mean, mean), (running_var, var)):
+            of_group = x.size // mean.size
+            unbiased = var * (of_group / max(of_group - 1, 1))
+            for running, groups in ((running_mean, mean), (running_var, unbiased)):
                 for view in groups.mean(axis=0):
                     running.value = 0.9 * running.value + 0.1 * view
         return y

@@ -16,7 +16,7 @@ TSNE_STEPS = 500  # half of scikit-learn's; some thousand points change little a
 
 
 def project(
-    features: np.ndarray, method: str = "PCA", *, seed: int = 0
+    features: np.ndarray, method: str, *, seed: int
 ) -> tuple[np.ndarray, tuple[str, str]]:
     """Returns (n, 2) points of a map of features, and what its axes are.
 
