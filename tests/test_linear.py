@@ -208,7 +208,7 @@ def test_originals_are_held_back_whole_and_by_the_seed(mesh_of, monkeypatch):
     features, labels = {"all": np.eye(6)}, np.arange(6) % 2
     group = np.array([0, 1, 0, 1, 2, 3])
     with pytest.raises(Asked) as asked:
-        linear_probe(
+        probe(
             *(features, labels, features, labels),
             mesh=mesh_of(1),
             holdback=0.3,
