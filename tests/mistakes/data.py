@@ -1,0 +1,118 @@
+"""Mistakes in the order of the data, and its splits."""
+
+from __future__ import annotations
+
+from mistakes.mistake import of
+
+MISTAKES = [
+    *of(
+        "snclr_jax/data/pipeline.py",
+        "tests/test_pipeline.py",
+        (
+            "the shuffle ignores the epoch",
+            "RandomState([seed, epoch])",
+            "RandomState([seed, 0])",
+        ),
+        (
+            "the shuffle ignores the seed",
+            "RandomState([seed, epoch])",
+            "RandomState([0, epoch])",
+        ),
+        (
+            "every process reads the first rows",
+            "rows=range(process_index * per_process, (process_index + 1) "
+            "* per_process)",
+            "rows=range(per_process)",
+        ),
+        (
+            "processes read every other row",
+            "order[first + rows.start : first + rows.stop]",
+            "order[first : first + self.batch_size][rows.start // "
+            "max(len(rows), 1) :: self.batch_size // len(self.rows)][: "
+            "len(rows)]",
+        ),
+        (
+            "an epoch rounds up",
+            "divmod(step, self.split.size // self.batch_size)",
+            "divmod(step, -(-self.split.size // self.batch_size))",
+        ),
+        (
+            "an epoch has a batch too few",
+            "divmod(step, self.split.size // self.batch_size)",
+            "divmod(step, max(1, self.split.size // self.batch_size - 1))",
+        ),
+        (
+            "the last image of an order is skipped",
+            "order[first + rows.start : first + rows.stop]",
+            "order[:-1][first + rows.start : first + rows.stop]",
+        ),
+        (
+            "a batch is repeated after resume",
+            'self._step = int(state["step"])',
+            'self._step = max(0, int(state["step"]) - 1)',
+        ),
+        (
+            "a batch is skipped after resume",
+            'self._step = int(state["step"])',
+            'self._step = int(state["step"]) + 1',
+        ),
+        (
+            "workers start at the first chunk",
+            "first = self._step * self._part.chunks",
+            "first = self._step",
+        ),
+        (
+            "crops ignore the step",
+            "draw_uniforms(self.seed, step, view, rows)",
+            "draw_uniforms(self.seed, 0, view, rows)",
+        ),
+        (
+            "crops are those of the first rows",
+            "draw_uniforms(self.seed, step, view, rows)",
+            "draw_uniforms(self.seed, step, view, range(len(rows)))",
+        ),
+        (
+            "both views are cropped alike",
+            "draw_uniforms(self.seed, step, view, rows)",
+            "draw_uniforms(self.seed, step, 0, rows)",
+        ),
+        (
+            "evaluation drops the last images",
+            "for start in range(0, split.size, batch_size):",
+            "for start in range(0, split.size - batch_size + 1, batch_size):",
+        ),
+    ),
+    *of(
+        "snclr_jax/data/feed.py",
+        "tests/test_feed.py",
+        (
+            "the feed ignores the seed",
+            "            seed=config.seed,\n",
+            "            seed=0,\n",
+        ),
+        (
+            "every process feeds the rows of the first",
+            "process_index=jax.process_index(),",
+            "process_index=0,",
+        ),
+        (
+            "what was read ahead is lost on resume",
+            "        return self._state\n",
+            "        return self._source.get_state()\n",
+        ),
+    ),
+    *of(
+        "snclr_jax/data/split.py",
+        "tests/test_data.py",
+        (
+            "held-back images are trained on",
+            "return split.subset(np.flatnonzero(~held)), split",
+            "return split, split",
+        ),
+        (
+            "labels of a subset are those of the set",
+            "self._opened.labels[self._of[self.shown(np.arange(self.size))]]",
+            "self._opened.labels[: self.size]",
+        ),
+    ),
+]

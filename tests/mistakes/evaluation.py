@@ -1,0 +1,154 @@
+"""Mistakes in how an encoder is judged."""
+
+from __future__ import annotations
+
+from mistakes.mistake import of
+
+MISTAKES = [
+    *of(
+        "snclr_jax/evaluate/fewshot.py",
+        "tests/test_fewshot.py",
+        (
+            "few-shot ignores the seed",
+            "seed=(seed, draw))",
+            "seed=(0, draw))",
+        ),
+        (
+            "few-shot standardizes by the drawn images",
+            "features, labels = scaling(train_features[rows]), train_labels[rows]",
+            "features, labels = "
+            "measure_scaling(train_features[rows[0]])(train_features[rows"
+            "]), train_labels[rows]",
+        ),
+        (
+            "few-shot draws the same images each time",
+            "seed=(seed, draw))",
+            "seed=(seed, 0))",
+        ),
+    ),
+    *of(
+        "snclr_jax/evaluate/knn.py",
+        "tests/test_knn.py",
+        (
+            "kNN ignores the temperature",
+            "np.exp(behind / of) for of in temperature",
+            "np.exp(behind / 0.07) for of in temperature",
+        ),
+        (
+            "kNN votes are unweighted",
+            "of: np.exp(behind / of) for",
+            "of: np.ones_like(behind) for",
+        ),
+        (
+            "kNN searches one neighbor too few",
+            "        max(k),\n",
+            "        max(max(k) - 1, 1),\n",
+        ),
+        (
+            "an image is its own neighbor",
+            "leave_one_out=test_features is None",
+            "leave_one_out=False",
+        ),
+    ),
+    *of(
+        "snclr_jax/evaluate/retrieval.py",
+        "tests/test_retrieval.py",
+        (
+            "recall@k looks at one more",
+            "hits[:, k - 1] > 0",
+            "hits[:, min(k, hits.shape[1] - 1)] > 0",
+        ),
+        (
+            "precision is counted from rank 0",
+            "hits / (row + 1)",
+            "hits / jnp.maximum(row, 1)",
+        ),
+        (
+            "a query finds itself",
+            "absent = (gallery_labels == NO_IMAGE) | (row == itself[:, None])",
+            "absent = (gallery_labels == NO_IMAGE) | (row < 0)",
+        ),
+        (
+            "queries without a class count as misses",
+            "    answered = relevant > 0\n",
+            "    answered = relevant >= 0\n",
+        ),
+    ),
+    *of(
+        "snclr_jax/evaluate/linear.py",
+        "tests/test_linear.py",
+        (
+            "candidates are fitted with the held-back images",
+            "rows, judges = np.flatnonzero(~held), np.flatnonzero(held)",
+            "rows, judges = np.arange(len(held)), np.flatnonzero(held)",
+        ),
+        (
+            "candidates are judged on what they were fitted to",
+            "rows, judges = np.flatnonzero(~held), np.flatnonzero(held)",
+            "rows, judges = np.flatnonzero(~held), np.flatnonzero(~held)",
+        ),
+        (
+            "the best is not fitted again",
+            "np.arange(len(train_labels)), None",
+            "np.flatnonzero(~held), None",
+        ),
+        (
+            "test features are standardized by themselves",
+            "        train.scaling[layer],\n"
+            "        mesh,\n"
+            "    )\n"
+            "    if np.isnan(top1)",
+            "        measure_scaling(tested[layer]),\n"
+            "        mesh,\n"
+            "    )\n"
+            "    if np.isnan(top1)",
+        ),
+        (
+            "the held-back part ignores the seed",
+            "held = held_back(train_labels, holdback, seed, group)",
+            "held = held_back(train_labels, holdback, 0, group)",
+        ),
+        (
+            "groups are divided by the held-back part",
+            "held = held_back(train_labels, holdback, seed, group)",
+            "held = held_back(train_labels, holdback, seed, None)",
+        ),
+    ),
+    *of(
+        "snclr_jax/evaluate/classifier.py",
+        "tests/test_linear.py",
+        (
+            "top-5 counts six",
+            "for k in (1, 5)])",
+            "for k in (1, 6)])",
+        ),
+    ),
+    *of(
+        "snclr_jax/evaluate/quality.py",
+        "tests/test_quality.py",
+        (
+            "alignment is not squared",
+            "jnp.mean(apart**alpha)",
+            "jnp.mean(apart)",
+        ),
+        (
+            "uniformity counts an image with itself",
+            "jnp.sum(jnp.where(other, kernel, 0), axis=1)",
+            "jnp.sum(kernel, axis=1)",
+        ),
+        (
+            "an image is its own neighbor in the purity",
+            "leave_one_out=True)",
+            "leave_one_out=False)",
+        ),
+    ),
+    *of(
+        "snclr_jax/evaluate/intervals.py",
+        "tests/test_fewshot.py",
+        (
+            "the interval is a deviation",
+            "np.std(values, ddof=1) / np.sqrt(count)",
+            "np.std(values, ddof=1)",
+        ),
+    ),
+]

@@ -1,0 +1,132 @@
+"""Mistakes in optimizers and schedules."""
+
+from __future__ import annotations
+
+from mistakes.mistake import of
+
+MISTAKES = [
+    *of(
+        "snclr_jax/schedules.py",
+        "tests/test_schedules.py",
+        (
+            "the target's momentum is constant",
+            "return 1.0 - (1.0 - base) * (jnp.cos(jnp.pi * progress) + 1.0) / 2.0",
+            "return base + 0.0 * progress",
+        ),
+        (
+            "the target's momentum is one step ahead",
+            "progress = jnp.minimum(step / total_steps, 1.0)",
+            "progress = jnp.minimum((step + 1) / total_steps, 1.0)",
+        ),
+        (
+            "the target's momentum ends a step early",
+            "progress = jnp.minimum(step / total_steps, 1.0)",
+            "progress = jnp.minimum(step / (total_steps - 1), 1.0)",
+        ),
+        (
+            "the target's momentum rises linearly",
+            "(jnp.cos(jnp.pi * progress) + 1.0) / 2.0",
+            "(1.0 - progress)",
+        ),
+        (
+            "neighbors warm up from the first step",
+            "peak * jnp.minimum(step / warmup_steps, 1.0)",
+            "peak * jnp.minimum((step + 1) / warmup_steps, 1.0)",
+        ),
+        (
+            "neighbors warm up without end",
+            "peak * jnp.minimum(step / warmup_steps, 1.0)",
+            "peak * step / warmup_steps",
+        ),
+    ),
+    *of(
+        "snclr_jax/optim.py",
+        "tests/test_optim.py",
+        (
+            "SGD without momentum",
+            "                "
+            "optax.add_decayed_weights(settings.weight_decay, mask=decayed),\n"
+            "                optax.sgd(schedule, momentum=settings.momentum),",
+            "                "
+            "optax.add_decayed_weights(settings.weight_decay, mask=decayed),\n"
+            "                optax.sgd(schedule),",
+        ),
+        (
+            "LARS without momentum",
+            "        optax.masked(ratio, _matrices),\n"
+            "        optax.sgd(schedule, momentum=settings.momentum),",
+            "        optax.masked(ratio, _matrices),\n        optax.sgd(schedule),",
+        ),
+        (
+            "the rate of LARS is inside its momentum",
+            "        optax.masked(ratio, _matrices),\n"
+            "        optax.sgd(schedule, momentum=settings.momentum),",
+            "        optax.masked(ratio, _matrices),\n"
+            "        optax.scale_by_learning_rate(schedule),\n"
+            "        optax.trace(settings.momentum),",
+        ),
+        (
+            "LARS decays after its ratio",
+            "        optax.add_decayed_weights(settings.weight_decay, "
+            "mask=decayed),\n"
+            "        optax.masked(ratio, _matrices),",
+            "        optax.masked(ratio, _matrices),\n"
+            "        optax.add_decayed_weights(settings.weight_decay, "
+            "mask=decayed),",
+        ),
+        (
+            "LARS scales vectors too",
+            "optax.masked(ratio, _matrices)",
+            "ratio",
+        ),
+        (
+            "AdamW with one beta",
+            "b2=settings.beta2",
+            "b2=settings.beta1",
+        ),
+        (
+            "AdamW decays everything",
+            '                mask=decayed,\n            )\n        case "sgd"',
+            '            )\n        case "sgd"',
+        ),
+        (
+            "the clip keeps the first rate",
+            "        count = optax.safe_increment(state.count)\n",
+            "        count = state.count\n",
+        ),
+        (
+            "the clip is at 1",
+            "_times_trust_ratio(coefficient / rate, updates, params, largest=1.0)",
+            "_times_trust_ratio(coefficient, updates, params, largest=1.0)",
+        ),
+        (
+            "the patch embedding is not frozen",
+            '"frozen": optax.set_to_zero()',
+            '"frozen": optax.sgd(0.1)',
+        ),
+        (
+            "decay_all is not read",
+            "decayed = None if settings.decay_all else _matrices",
+            "decayed = _matrices",
+        ),
+        (
+            "the rate ignores the batch",
+            "peak = config.optim.learning_rate * config.batch_size / 256",
+            "peak = config.optim.learning_rate",
+        ),
+        (
+            "the rate does not warm up",
+            "init_value=0.0, peak_value=peak, warmup_steps=warmup",
+            "init_value=peak, peak_value=peak, warmup_steps=warmup",
+        ),
+    ),
+    *of(
+        "configs/base.py",
+        "tests/test_config.py",
+        (
+            "the authors' scale is fixed when the config is built",
+            '4 * config.loss.get_ref("temperature")',
+            "4 * config.loss.temperature",
+        ),
+    ),
+]
