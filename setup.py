@@ -17,7 +17,8 @@ setup(
     long_description=(HERE / "README.md").read_text(),
     long_description_content_type="text/markdown",
     license="Apache-2.0",
-    python_requires=">=3.11",
+    # The versions that the tests were run on.
+    python_requires=">=3.11,<3.14",
     # The recipes live beside the package and are importable as snclr_jax.configs.
     packages=[*find_packages(include=["snclr_jax*"]), "snclr_jax.configs"],
     package_dir={"snclr_jax.configs": "configs"},
