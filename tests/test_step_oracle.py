@@ -26,7 +26,6 @@ from snclr_jax.partition import place_batch, place_everywhere, state_shardings
 from snclr_jax.views import Batch
 
 B, Q, IMAGES, FIRST_STEP = 8, 24, 16, 3
-PLAIN = dict(flip=0.0, jitter=0.0, grayscale=0.0, solarize=0.0)
 
 
 def config_of(preset: str = "", **fields: Any) -> ConfigDict:
@@ -47,10 +46,9 @@ def config_of(preset: str = "", **fields: Any) -> ConfigDict:
             optim__learning_rate=4.0,
             optim__weight_decay=0.01,
             optim__warmup_epochs=0.0,
+            **tiny.NOTHING_DRAWN,
         )
     )
-    for view in (config.augment.view1, config.augment.view2, config.augment.local):
-        view.update(PLAIN)
     if preset:
         base.apply_preset(config, preset=preset)
     return tiny.override(config, **fields)
@@ -76,7 +74,9 @@ CASES = {
         attention__stop_gradient=True,
         loss__form="soft_cross_entropy",
     ),
-    "no neighbors": functools.partial(config_of, queue__k=0, augment__global_views=3),
+    "no neighbors": functools.partial(
+        config_of, queue__k=0, augment__global_views=3, augment__local_views=2
+    ),
 }
 
 

@@ -7,7 +7,7 @@ from mistakes.mistake import of
 MISTAKES = [
     *of(
         "snclr_jax/train_step.py",
-        "tests/test_views.py",
+        "tests/test_step_oracle.py",
         (
             "the target's statistics are the online network's",
             "            target_batch_stats=target_batch_stats,\n",
