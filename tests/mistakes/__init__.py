@@ -1,0 +1,1 @@
+"""Deliberate mistakes, which `test_mistakes.py` makes one at a time."""
