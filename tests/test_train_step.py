@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
+from types import SimpleNamespace
 from typing import NamedTuple
 
 import jax
@@ -11,8 +13,7 @@ import numpy as np
 import pytest
 import tiny
 
-from snclr_jax import train_step
-from snclr_jax.neighbor_queue import NeighborQueue
+from snclr_jax.neighbor_queue import NeighborQueue, init_queue
 from snclr_jax.partition import state_shardings
 from snclr_jax.train_state import TrainState
 from snclr_jax.train_step import (
@@ -20,7 +21,7 @@ from snclr_jax.train_step import (
     push_views,
     unit,
 )
-from snclr_jax.views import random_views
+from snclr_jax.views import Batch, random_views
 
 
 class Steps(NamedTuple):
@@ -94,66 +95,31 @@ def test_the_first_neighbors_come_from_the_first_push(on_eight):
     assert second["neighbor_age"] == 1
 
 
-@pytest.mark.parametrize(
-    "fields",
-    [
-        dict(accumulate=2, augment__global_views=3, augment__local_views=2),
-        dict(model__name="vit_ti", model__depth=1, model__drop_path=0.5),
-    ],
-)
-def test_views_that_pass_together_are_passes_of_their_own(mesh_of, monkeypatch, fields):
-    """On CPUs they pass one by one; here also as on GPUs."""
-
-    def two_steps():
-        config = tiny.config(**fields, optim__name="sgd", optim__learning_rate=1e-3)
-        mesh = mesh_of(8)
-        _, step, state = tiny.build(config, mesh)
-        for seed in range(2):
-            batch = tiny.batch(config, mesh, seed=seed, resident=False)
-            state, metrics = step(state, batch)
-        return jax.device_get((metrics, state))
-
-    expected = two_steps()
-    together = lambda views, mesh: [views] if views else []  # noqa: E731
-    monkeypatch.setattr(train_step, "passes", together)
-    jax.tree.map(
-        lambda actual, expected: np.testing.assert_allclose(
-            actual, expected, rtol=1e-4, atol=1e-5
-        ),
-        two_steps(),
-        expected,
-    )
-
-
-@pytest.mark.parametrize("which", ["second", "both"])
-def test_pushed_views_are_view_major(mesh_of, which):
-    config = tiny.config(queue__push=which)
-    mesh = mesh_of(2)
-    _, _, state = tiny.build(config, mesh)
-    batch = tiny.batch(config, mesh)
-    dim = config.model.embedding_dim
-    target1 = jnp.full((config.batch_size, dim), 1.0)
-    target2 = jnp.full((config.batch_size, dim), 2.0)
-    queue = push_views(state, (target1, target2), batch, config=config, mesh=mesh)
-    pushed = queue.keys[queue.pushed_at >= 0, 0].tolist()
-    first = [1.0] * config.batch_size if which == "both" else []
-    assert pushed == first + [2.0] * config.batch_size
+def test_pushed_views_are_view_major(mesh_of):
+    config, mesh = tiny.config(queue__push="both"), mesh_of(2)
+    b, dim = config.batch_size, config.model.embedding_dim
+    state = SimpleNamespace(queue=init_queue(config.queue.size, dim), step=jnp.int32(0))
+    batch = Batch(jnp.arange(b, dtype=jnp.int32))
+    targets = jnp.full((b, dim), 1.0), jnp.full((b, dim), 2.0)
+    push = functools.partial(push_views, config=config, mesh=mesh)
+    queue = jax.jit(lambda targets: push(state, targets, batch))(targets)
+    assert queue.keys[:, 0].tolist() == [1.0] * b + [2.0] * b
 
 
 def test_views_depend_on_seed_step_and_place_only(mesh_of):
     config = tiny.config()
 
-    def views(mesh, step, resident=True):
+    def views(devices, *steps, resident=True):
+        mesh = mesh_of(devices)
         batch = tiny.batch(config, mesh, resident=resident)
-        return np.stack(random_views(batch, jnp.int32(step), config=config, mesh=mesh))
+        draw = jax.jit(functools.partial(random_views, config=config, mesh=mesh))
+        return [np.stack(draw(batch, jnp.int32(step))) for step in steps]
 
-    whole = views(mesh_of(8), 3)
-    np.testing.assert_allclose(whole, views(mesh_of(1), 3), atol=1e-5)
-    from_host = views(mesh_of(8), 3, resident=False)
-    np.testing.assert_allclose(
-        from_host, views(mesh_of(1), 3, resident=False), atol=1e-5
-    )
-    assert np.abs(whole - views(mesh_of(1), 4)).max() > 0.1
+    (whole,), (same, other) = views(8, 3), views(1, 3, 4)
+    np.testing.assert_allclose(whole, same, atol=1e-5)
+    (from_host,), (same,) = (views(each, 3, resident=False) for each in (8, 1))
+    np.testing.assert_allclose(from_host, same, atol=1e-5)
+    assert np.abs(whole - other).max() > 0.1
     assert np.abs(whole[0] - whole[1]).max() > 0.1
 
 
