@@ -124,7 +124,7 @@ def soft_neighbor_loss(
       prediction: (b, d) unit rows z, predictions of one view.
       target: (b, d) unit rows t, target projections of the other view; no gradient.
       neighbor_keys: (b, k, d) unit rows; k = 0 makes both forms InfoNCE.
-      weights: (b, k) positiveness.
+      weights: (b, k) positiveness; one below the smallest normal number counts as 0.
       temperature: tau > 0.
       form: "paper" or "soft_cross_entropy".
       valid: (b, k) bool; a missing neighbor is left out of w, numerator and D.

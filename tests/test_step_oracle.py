@@ -102,6 +102,9 @@ def test_two_steps_are_the_equations(float64, mesh_of, monkeypatch, case):
     state = jax.device_put(arbitrary(state, config), state_shardings(state, mesh))
     mine = Mine.of(state)
     networks = Networks(model.network)
+    # Schedules are float32 whatever the model is, and so is a ViT's softmax, which what
+    # comes after it amplifies.
+    tolerance = 1e-5 if config.model.name.startswith("vit") else 1e-6
     for number in range(2):
         views, ids = images_of(config, number)
         batch = Batch(
@@ -113,13 +116,16 @@ def test_two_steps_are_the_equations(float64, mesh_of, monkeypatch, case):
         mine, expected = take_step(networks, mine, views, ids, config)
         assert metrics.keys() == expected.keys()
         for name, value in expected.items():
-            close(metrics[name], value, err_msg=f"{name} of step {number}")
-        jax.tree.map(close, Mine.of(state)._asdict(), mine._asdict())
+            close(metrics[name], value, tolerance, f"{name} of step {number}")
+        jax.tree.map(
+            functools.partial(close, tolerance=tolerance),
+            Mine.of(state)._asdict(),
+            mine._asdict(),
+        )
 
 
-def close(actual: Any, expected: Any, err_msg: str = "") -> None:
-    """Schedules, and a ViT's softmax, are float32 whatever the model is."""
-    atol = 1e-6 * np.abs(expected).max() + 1e-12
+def close(actual: Any, expected: Any, tolerance: float, err_msg: str = "") -> None:
+    atol = tolerance * np.abs(expected).max() + 1e-12
     np.testing.assert_allclose(actual, expected, rtol=0, atol=atol, err_msg=err_msg)
 
 
