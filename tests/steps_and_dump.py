@@ -45,11 +45,8 @@ CASES = {
     # Images from the host: every process places its own rows.
     "float32": COMMON | dict(data__resident=False),
     "float64": FLOAT64,
-    # Drawing takes longer to compile than all the rest.
     "banks": FLOAT64
-    | tiny.NOTHING_DRAWN
     | dict(
-        data__resident=False,
         queue__banks=2,
         queue__push="both",
         loss__form="soft_cross_entropy",
