@@ -62,6 +62,8 @@ DROPPED_PATHS = dict(
     model__freeze_patch_embed=False,
     attention__stop_gradient=True,
     loss__form="soft_cross_entropy",
+    # A large first step would amplify the rounding of a float32 softmax in the second.
+    optim__learning_rate=0.1,
 )
 CASES = {
     "local view": config_of(augment__local_views=1),
@@ -102,8 +104,7 @@ def test_two_steps_are_the_equations(float64, mesh_of, monkeypatch, case):
     state = jax.device_put(arbitrary(state, config), state_shardings(state, mesh))
     mine = Mine.of(state)
     networks = Networks(model.network)
-    # Schedules are float32 whatever the model is, and so is a ViT's softmax, which what
-    # comes after it amplifies.
+    # Schedules are float32 whatever the model is, and so is a ViT's softmax.
     tolerance = 1e-5 if config.model.name.startswith("vit") else 1e-6
     for number in range(2):
         views, ids = images_of(config, number)
