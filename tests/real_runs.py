@@ -32,7 +32,9 @@ class RealRun:
         cache = workdir.parents[1] / "compiled"  # for all tests of a session
         environment = os.environ | {
             "JAX_PLATFORMS": "cpu",
-            "XLA_FLAGS": f"--xla_force_host_platform_device_count={devices}",
+            # The last of a flag counts.
+            "XLA_FLAGS": os.environ["XLA_FLAGS"]
+            + f" --xla_force_host_platform_device_count={devices}",
             "JAX_COMPILATION_CACHE_DIR": str(cache),
             "PYTHONPATH": str(HERE),
         }
