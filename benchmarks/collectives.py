@@ -14,12 +14,12 @@ import report
 from direction import Inputs, Shape, abstract_inputs, config_of, direction
 from jax.sharding import Mesh
 
-from snclr_jax import losses
-from snclr_jax.neighbor_queue import find_neighbors
-from snclr_jax.partition import make_mesh, over_batch
+from snclr_jax.devices.mesh import make_mesh, over_batch
+from snclr_jax.objectives import snclr_plain as losses
 from snclr_jax.preflight.chips import slice_devices
-from snclr_jax.preflight.hlo import cost
-from snclr_jax.sharded_queue import push_targets
+from snclr_jax.preflight.hlo.work import cost
+from snclr_jax.queue.ring import find_neighbors
+from snclr_jax.queue.sharded import push_targets
 
 TOPOLOGY = "v4:4x4x4"
 SHAPE = Shape(b=4096, q=131072, k=30, d=256)

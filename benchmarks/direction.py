@@ -12,9 +12,9 @@ from jax.sharding import Mesh, NamedSharding
 from ml_collections import ConfigDict
 from snclr_jax.configs import base
 
-from snclr_jax.fused_loss import search_and_loss
-from snclr_jax.neighbor_queue import NeighborQueue
-from snclr_jax.sharded_queue import QUEUE_SPEC, ROWS
+from snclr_jax.objectives.snclr_fused import search_and_loss
+from snclr_jax.queue.ring import NeighborQueue
+from snclr_jax.queue.sharded import QUEUE_SPEC, ROWS
 
 
 class Shape(NamedTuple):

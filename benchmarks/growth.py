@@ -14,8 +14,8 @@ import report
 from direction import Shape, compile_direction, config_of, inputs_of, unit_rows
 from measure import measure
 
-from snclr_jax.partition import make_mesh
-from snclr_jax.preflight.hlo import Cost, cost
+from snclr_jax.devices.mesh import make_mesh
+from snclr_jax.preflight.hlo.work import Cost, cost
 
 BASE = Shape(b=256, q=16384, k=8, d=128)
 DEVICES = (1, 2, 4, 8)

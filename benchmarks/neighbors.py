@@ -15,7 +15,7 @@ import report
 from direction import Shape, compile_direction, config_of, inputs_of, unit_rows
 from measure import measure
 
-from snclr_jax.partition import make_mesh
+from snclr_jax.devices.mesh import make_mesh
 
 SHAPE = Shape(b=512, q=65536, k=30, d=256)
 CENTERS = 1024

@@ -25,9 +25,9 @@ from pathlib import Path
 import jax
 from snclr_jax.configs import digits
 
-from snclr_jax.checkpoint import Checkpoints
-from snclr_jax.metrics import read_metrics
-from snclr_jax.read_checkpoint import find_checkpoint, read_json, saved_steps
+from snclr_jax.run.checkpoint import Checkpoints
+from snclr_jax.run.checkpoint_reader import find_checkpoint, read_json, saved_steps
+from snclr_jax.run.metrics import read_metrics
 from snclr_jax.train import train
 
 # 93 steps.

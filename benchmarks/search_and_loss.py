@@ -23,7 +23,7 @@ import report
 from direction import Shape, compile_direction, config_of, inputs_of, unit_rows
 from measure import Figures, measure
 
-from snclr_jax.partition import make_mesh
+from snclr_jax.devices.mesh import make_mesh
 
 SHAPES = (
     Shape(256, 16384, 30, 256),

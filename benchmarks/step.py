@@ -25,11 +25,11 @@ from snclr_jax.configs import cifar10
 
 from snclr_jax.data import Split
 from snclr_jax.data.feed import Feed
+from snclr_jax.devices.mesh import make_mesh
 from snclr_jax.models import build_model
-from snclr_jax.optim import learning_rate, make_optimizer
-from snclr_jax.partition import make_mesh
-from snclr_jax.train_state import init_train_state
-from snclr_jax.train_step import make_train_step
+from snclr_jax.step.optim import learning_rate, make_optimizer
+from snclr_jax.step.state import init_train_state
+from snclr_jax.step.train_step import make_train_step
 
 IMAGES = 50_000
 TRACED = 4

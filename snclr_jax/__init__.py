@@ -1,7 +1,7 @@
 """SNCLR in JAX: contrastive pretraining with soft neighbors as positive supporters.
 
-`snclr_jax.train_step` is the file to read first; `snclr_jax.train.train` runs a config,
-and `load_encoder` opens what a run has learned.
+`snclr_jax.step.train_step` is the file to read first; `snclr_jax.train.train` runs a
+config, and `load_encoder` opens what a run has learned.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from snclr_jax.loaded_encoder import LoadedEncoder
+    from snclr_jax.encoder.loaded import LoadedEncoder
 
 __version__ = "0.1.0"
 
@@ -33,6 +33,6 @@ def load_encoder(path: str | Path, *, network: str | None = None) -> LoadedEncod
       ValueError: where the path holds no whole encoder.
     """
     # What prepares images on worker processes imports this package without JAX.
-    from snclr_jax.loaded_encoder import LoadedEncoder
+    from snclr_jax.encoder.loaded import LoadedEncoder
 
     return LoadedEncoder(path, network=network)

@@ -162,8 +162,8 @@ def _train() -> None:
     _join()
     from jax.errors import JaxRuntimeError
 
-    from snclr_jax.metrics import NonFiniteError
-    from snclr_jax.read_checkpoint import OUT_OF_MEMORY
+    from snclr_jax.run.checkpoint_reader import OUT_OF_MEMORY
+    from snclr_jax.run.metrics import NonFiniteError
     from snclr_jax.train import train
 
     name = Path(config_flags.get_config_filename(flags.FLAGS["config"])).stem
@@ -186,7 +186,7 @@ def _evaluate() -> None:
     settings = _evaluation_settings()
     _join()
     from snclr_jax.evaluate.run import evaluate
-    from snclr_jax.metrics import NonFiniteError
+    from snclr_jax.run.metrics import NonFiniteError
 
     try:
         evaluate(
@@ -228,7 +228,7 @@ def _import() -> None:
 
 
 def _compare(workdirs: list[str]) -> None:
-    from snclr_jax.evaluate.compare import compare
+    from snclr_jax.report.compare import compare
 
     print(compare(workdirs))
 
@@ -241,7 +241,7 @@ def _report() -> None:
 
 
 def _watch(workdirs: list[str]) -> None:
-    from snclr_jax.watch import watch
+    from snclr_jax.run.watch import watch
 
     watch(workdirs or _needed("watch", "workdir"), once=_ONCE.value)
 
@@ -290,7 +290,7 @@ def _prepare() -> None:
 
 
 def _join() -> None:
-    from snclr_jax.distributed import start
+    from snclr_jax.devices.processes import start
 
     start(
         coordinator=_COORDINATOR.value,

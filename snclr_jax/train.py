@@ -13,17 +13,21 @@ import ml_collections
 from etils import epath
 from jax.sharding import Mesh
 
-from snclr_jax.checkpoint import Checkpoints
-from snclr_jax.config import check_against_data, check_config, notes
 from snclr_jax.data import open_data
 from snclr_jax.data.bad_files import FILE as BAD_FILES
 from snclr_jax.data.bad_files import BadFiles
 from snclr_jax.data.choose import choose_from_data
 from snclr_jax.data.feed import Feed
-from snclr_jax.distributed import from_first
+from snclr_jax.devices.mesh import make_mesh
+from snclr_jax.devices.processes import from_first
+from snclr_jax.devices.stop_requests import Interrupted, StopRequests
+from snclr_jax.encoder.init_from import init_from
 from snclr_jax.evaluate.online import OnlineKnn
-from snclr_jax.init_from import init_from
-from snclr_jax.metrics import (
+from snclr_jax.models import build_model
+from snclr_jax.report.online import OnlineGallery
+from snclr_jax.run.checkpoint import Checkpoints
+from snclr_jax.run.files import write_whole
+from snclr_jax.run.metrics import (
     SUMMARY_FILE,
     Clock,
     MetricWriter,
@@ -31,17 +35,13 @@ from snclr_jax.metrics import (
     Progress,
     read_metrics,
 )
-from snclr_jax.models import build_model
-from snclr_jax.online_probe import count_classes
-from snclr_jax.optim import learning_rate, make_optimizer
-from snclr_jax.partition import make_mesh
-from snclr_jax.report.online import OnlineGallery
-from snclr_jax.stop_requests import Interrupted, StopRequests
-from snclr_jax.train_state import TrainState, init_train_state
-from snclr_jax.train_step import make_train_step
-from snclr_jax.views import Batch
-from snclr_jax.whole_file import write_whole
-from snclr_jax.workdir import own_workdir, record_run
+from snclr_jax.run.workdir import own_workdir, record_run
+from snclr_jax.settings.check import check_against_data, check_config, notes
+from snclr_jax.step.optim import learning_rate, make_optimizer
+from snclr_jax.step.probe import count_classes
+from snclr_jax.step.state import TrainState, init_train_state
+from snclr_jax.step.train_step import make_train_step
+from snclr_jax.step.views import Batch
 
 LABELS = {
     "knn_raw_pixels": "kNN on raw pixels",

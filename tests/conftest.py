@@ -22,7 +22,7 @@ import jax  # noqa: E402
 import numpy as np  # noqa: E402
 import pytest  # noqa: E402
 
-from snclr_jax.partition import make_mesh  # noqa: E402
+from snclr_jax.devices.mesh import make_mesh  # noqa: E402
 
 # A shell lets its background jobs ignore SIGINT, and so would the programs under test.
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:

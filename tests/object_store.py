@@ -14,7 +14,7 @@ import sys
 import tiny
 
 from snclr_jax import train as train_module
-from snclr_jax.digest import digests
+from snclr_jax.run.digest import digests
 from snclr_jax.train import train
 
 if __name__ == "__main__":

@@ -85,3 +85,18 @@ def loss_and_gradients(z, t, neighbors, weights, *, tau, form, decoupled=False):
             by_z.append((sum(w) * pushed - w @ rows) / tau)
             by_weights.append(np.log(denominator) - logits[1:])
     return total / batch, np.array(by_z) / batch, [each / batch for each in by_weights]
+
+
+def convolve(x: np.ndarray, kernel: np.ndarray, stride: int, pad: int) -> np.ndarray:
+    """PyTorch's convolution: the same padding on both sides, then windows."""
+    side = kernel.shape[0]
+    x = np.pad(x, ((pad, pad), (pad, pad), (0, 0)))
+    rows = (x.shape[0] - side) // stride + 1
+    columns = (x.shape[1] - side) // stride + 1
+    y = np.zeros((rows, columns, kernel.shape[-1]))
+    for r in range(rows):
+        for c in range(columns):
+            top, left = r * stride, c * stride
+            window = x[top : top + side, left : left + side]
+            y[r, c] = np.einsum("hwi,hwio->o", window, kernel)
+    return y

@@ -12,7 +12,8 @@ from pathlib import Path
 
 import numpy as np
 
-from snclr_jax.metrics import read_metrics
+from snclr_jax.data.feed import Feed
+from snclr_jax.run.metrics import read_metrics
 
 HERE = Path(__file__).parent
 STEPS = 81  # 1,300 digits in batches of 16
@@ -106,3 +107,16 @@ def assert_same_bits(a: dict[str, np.ndarray], b: dict[str, np.ndarray]) -> None
     assert a[".step"] == b[".step"] == STEPS
     for name in a:
         np.testing.assert_array_equal(a[name], b[name], err_msg=name)
+
+
+def interrupt_at_batch(number: int, monkeypatch) -> None:
+    taken = []
+    next_batch = Feed.next
+
+    def next_and_interrupt(feed, under_way=None):
+        taken.append(None)
+        if len(taken) == number:
+            os.kill(os.getpid(), signal.SIGTERM)
+        return next_batch(feed, under_way)
+
+    monkeypatch.setattr(Feed, "next", next_and_interrupt)

@@ -13,15 +13,10 @@ import numpy as np
 import tiny
 from jax.experimental.multihost_utils import process_allgather
 
-from snclr_jax import train_step
-from snclr_jax.partition import (
-    make_mesh,
-    place_batch,
-    place_everywhere,
-    state_shardings,
-)
-from snclr_jax.sharded_queue import push_targets
-from snclr_jax.train_state import TrainState
+from snclr_jax.devices.mesh import make_mesh, place_batch, place_everywhere
+from snclr_jax.queue.sharded import push_targets
+from snclr_jax.step import train_step
+from snclr_jax.step.state import TrainState, state_shardings
 
 FILLED = 24  # rows of the queue before the first step, whose 48 then wrap
 STEPS = {"float32": 1, "float64": 10, "banks": 10}

@@ -238,7 +238,7 @@ def test_collapsed_losses_are_those_of_the_page():
 
     import jax.numpy as jnp
 
-    from snclr_jax.losses import positiveness, soft_neighbor_loss
+    from snclr_jax.objectives.snclr_plain import positiveness, soft_neighbor_loss
 
     b, k = 6, 3
     one = jnp.zeros((b, 4)).at[:, 0].set(1.0)

@@ -13,8 +13,8 @@ import pytest
 import tiny
 
 from snclr_jax import train as train_module
-from snclr_jax.metrics import read_metrics
-from snclr_jax.stop_requests import Interrupted, StopRequests
+from snclr_jax.devices.stop_requests import Interrupted, StopRequests
+from snclr_jax.run.metrics import read_metrics
 from snclr_jax.train import train
 
 STEPS = 12

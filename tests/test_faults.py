@@ -20,10 +20,10 @@ import pytest
 from PIL import Image
 from real_runs import STEPS, RealRun, assert_same_bits
 
-from snclr_jax.metrics import read_metrics
-from snclr_jax.partition import make_mesh
-from snclr_jax.read_checkpoint import saved_steps
-from snclr_jax.stop_requests import ASK_STEPS, StopRequests
+from snclr_jax.devices.mesh import make_mesh
+from snclr_jax.devices.stop_requests import ASK_STEPS, StopRequests
+from snclr_jax.run.checkpoint_reader import saved_steps
+from snclr_jax.run.metrics import read_metrics
 
 KILLS = 20
 STOP_SECONDS = 30

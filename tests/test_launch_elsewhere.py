@@ -17,9 +17,9 @@ import numpy as np
 import pytest
 from launch_stand_ins import ROOT, Cloud
 
-from snclr_jax.metrics import read_metrics
-from snclr_jax.partition import placed_shapes
-from snclr_jax.read_checkpoint import find_checkpoint, read_arrays, stored_arrays
+from snclr_jax.devices.mesh import placed_shapes
+from snclr_jax.run.checkpoint_reader import find_checkpoint, read_arrays, stored_arrays
+from snclr_jax.run.metrics import read_metrics
 
 SCRIPTS = sorted((ROOT / "launch").glob("*.sh"))
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import json
-import os
 import shutil
 import signal
 from pathlib import Path
@@ -14,16 +13,16 @@ import numpy as np
 import pytest
 import tiny
 from PIL import Image
-from real_runs import STEPS, RealRun, assert_same_bits
+from real_runs import STEPS, RealRun, assert_same_bits, interrupt_at_batch
 from snclr_jax.configs import evaluate as evaluation
 
-from snclr_jax.checkpoint import Checkpoints
 from snclr_jax.data import open_data
 from snclr_jax.data.feed import Feed
+from snclr_jax.devices.mesh import make_mesh
 from snclr_jax.evaluate.online import OnlineKnn
 from snclr_jax.evaluate.run import evaluate
-from snclr_jax.metrics import NonFiniteError, read_metrics
-from snclr_jax.partition import make_mesh
+from snclr_jax.run.checkpoint import Checkpoints
+from snclr_jax.run.metrics import NonFiniteError, read_metrics
 from snclr_jax.train import Interrupted, train
 
 
@@ -125,19 +124,6 @@ def test_another_config_does_not_continue_a_run(finished):
         train(other, workdir)
     # What does not enter the training step may change.
     train(config.copy_and_resolve_references(), workdir)
-
-
-def interrupt_at_batch(number: int, monkeypatch) -> None:
-    taken = []
-    next_batch = Feed.next
-
-    def next_and_interrupt(feed, under_way=None):
-        taken.append(None)
-        if len(taken) == number:
-            os.kill(os.getpid(), signal.SIGTERM)
-        return next_batch(feed, under_way)
-
-    monkeypatch.setattr(Feed, "next", next_and_interrupt)
 
 
 def test_a_request_to_stop_saves_and_says_how_to_continue(

@@ -5,13 +5,13 @@ from __future__ import annotations
 import numpy as np
 from snclr_jax.configs import digits
 
-from snclr_jax.augment import view_settings
+from snclr_jax.devices.mesh import place_batch, place_everywhere
 from snclr_jax.models import build_model
-from snclr_jax.optim import learning_rate, make_optimizer
-from snclr_jax.partition import place_batch, place_everywhere
-from snclr_jax.train_state import init_train_state
-from snclr_jax.train_step import make_train_step
-from snclr_jax.views import Batch
+from snclr_jax.step.augment import view_settings
+from snclr_jax.step.optim import learning_rate, make_optimizer
+from snclr_jax.step.state import init_train_state
+from snclr_jax.step.train_step import make_train_step
+from snclr_jax.step.views import Batch
 
 STEPS_PER_EPOCH = 10
 IMAGES = 48

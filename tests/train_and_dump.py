@@ -13,8 +13,8 @@ import numpy as np
 import tiny
 from jax.experimental.multihost_utils import process_allgather
 
-from snclr_jax import checkpoint
-from snclr_jax.distributed import start
+from snclr_jax.devices.processes import start
+from snclr_jax.run import checkpoint
 from snclr_jax.train import train
 
 if __name__ == "__main__":

@@ -12,7 +12,7 @@ from jax.experimental import multihost_utils
 
 from snclr_jax.data import Data
 from snclr_jax.data.bad_images import BadImages
-from snclr_jax.whole_file import write_whole
+from snclr_jax.run.files import write_whole
 
 FILE = "bad_files.jsonl"
 _SHOWN = 3  # images that `describe_bad` names

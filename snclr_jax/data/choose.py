@@ -9,9 +9,9 @@ import statistics
 import numpy as np
 from ml_collections import ConfigDict
 
-from snclr_jax.config_fields import check_fields, get_field
 from snclr_jax.data import Split, open_data
 from snclr_jax.data.decode import Encoded, open_image
+from snclr_jax.settings.ranges import check_fields, get_field
 
 FIELDS = (
     "batch_size",

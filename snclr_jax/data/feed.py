@@ -13,12 +13,12 @@ import jax
 import numpy as np
 from jax.sharding import Mesh
 
-from snclr_jax.augment import view_settings
 from snclr_jax.data.crop import View
 from snclr_jax.data.pipeline import train_batches
 from snclr_jax.data.split import Split
-from snclr_jax.partition import place_batch, place_everywhere
-from snclr_jax.views import Batch
+from snclr_jax.devices.mesh import place_batch, place_everywhere
+from snclr_jax.step.augment import view_settings
+from snclr_jax.step.views import Batch
 
 # A decoded set up to this size is kept whole on every device: STL-10's 105,000
 # training images of 96 pixels are 2.7 GiB, and leave 13 of the smallest chip's 16.

@@ -10,18 +10,18 @@ import numpy as np
 from jax.sharding import Mesh
 
 from snclr_jax.data import Split
-from snclr_jax.evaluate import protocols
-from snclr_jax.evaluate.fewshot import few_shot
-from snclr_jax.evaluate.knn import knn_accuracies
-from snclr_jax.evaluate.linear import linear_probe
+from snclr_jax.evaluate.frozen.fewshot import few_shot
+from snclr_jax.evaluate.frozen.knn import knn_accuracies
+from snclr_jax.evaluate.frozen.linear import linear_probe
+from snclr_jax.evaluate.frozen.retrieval import score_retrieval
+from snclr_jax.evaluate.frozen.subsets import class_balanced, listed
+from snclr_jax.evaluate.memory.networks import Target
+from snclr_jax.evaluate.memory.queue_use import Searches
 from snclr_jax.evaluate.quality import quality as score_quality
 from snclr_jax.evaluate.quality_views import encode_random_views
-from snclr_jax.evaluate.queue_use import Searches
-from snclr_jax.evaluate.retrieval import score_retrieval
 from snclr_jax.evaluate.subject import Subject
-from snclr_jax.evaluate.subsets import class_balanced, listed
-from snclr_jax.evaluate.supervised import Protocol, train_classifier
-from snclr_jax.evaluate.target import Target
+from snclr_jax.evaluate.tuned import protocols
+from snclr_jax.evaluate.tuned.supervised import Protocol, train_classifier
 
 # SimCLR's lists of ImageNet images, by the share of them.
 LISTS = {0.01: "1percent.txt", 0.1: "10percent.txt"}

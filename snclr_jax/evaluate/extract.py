@@ -9,12 +9,12 @@ from ml_collections import ConfigDict
 
 from snclr_jax.data import open_data
 from snclr_jax.data.bad_files import describe_bad
-from snclr_jax.encoder import open_encoder
+from snclr_jax.devices.mesh import make_mesh
+from snclr_jax.encoder.stored import open_encoder
 from snclr_jax.evaluate.run import say, target_config
 from snclr_jax.evaluate.subject import make_subjects
 from snclr_jax.evaluate.write_features import check_features_path, write_features
-from snclr_jax.partition import make_mesh
-from snclr_jax.workdir import as_json
+from snclr_jax.run.workdir import as_json
 
 
 def extract(

@@ -12,9 +12,9 @@ from jax.sharding import Mesh
 
 from snclr_jax.data import Split
 from snclr_jax.data.pipeline import eval_batches
-from snclr_jax.encoder import prepare
-from snclr_jax.metrics import progress_bar
-from snclr_jax.partition import place_batch, replicated
+from snclr_jax.devices.mesh import place_batch, replicated
+from snclr_jax.encoder.stored import prepare
+from snclr_jax.run.metrics import progress_bar
 
 RAW_PIXELS_SIZE = 32
 # (params, batch_stats, images) -> (b, f), or several such by name

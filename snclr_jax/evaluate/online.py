@@ -12,9 +12,9 @@ from snclr_jax.evaluate.features import (
     make_encode,
     make_raw_pixels,
 )
-from snclr_jax.evaluate.knn import knn_accuracies
+from snclr_jax.evaluate.frozen.knn import knn_accuracies
 from snclr_jax.models import Model
-from snclr_jax.train_state import TrainState
+from snclr_jax.step.state import TrainState
 
 
 class OnlineKnn:

@@ -12,13 +12,12 @@ from jax.sharding import Mesh
 from jax.sharding import PartitionSpec as P
 from jax.typing import ArrayLike
 
-from snclr_jax.describe import feature_std
-from snclr_jax.evaluate.checks import check_features, check_positive
-from snclr_jax.evaluate.neighbors import nearest, place_unit_rows
-from snclr_jax.evaluate.queue_use import Searches, queue_use
-from snclr_jax.partition import over_batch, replicated
-from snclr_jax.sharded_queue import AXIS
-from snclr_jax.train_step import unit
+from snclr_jax.devices.mesh import AXIS, over_batch, replicated
+from snclr_jax.evaluate.frozen.checks import check_features, check_positive
+from snclr_jax.evaluate.frozen.neighbors import nearest, place_unit_rows
+from snclr_jax.evaluate.memory.queue_use import Searches, queue_use
+from snclr_jax.objectives.describe import feature_std
+from snclr_jax.step.train_step import unit
 
 # Pairs of rows that a device compares at a time.
 PAIRS = 2**22
@@ -247,7 +246,7 @@ def neighbor_purity(
       ValueError: where labels do not fit the features, or fewer than two are known.
 
     Example:
-      >>> from snclr_jax.partition import make_mesh
+      >>> from snclr_jax.devices.mesh import make_mesh
       >>> rows = np.array([[1.0, 0.0], [1.0, 0.1], [0.0, 1.0], [0.3, 1.0]])
       >>> neighbor_purity(rows, np.array([0, 0, 1, 0]), 1, mesh=make_mesh())
       0.5

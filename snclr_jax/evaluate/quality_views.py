@@ -12,12 +12,12 @@ from jax.sharding import Mesh
 
 from snclr_jax.data import Split
 from snclr_jax.data.pipeline import eval_batches
-from snclr_jax.encoder import Encoder
-from snclr_jax.evaluate.target import Target
-from snclr_jax.metrics import progress_bar
-from snclr_jax.partition import place_batch, replicated
-from snclr_jax.train_step import targets
-from snclr_jax.views import Batch, random_views
+from snclr_jax.devices.mesh import place_batch, replicated
+from snclr_jax.encoder.stored import Encoder
+from snclr_jax.evaluate.memory.networks import Target
+from snclr_jax.run.metrics import progress_bar
+from snclr_jax.step.train_step import targets
+from snclr_jax.step.views import Batch, random_views
 
 
 class RandomViews(NamedTuple):

@@ -13,9 +13,9 @@ from etils import epath
 from tensorboardX import SummaryWriter
 
 from snclr_jax import __version__
-from snclr_jax.encoder import SUFFIX
-from snclr_jax.read_checkpoint import FOLDER, located
-from snclr_jax.whole_file import write_whole
+from snclr_jax.encoder.stored import SUFFIX
+from snclr_jax.run.checkpoint_reader import FOLDER, located
+from snclr_jax.run.files import write_whole
 
 EVALUATION_FILE = "evaluation.json"
 VERSION = 1

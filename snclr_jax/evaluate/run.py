@@ -12,7 +12,8 @@ from ml_collections import ConfigDict
 
 from snclr_jax.data import Data, open_data
 from snclr_jax.data.bad_files import BadFiles, describe_bad
-from snclr_jax.encoder import open_encoder
+from snclr_jax.devices.mesh import make_mesh
+from snclr_jax.encoder.stored import open_encoder
 from snclr_jax.evaluate.evaluations import (
     EVALUATIONS,
     NEED_TEST,
@@ -20,6 +21,7 @@ from snclr_jax.evaluate.evaluations import (
     Outcome,
     Task,
 )
+from snclr_jax.evaluate.memory.networks import open_target
 from snclr_jax.evaluate.online import with_labels
 from snclr_jax.evaluate.results import (
     Record,
@@ -31,9 +33,7 @@ from snclr_jax.evaluate.results import (
     write_board,
 )
 from snclr_jax.evaluate.subject import Subject, make_subjects
-from snclr_jax.evaluate.target import open_target
-from snclr_jax.partition import make_mesh
-from snclr_jax.workdir import as_json
+from snclr_jax.run.workdir import as_json
 
 OWN = "own"  # the images of the run itself, as records name them
 

@@ -8,7 +8,7 @@ import numpy as np
 from jax.sharding import Mesh
 
 from snclr_jax.data import Split
-from snclr_jax.encoder import Encoder
+from snclr_jax.encoder.stored import Encoder
 from snclr_jax.evaluate.features import (
     Encode,
     extract_features,

@@ -7,9 +7,9 @@ from collections.abc import Iterable, Sequence
 from typing import Any
 
 from snclr_jax import __version__
-from snclr_jax.config import get_field
-from snclr_jax.encoder import Encoder
+from snclr_jax.encoder.stored import Encoder
 from snclr_jax.export.load_lines import image_lines, load_lines
+from snclr_jax.settings.check import get_field
 
 # What tells one run from another at a glance; the rest is in the file or the run.
 SUMMARY = (

@@ -9,13 +9,13 @@ import numpy as np
 from ml_collections import ConfigDict
 
 from snclr_jax.data.choose import choose_from_data
-from snclr_jax.encoder import assemble_encoder, expected_tensors, save_encoder
+from snclr_jax.devices.mesh import make_mesh
+from snclr_jax.encoder.stored import assemble_encoder, expected_tensors, save_encoder
 from snclr_jax.export.read_weights import read_weights
 from snclr_jax.export.torch_file import BATCHES, attention_heads, positions
 from snclr_jax.export.torch_names import Tensors, from_torch
 from snclr_jax.models.resnet import STRUCTURE
 from snclr_jax.models.vit import WIDTH
-from snclr_jax.partition import make_mesh
 
 # MoCo v3's checkpoints hold both networks.
 MOCO = {"online": "module.base_encoder.", "target": "module.momentum_encoder."}

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from ml_collections import ConfigDict
 
-from snclr_jax.encoder import Encoder
+from snclr_jax.encoder.stored import Encoder
 from snclr_jax.export.torch_file import attention_heads
 from snclr_jax.models.resnet import WIDTH
 from snclr_jax.models.vit import DEPTH

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 from safetensors import SafetensorError, safe_open
 
-from snclr_jax.encoder import SUFFIX
+from snclr_jax.encoder.stored import SUFFIX
 from snclr_jax.export.torch_names import Tensors
 
 

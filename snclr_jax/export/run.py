@@ -9,13 +9,13 @@ from typing import Any, NamedTuple
 import jax
 from ml_collections import ConfigDict
 
-from snclr_jax.encoder import SUFFIX, Encoder, open_encoder, save_encoder
+from snclr_jax.devices.mesh import make_mesh
+from snclr_jax.encoder.stored import SUFFIX, Encoder, open_encoder, save_encoder
 from snclr_jax.export.card import model_card
 from snclr_jax.export.stablehlo import save_stablehlo
 from snclr_jax.export.torch_file import save_detectron2, save_timm, save_torchvision
 from snclr_jax.models.resnet import STRUCTURE
 from snclr_jax.models.vit import WIDTH
-from snclr_jax.partition import make_mesh
 
 
 class Format(NamedTuple):

@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 
-from snclr_jax.encoder import Encoder, prepare
+from snclr_jax.encoder.stored import Encoder, prepare
 
 PLATFORMS = ("cpu", "cuda", "tpu")
 

@@ -10,7 +10,7 @@ from ml_collections import ConfigDict
 from safetensors.numpy import save_file
 
 from snclr_jax import __version__
-from snclr_jax.encoder import Encoder
+from snclr_jax.encoder.stored import Encoder
 from snclr_jax.export.torch_names import Tensors, to_torch
 from snclr_jax.models.vit import HEADS, sincos_positions
 

@@ -13,11 +13,10 @@ import jax
 from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
-from snclr_jax.config import check_against_data, check_config, notes
 from snclr_jax.data.choose import choose_from_data
-from snclr_jax.partition import make_mesh
+from snclr_jax.devices.mesh import make_mesh
 from snclr_jax.preflight.chips import chip_of, slice_devices
-from snclr_jax.preflight.hlo import list_work, summarize
+from snclr_jax.preflight.hlo.work import list_work, summarize
 from snclr_jax.preflight.lower import compile_step, number_of_images
 from snclr_jax.preflight.report import (
     SCOPES,
@@ -28,6 +27,7 @@ from snclr_jax.preflight.report import (
     memory_lines,
     time_lines,
 )
+from snclr_jax.settings.check import check_against_data, check_config, notes
 
 
 class DoesNotFit(Exception):

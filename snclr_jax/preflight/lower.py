@@ -8,15 +8,15 @@ import jax
 import jax.numpy as jnp
 from jax.sharding import Mesh
 
-from snclr_jax.augment import view_settings
 from snclr_jax.data import open_data
 from snclr_jax.data.feed import is_resident
+from snclr_jax.devices.mesh import over_batch, replicated
 from snclr_jax.models import build_model
-from snclr_jax.optim import learning_rate, make_optimizer
-from snclr_jax.partition import over_batch, replicated, state_shardings
-from snclr_jax.train_state import TrainState, init_train_state
-from snclr_jax.train_step import make_train_step
-from snclr_jax.views import Batch
+from snclr_jax.step.augment import view_settings
+from snclr_jax.step.optim import learning_rate, make_optimizer
+from snclr_jax.step.state import TrainState, init_train_state, state_shardings
+from snclr_jax.step.train_step import make_train_step
+from snclr_jax.step.views import Batch
 
 # Training images of TFDS sets (tensorflow.org/datasets/catalog), for where the set
 # itself is not prepared.

@@ -9,7 +9,7 @@ import jax
 
 from snclr_jax.data.feed import is_resident
 from snclr_jax.preflight.chips import Chip
-from snclr_jax.preflight.hlo import Collective, Cost, Work
+from snclr_jax.preflight.hlo.work import Collective, Cost, Work
 
 # The named scopes of train_step.py that are neither network nor augmentation.
 SCOPES = ("search_and_loss", "push_targets")

@@ -8,20 +8,20 @@ import numpy as np
 from jax.sharding import Mesh
 
 from snclr_jax.data import Data, Split
-from snclr_jax.encoder import Encoder
+from snclr_jax.encoder.stored import Encoder
 from snclr_jax.evaluate.features import make_encode
-from snclr_jax.evaluate.gallery import (
+from snclr_jax.evaluate.frozen.knn import vote
+from snclr_jax.evaluate.frozen.neighbors import nearest
+from snclr_jax.evaluate.memory.gallery import (
     Gallery,
     Networks,
     choose_queries,
     find_gallery,
     read_pictures,
 )
-from snclr_jax.evaluate.knn import vote
-from snclr_jax.evaluate.neighbors import nearest
 from snclr_jax.evaluate.online import with_labels
 from snclr_jax.evaluate.subject import Subject
-from snclr_jax.neighbor_queue import UNFILLED
+from snclr_jax.queue.ring import UNFILLED
 from snclr_jax.report.online import QUERIES
 from snclr_jax.visualize.embedding import MOST_CLASSES, Map
 from snclr_jax.visualize.gallery import MOST_NEIGHBORS

@@ -7,9 +7,13 @@ import numpy as np
 from jax.sharding import Mesh
 
 from snclr_jax.data import Data
-from snclr_jax.evaluate.gallery import choose_queries, find_gallery, read_pictures
+from snclr_jax.evaluate.memory.gallery import (
+    choose_queries,
+    find_gallery,
+    read_pictures,
+)
 from snclr_jax.models import Model
-from snclr_jax.train_state import TrainState
+from snclr_jax.step.state import TrainState
 from snclr_jax.visualize import gallery, pixels
 from snclr_jax.visualize.gallery import MOST_NEIGHBORS
 

@@ -11,17 +11,17 @@ import numpy as np
 from jax.sharding import Mesh
 
 from snclr_jax.data import Data, open_data
-from snclr_jax.encoder import Encoder, open_encoder
-from snclr_jax.evaluate.gallery import open_networks
+from snclr_jax.devices.mesh import make_mesh
+from snclr_jax.encoder.stored import Encoder, open_encoder
+from snclr_jax.evaluate.memory.gallery import open_networks
 from snclr_jax.evaluate.results import read_records, records_path
-from snclr_jax.metrics import METRICS_FILE, SUMMARY_FILE, read_metrics
-from snclr_jax.partition import make_mesh
 from snclr_jax.report import measure, sections
 from snclr_jax.report.page import Section, numbers, page
+from snclr_jax.run.files import write_whole
+from snclr_jax.run.metrics import METRICS_FILE, SUMMARY_FILE, read_metrics
+from snclr_jax.run.workdir import read_config
 from snclr_jax.visualize import save_all
 from snclr_jax.visualize.curves import BASELINES
-from snclr_jax.whole_file import write_whole
-from snclr_jax.workdir import read_config
 
 REPORT_FILE = "report.html"
 FIGURES = "figures"

@@ -14,13 +14,13 @@ from matplotlib.figure import Figure
 
 from snclr_jax import visualize
 from snclr_jax.configs import base
-from snclr_jax.encoder import Encoder
+from snclr_jax.encoder.stored import Encoder
 from snclr_jax.evaluate.results import Record, versions
 from snclr_jax.report import page
 from snclr_jax.report.measure import Confusion, EmbeddingMap, QueueUse, Shown
 from snclr_jax.report.page import Drawing, Section
+from snclr_jax.run.workdir import as_json
 from snclr_jax.visualize.style import THEMES
-from snclr_jax.workdir import as_json
 
 Names = tuple[str, ...] | None
 

@@ -3,7 +3,7 @@
 Every function returns a matplotlib Figure and takes `theme="light"` or `"dark"`.
 
     from snclr_jax import visualize
-    from snclr_jax.metrics import read_metrics
+    from snclr_jax.run.metrics import read_metrics
 
     visualize.curves(read_metrics("runs/digits"))
 """

@@ -55,7 +55,7 @@ def curves(lines: Lines, *, theme: str = "light") -> Figure:
     Panels whose metric the run does not have are left out.
 
     Args:
-      lines: of metrics.jsonl, see `snclr_jax.metrics.read_metrics`.
+      lines: of metrics.jsonl, see `snclr_jax.run.metrics.read_metrics`.
       theme: "light" or "dark".
 
     Raises:

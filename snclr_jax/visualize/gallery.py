@@ -40,7 +40,7 @@ def gallery(
       neighbors: uint8 (n, k, s, s, 3).
       found: holds the (n, k) arrays `similarity`, `positiveness`, `age` and `valid`,
         and `query_label` (n,) and `neighbor_label` (n, k) or None, such as
-        `snclr_jax.evaluate.gallery.Gallery`.
+        `snclr_jax.evaluate.memory.gallery.Gallery`.
       class_names: by label; None shows the numbers.
       theme: "light" or "dark".
 

@@ -7,7 +7,7 @@ from mistakes.mistake import of
 MISTAKES = [
     *of(
         "snclr_jax/data/pipeline.py",
-        "tests/test_pipeline.py",
+        "tests/data/test_pipeline.py",
         (
             "the shuffle ignores the epoch",
             "RandomState([seed, epoch])",
@@ -84,7 +84,7 @@ MISTAKES = [
     ),
     *of(
         "snclr_jax/data/feed.py",
-        "tests/test_feed.py",
+        "tests/data/test_feed.py",
         (
             "the feed ignores the seed",
             "            seed=config.seed,\n",
@@ -103,7 +103,7 @@ MISTAKES = [
     ),
     *of(
         "snclr_jax/data/split.py",
-        "tests/test_data.py",
+        "tests/data/test_data.py",
         (
             "held-back images are trained on",
             "return split.subset(np.flatnonzero(~held)), split",

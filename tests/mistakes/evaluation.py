@@ -6,8 +6,8 @@ from mistakes.mistake import of
 
 MISTAKES = [
     *of(
-        "snclr_jax/evaluate/fewshot.py",
-        "tests/test_fewshot.py",
+        "snclr_jax/evaluate/frozen/fewshot.py",
+        "tests/evaluate/frozen/test_fewshot.py",
         (
             "few-shot ignores the seed",
             "seed=(seed, draw))",
@@ -27,8 +27,8 @@ MISTAKES = [
         ),
     ),
     *of(
-        "snclr_jax/evaluate/knn.py",
-        "tests/test_knn.py",
+        "snclr_jax/evaluate/frozen/knn.py",
+        "tests/evaluate/frozen/test_knn.py",
         (
             "kNN ignores the temperature",
             "np.exp(behind / of) for of in temperature",
@@ -51,8 +51,8 @@ MISTAKES = [
         ),
     ),
     *of(
-        "snclr_jax/evaluate/retrieval.py",
-        "tests/test_retrieval.py",
+        "snclr_jax/evaluate/frozen/retrieval.py",
+        "tests/evaluate/frozen/test_retrieval.py",
         (
             "recall@k looks at one more",
             "hits[:, k - 1] > 0",
@@ -75,8 +75,8 @@ MISTAKES = [
         ),
     ),
     *of(
-        "snclr_jax/evaluate/linear.py",
-        "tests/test_linear.py",
+        "snclr_jax/evaluate/frozen/linear.py",
+        "tests/evaluate/frozen/test_linear.py",
         (
             "candidates are fitted with the held-back images",
             "rows, judges = np.flatnonzero(~held), np.flatnonzero(held)",
@@ -115,8 +115,8 @@ MISTAKES = [
         ),
     ),
     *of(
-        "snclr_jax/evaluate/classifier.py",
-        "tests/test_linear.py",
+        "snclr_jax/evaluate/frozen/classifier.py",
+        "tests/evaluate/frozen/test_linear.py",
         (
             "top-5 counts six",
             "for k in (1, 5)])",
@@ -125,7 +125,7 @@ MISTAKES = [
     ),
     *of(
         "snclr_jax/evaluate/quality.py",
-        "tests/test_quality.py",
+        "tests/evaluate/test_quality.py",
         (
             "alignment is not squared",
             "jnp.mean(apart**alpha)",
@@ -144,7 +144,7 @@ MISTAKES = [
     ),
     *of(
         "snclr_jax/evaluate/intervals.py",
-        "tests/test_fewshot.py",
+        "tests/evaluate/frozen/test_fewshot.py",
         (
             "the interval is a deviation",
             "np.std(values, ddof=1) / np.sqrt(count)",

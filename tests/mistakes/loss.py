@@ -6,8 +6,8 @@ from mistakes.mistake import of
 
 MISTAKES = [
     *of(
-        "snclr_jax/losses.py",
-        "tests/test_positiveness.py",
+        "snclr_jax/objectives/snclr_plain.py",
+        "tests/objectives/test_positiveness.py",
         (
             "weights at the threshold stay",
             "jnp.where(weights > threshold, weights, 0.0)",
@@ -23,8 +23,8 @@ MISTAKES = [
         ),
     ),
     *of(
-        "snclr_jax/losses.py",
-        "tests/test_losses.py",
+        "snclr_jax/objectives/snclr_plain.py",
+        "tests/objectives/test_snclr_plain.py",
         (
             "numerator shifted by neighbors without weight",
             "_max(weighted, axis_name))",
@@ -82,8 +82,8 @@ MISTAKES = [
         ),
     ),
     *of(
-        "snclr_jax/fused_loss.py",
-        "tests/test_fused_loss.py",
+        "snclr_jax/objectives/snclr_fused.py",
+        "tests/objectives/test_snclr_fused.py",
         (
             "the fused loss drops the weight of neighbors",
             "        neighbor_weight * weights,\n",
@@ -111,8 +111,8 @@ MISTAKES = [
         ),
     ),
     *of(
-        "snclr_jax/blockwise_loss.py",
-        "tests/test_blockwise_loss.py",
+        "snclr_jax/queue/sums.py",
+        "tests/queue/test_sums.py",
         (
             "the gradient forgets tau",
             "return gradient[:, None] * mean / temperature, None, None",

@@ -7,7 +7,7 @@ from mistakes.mistake import of
 MISTAKES = [
     *of(
         "snclr_jax/models/vit.py",
-        "tests/test_vit.py",
+        "tests/models/test_vit.py",
         (
             "GELU by tanh",
             "approximate=False",
@@ -77,7 +77,7 @@ MISTAKES = [
     ),
     *of(
         "snclr_jax/models/resnet.py",
-        "tests/test_resnet.py",
+        "tests/models/test_resnet.py",
         (
             "blocks do not start as their shortcut",
             "self.norm(zero_scale=last,",
@@ -124,7 +124,7 @@ MISTAKES = [
     ),
     *of(
         "snclr_jax/models/layers.py",
-        "tests/test_resnet.py",
+        "tests/models/test_resnet.py",
         (
             "strided convolutions pad like SAME",
             "padding=((pad, pad), (pad, pad))",
@@ -138,7 +138,7 @@ MISTAKES = [
     ),
     *of(
         "snclr_jax/models/layers.py",
-        "tests/test_layers.py",
+        "tests/models/test_layers.py",
         (
             "epsilon of BatchNorm in training",
             "    inverse = jax.lax.rsqrt(var + 1e-5)\n",
@@ -179,7 +179,7 @@ MISTAKES = [
     ),
     *of(
         "snclr_jax/models/patchnet.py",
-        "tests/test_patchnet.py",
+        "tests/models/test_patchnet.py",
         (
             "patchnet has no residual on the first grid",
             'x = x + normalize(conv(x, fine, 3, f"fine_{i}"), f"fine_bn_{i}")',
@@ -204,7 +204,7 @@ MISTAKES = [
     ),
     *of(
         "snclr_jax/models/heads.py",
-        "tests/test_step_oracle.py",
+        "tests/step/test_step_oracle.py",
         (
             "attention multiplies by W1 alone",
             "jnp.dot(jnp.dot(y, w1.T, precision=highest), w2, precision=highest)",

@@ -6,8 +6,8 @@ from mistakes.mistake import of
 
 MISTAKES = [
     *of(
-        "snclr_jax/schedules.py",
-        "tests/test_schedules.py",
+        "snclr_jax/step/schedules.py",
+        "tests/step/test_schedules.py",
         (
             "the target's momentum is constant",
             "return 1.0 - (1.0 - base) * (jnp.cos(jnp.pi * progress) + 1.0) / 2.0",
@@ -40,8 +40,8 @@ MISTAKES = [
         ),
     ),
     *of(
-        "snclr_jax/optim.py",
-        "tests/test_optim.py",
+        "snclr_jax/step/optim.py",
+        "tests/step/test_optim.py",
         (
             "SGD without momentum",
             "                "
@@ -122,7 +122,7 @@ MISTAKES = [
     ),
     *of(
         "configs/base.py",
-        "tests/test_config.py",
+        "tests/settings/test_check.py",
         (
             "the authors' scale is fixed when the config is built",
             '4 * config.loss.get_ref("temperature")',

@@ -6,8 +6,8 @@ from mistakes.mistake import of
 
 MISTAKES = [
     *of(
-        "snclr_jax/neighbor_queue.py",
-        "tests/test_neighbor_queue.py",
+        "snclr_jax/queue/ring.py",
+        "tests/queue/test_ring.py",
         (
             "several keys are pushed to one row",
             "    stays = within >= pushed_per_bank - rows_per_bank\n",
@@ -53,8 +53,8 @@ MISTAKES = [
         ),
     ),
     *of(
-        "snclr_jax/sharded_queue.py",
-        "tests/test_sharded_queue.py",
+        "snclr_jax/queue/sharded.py",
+        "tests/queue/test_sharded.py",
         (
             "each device pushes its own share alone",
             "            gather(target),\n",
@@ -91,8 +91,8 @@ MISTAKES = [
         ),
     ),
     *of(
-        "snclr_jax/blockwise_search.py",
-        "tests/test_blockwise_search.py",
+        "snclr_jax/queue/search.py",
+        "tests/queue/test_search.py",
         (
             "groups of the exact top-K are not sorted",
             "    chosen = jnp.sort(chosen, axis=1)\n",
@@ -110,8 +110,8 @@ MISTAKES = [
         ),
     ),
     *of(
-        "snclr_jax/sharded_queue.py",
-        "tests/test_fused_loss.py",
+        "snclr_jax/queue/sharded.py",
+        "tests/objectives/test_snclr_fused.py",
         (
             "the search takes one row of each device too few",
             "k=min(settings.k, owned)",

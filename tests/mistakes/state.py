@@ -6,8 +6,8 @@ from mistakes.mistake import of
 
 MISTAKES = [
     *of(
-        "snclr_jax/checkpoint.py",
-        "tests/test_checkpoint.py",
+        "snclr_jax/run/checkpoint.py",
+        "tests/run/test_checkpoint.py",
         (
             "restore keeps the queue empty",
             '        found = state.replace(**arrays["state"])\n',
@@ -57,8 +57,8 @@ MISTAKES = [
         ),
     ),
     *of(
-        "snclr_jax/encoder.py",
-        "tests/test_encoder.py",
+        "snclr_jax/encoder/stored.py",
+        "tests/encoder/test_encoder.py",
         (
             "the target network gets the online statistics",
             '("target_params", "target_batch_stats")',
@@ -76,8 +76,8 @@ MISTAKES = [
         ),
     ),
     *of(
-        "snclr_jax/init_from.py",
-        "tests/test_init_from.py",
+        "snclr_jax/encoder/init_from.py",
+        "tests/encoder/test_init_from.py",
         (
             "a run that starts from another forgets the target's statistics",
             "target_batch_stats=state.target_batch_stats | target_batch_stats,",
@@ -85,8 +85,8 @@ MISTAKES = [
         ),
     ),
     *of(
-        "snclr_jax/digest.py",
-        "tests/test_digest.py",
+        "snclr_jax/run/digest.py",
+        "tests/run/test_digest.py",
         (
             "a digest ignores the place",
             "_mix(words ^ _mix(place))",

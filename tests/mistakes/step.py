@@ -6,8 +6,8 @@ from mistakes.mistake import of
 
 MISTAKES = [
     *of(
-        "snclr_jax/train_step.py",
-        "tests/test_step_oracle.py",
+        "snclr_jax/step/train_step.py",
+        "tests/step/test_step_oracle.py",
         (
             "the target's statistics are the online network's",
             "            target_batch_stats=target_batch_stats,\n",
@@ -35,8 +35,8 @@ MISTAKES = [
         ),
     ),
     *of(
-        "snclr_jax/describe.py",
-        "tests/test_describe.py",
+        "snclr_jax/objectives/describe.py",
+        "tests/objectives/test_snclr_metrics.py",
         (
             "metrics count missing neighbors",
             "jnp.sum(jnp.where(valid, values, 0.0)) / found",
@@ -99,8 +99,8 @@ MISTAKES = [
         ),
     ),
     *of(
-        "snclr_jax/online_probe.py",
-        "tests/test_online_probe.py",
+        "snclr_jax/step/probe.py",
+        "tests/step/test_probe.py",
         (
             "the probe is scored after its step",
             'metrics = {"probe_loss": value,',
@@ -119,8 +119,8 @@ MISTAKES = [
         ),
     ),
     *of(
-        "snclr_jax/accumulate.py",
-        "tests/test_accumulate.py",
+        "snclr_jax/step/accumulate.py",
+        "tests/step/test_accumulate.py",
         (
             "the loss of parts mixes their rows",
             "rows = rows.reshape(parts, mesh.size, size, "
@@ -134,8 +134,8 @@ MISTAKES = [
         ),
     ),
     *of(
-        "snclr_jax/train_step.py",
-        "tests/test_step_oracle.py",
+        "snclr_jax/step/train_step.py",
+        "tests/step/test_step_oracle.py",
         (
             "the anchor is the prediction",
             "anchor=attention_query(model, params, y, config.attention)",

@@ -6,8 +6,8 @@ from mistakes.mistake import of
 
 MISTAKES = [
     *of(
-        "snclr_jax/augment.py",
-        "tests/test_augment.py",
+        "snclr_jax/step/augment.py",
+        "tests/step/test_augment.py",
         (
             "solarize before blur",
             "    if settings.blur > 0:\n"
@@ -98,8 +98,8 @@ MISTAKES = [
         ),
     ),
     *of(
-        "snclr_jax/views.py",
-        "tests/test_views.py",
+        "snclr_jax/step/views.py",
+        "tests/step/test_views.py",
         (
             "channels are not normalized",
             "return normalize(view, config.data.mean, config.data.std)",
@@ -117,8 +117,8 @@ MISTAKES = [
         ),
     ),
     *of(
-        "snclr_jax/augment.py",
-        "tests/test_views.py",
+        "snclr_jax/step/augment.py",
+        "tests/step/test_views.py",
         (
             "the second global view has the settings of the first",
             "pair[i % 2]",

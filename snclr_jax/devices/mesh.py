@@ -1,0 +1,61 @@
+"""The device mesh, and where each part of the state and batch lives on it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import jax
+import numpy as np
+from jax.sharding import AxisType, Mesh, NamedSharding, Sharding
+from jax.sharding import PartitionSpec as P
+
+AXIS = "data"
+
+
+# jaxlib has no stubs: to a type checker jax.Device is no class.
+def make_mesh(
+    devices: Sequence[jax.Device] | None = None,  # pyright: ignore[reportInvalidTypeForm]
+) -> Mesh:
+    """Returns a mesh with the one axis "data" over `devices` (default: all).
+
+    Process p holds rows [p b/P, (p + 1) b/P) of a batch, on any machine.
+    """
+    devices = jax.devices() if devices is None else devices
+    # jax.make_mesh orders a TPU slice by its wires, and refuses several slices.
+    devices = sorted(devices, key=lambda device: (device.process_index, device.id))
+    # Automatic axes: the model's code is not written for explicit ones.
+    return Mesh(np.asarray(devices), (AXIS,), axis_types=(AxisType.Auto,))
+
+
+def replicated(mesh: Mesh) -> NamedSharding:
+    """Every device holds the whole array."""
+    return NamedSharding(mesh, P())
+
+
+def over_batch(mesh: Mesh) -> NamedSharding:
+    """The leading axis is split over the devices."""
+    return NamedSharding(mesh, P(AXIS))
+
+
+def placed_shapes(shapes: Any, sharding: Sharding) -> Any:
+    """Returns shapes and types, from `jax.eval_shape`, of arrays that lie somewhere."""
+    return jax.tree.map(
+        lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding),
+        shapes,
+    )
+
+
+def place_batch(rows: np.ndarray, mesh: Mesh) -> jax.Array:
+    """Returns the global array of which this process holds `rows`."""
+    return jax.make_array_from_process_local_data(over_batch(mesh), rows)
+
+
+def place_everywhere(array: np.ndarray, mesh: Mesh) -> jax.Array:
+    """Returns `array` on every device; each process passes the same values."""
+    return jax.make_array_from_process_local_data(replicated(mesh), array)
+
+
+def gather(values: jax.Array) -> jax.Array:
+    """All devices' rows (..., b, d), in the order of the global batch."""
+    return jax.lax.all_gather(values, AXIS, axis=values.ndim - 2, tiled=True)

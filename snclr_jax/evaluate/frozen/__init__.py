@@ -1,0 +1,1 @@
+"""Evaluations that read frozen features."""

@@ -1,0 +1,1 @@
+"""What a run's own networks and memory show."""

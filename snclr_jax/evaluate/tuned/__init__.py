@@ -1,0 +1,1 @@
+"""Evaluations that train on augmented images, the encoder frozen or not."""

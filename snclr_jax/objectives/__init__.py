@@ -1,0 +1,1 @@
+"""What a step minimizes: one file for each objective."""

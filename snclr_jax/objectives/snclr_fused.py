@@ -1,0 +1,221 @@
+"""Top-K search, positiveness and loss on the sharded queue, inside the compiled step.
+
+Queries travel, rows stay. Every device owns q / P rows of the queue and b / P images.
+With m_r = how often row r was chosen by anyone in the global batch,
+
+    D_i = sum_j exp(z_i . t_j / tau) + sum_r m_r exp(z_i . c_r / tau)
+
+so a device needs the queries of all images (b x d) and the counts of its own rows,
+never the b x K x d neighbors of everyone. It computes, for all images, what its own
+rows add to the softmax of the positiveness, to the numerator and to D_i; sums and
+maxima over devices, b numbers each, complete them. docs/sharded_queue.md derives this
+and counts what is sent; `blockwise_loss.py` holds the arithmetic of one device.
+
+`losses.py` and `neighbor_queue.py` hold the same in plain form and are its oracle.
+"""
+
+from __future__ import annotations
+
+import functools
+from typing import Any, NamedTuple, cast
+
+import jax
+import jax.numpy as jnp
+from jax import Array
+from jax.sharding import Mesh
+from jax.sharding import PartitionSpec as P
+
+from snclr_jax.devices.mesh import AXIS, gather
+from snclr_jax.objectives import snclr_plain as losses
+from snclr_jax.queue.ring import NeighborQueue, Neighbors
+from snclr_jax.queue.sharded import (
+    QUEUE_SPEC,
+    ROWS,
+    WHOLE,
+    elect,
+    neighbors_of_own_images,
+    of_neighbors,
+    search_own_rows,
+)
+from snclr_jax.queue.sums import RowList, log_sum_exp, products_with_rows
+
+ROWS_OF_VIEWS: Any = P(None, AXIS)
+
+
+class Loss(NamedTuple):
+    """One direction's loss and the positiveness it used.
+
+    Attributes:
+      value: () mean of L_i over the global batch and the views that predict.
+      weights: (..., b, k) positiveness w_ik, before the neighbor weight.
+      recall: () share of the exact K nearest rows that each device's approximate search
+        found among its own, measured on a few queries; None where search is exact.
+    """
+
+    value: Array
+    weights: Array
+    recall: Array | None
+
+
+@jax.named_scope("search_and_loss")
+def search_and_loss(
+    queue: NeighborQueue,
+    prediction: Array,
+    anchor: Array,
+    target: Array,
+    image_id: Array,
+    *,
+    config,
+    mesh: Mesh,
+    neighbor_weight: Array | float = 1.0,
+) -> tuple[Loss, Neighbors]:
+    """Searches the neighbors of the targets and returns the loss of one direction.
+
+    Same value and gradients as `find_neighbors`, `positiveness` and
+    `soft_neighbor_loss` composed, on any mesh. Several views may predict one target:
+    its neighbors are searched, and their rows read, once for all of them.
+
+    Args:
+      queue: the ring, keys sharded over the mesh axis "data".
+      prediction: (b, d) unit rows z of one view, or (v, b, d) of v views, sharded over
+        the batch.
+      anchor: y, or W2^T W1 y for linear attention, of the same views and shape.
+      target: (b, d) unit rows t of another view, without gradient.
+      image_id: (b,) int32 image of each row.
+      config: the run's config; reads `queue`, `attention` and `loss`.
+      mesh: device mesh with the axis "data"; its size divides b and q.
+      neighbor_weight: lambda, multiplies w_ik for k >= 1.
+
+    Returns:
+      The loss and the neighbors of the targets, their keys left out.
+    """
+    settings = config.loss
+    losses.check_loss(
+        settings.form, settings.temperature, settings.decoupled, target.shape[0]
+    )
+    recall = WHOLE if config.queue.search == "approx" and config.queue.k else None
+    on_each_device = jax.shard_map(
+        functools.partial(_search_and_loss_of_device, config=config),
+        mesh=mesh,
+        in_specs=(QUEUE_SPEC, ROWS_OF_VIEWS, ROWS_OF_VIEWS, ROWS, P(), P()),
+        out_specs=(Loss(WHOLE, ROWS_OF_VIEWS, recall), Neighbors(None, *[ROWS] * 5)),
+    )
+    loss, neighbors = on_each_device(
+        queue,
+        prediction.reshape(-1, *target.shape),
+        anchor.reshape(-1, *target.shape),
+        jax.lax.stop_gradient(target),
+        image_id,
+        jnp.asarray(neighbor_weight, prediction.dtype),
+    )
+    weights = loss.weights.reshape(*prediction.shape[:-1], config.queue.k)
+    return loss._replace(weights=weights), neighbors
+
+
+def _search_and_loss_of_device(
+    queue: NeighborQueue,
+    prediction: Array,
+    anchor: Array,
+    target: Array,
+    image_id: Array,
+    neighbor_weight: Array,
+    *,
+    config,
+) -> tuple[Loss, Neighbors]:
+    settings, attention = config.loss, config.attention
+    z, y, t = gather(prediction), gather(anchor), gather(target)
+    local = search_own_rows(queue, t, image_id, config.queue)
+    elected = elect(local.similarity, config.queue.k)
+    chosen = jnp.arange(local.row.shape[1]) < elected.count[:, None]
+
+    products = products_with_rows(
+        (*z, *y), queue.keys, local.row, elected.count, config.queue.block
+    )
+    # jax.custom_vjp loses what its function returns, to a type checker.
+    logits, attention_logits = jnp.split(jnp.stack(cast(Any, products)), 2)
+    weights = losses.positiveness_of_logits(
+        attention_logits,
+        valid=chosen,
+        temperature=attention.temperature,
+        gamma=attention.gamma,
+        threshold=attention.threshold,
+        axis_name=AXIS,
+    )
+    per_image = losses.combine(
+        _log_denominator(z, target, queue.keys, local.row, chosen, config),
+        jnp.sum(z * t, axis=-1) / settings.temperature,
+        logits / settings.temperature,
+        neighbor_weight * weights,
+        chosen,
+        form=settings.form,
+        axis_name=AXIS,
+    )
+    # Every device has the losses of all images; the mean says so to the compiler.
+    value = jax.lax.pmean(jnp.mean(per_image), AXIS)
+    neighbors = neighbors_of_own_images(queue, local.row, elected)
+    weights = jax.vmap(of_neighbors, (0, None))(jax.lax.stop_gradient(weights), elected)
+    return Loss(value, weights, local.recall), neighbors
+
+
+def _log_denominator(
+    z: Array, target: Array, keys: Array, row: Array, chosen: Array, config
+) -> Array:
+    """Returns (v, b) log D_i of all images, from the targets and rows of all devices.
+
+    Args:
+      z: (v, b, d) predictions of all images.
+      target: (b / P, d) targets of this device's images.
+      keys: (q / P, d) rows of this device.
+      row: (b, l) candidates among these rows.
+      chosen: (b, l) bool, which candidates were elected.
+      config: the run's config.
+    """
+    (views, batch, dim), own = z.shape, target.shape[0]
+    settings, block = config.loss, config.queue.block
+    place = jnp.arange(batch) - jax.lax.axis_index(AXIS) * own
+    targets = RowList(
+        row=jnp.arange(own),
+        multiplicity=jnp.ones((own,), z.dtype),
+        count=jnp.int32(own),
+        excluded=place[:, None] if settings.decoupled else None,
+    )
+    rows = _chosen_rows(row, chosen, keys.shape[0], settings.decoupled, z.dtype)
+
+    def log_sum(keys: Array, listed: RowList) -> Array:
+        # The views of an image are so many queries with the same candidates.
+        if settings.decoupled:
+            excluded = jnp.tile(cast(Array, listed.excluded), (views, 1))
+            listed = listed._replace(excluded=excluded)
+        queries = z.reshape(views * batch, dim)
+        out: Any = log_sum_exp(queries, keys, listed, settings.temperature, block)
+        return out.reshape(views, batch)
+
+    parts = jnp.stack([log_sum(target, targets), log_sum(keys, rows)])
+    top = jax.lax.pmax(jax.lax.stop_gradient(jnp.max(parts, axis=0)), AXIS)
+    return top + jnp.log(jax.lax.psum(jnp.sum(jnp.exp(parts - top), axis=0), AXIS))
+
+
+def _chosen_rows(
+    row: Array, chosen: Array, rows: int, decoupled: bool, dtype: jnp.dtype
+) -> RowList:
+    """Lists this device's chosen rows, each once, with their multiplicities m_r.
+
+    The list has b l places where that is less than the rows of the device ("gathered":
+    few devices, a long queue), and one place for each row otherwise ("stationary": many
+    devices). Only the part of it that is filled costs anything.
+    """
+    multiplicity = jnp.zeros((rows,), dtype).at[row].add(chosen.astype(dtype))
+    listed = multiplicity > 0
+    size = min(row.size, rows)
+    (places,) = jnp.nonzero(listed, size=size, fill_value=0)
+    count = jnp.sum(listed)
+    filled = jnp.arange(size) < count
+    excluded = None
+    if decoupled:
+        excluded = jnp.where(chosen, (jnp.cumsum(listed) - 1)[row], -1)
+    return RowList(
+        row=places,
+        multiplicity=jnp.where(filled, multiplicity[places], 0),
+        count=count,
+        excluded=excluded,
+    )

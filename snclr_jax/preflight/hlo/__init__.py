@@ -1,0 +1,1 @@
+"""The cost of a compiled program, read from its text."""

@@ -1,0 +1,256 @@
+"""Reporting: console, a JSON-lines file and TensorBoard, from one call."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import shutil
+import tempfile
+import time
+import warnings
+from pathlib import Path
+
+import jax
+import numpy as np
+from etils import epath
+from tensorboardX import SummaryWriter
+from tqdm import tqdm
+
+from snclr_jax.run.files import write_whole
+
+METRICS_FILE = "metrics.jsonl"
+COPY_SECONDS = 60
+SUMMARY_FILE = "summary.json"
+MUST_BE_FINITE = ("loss", "gradient_norm", "parameter_norm")
+
+
+class NonFiniteError(RuntimeError):
+    """The loss, its gradient or the weights are no longer numbers."""
+
+
+class MetricWriter:
+    """Writes scalars of a step to `workdir/metrics.jsonl` and TensorBoard.
+
+    Only process 0 writes. A continued run first drops the lines that the killed run
+    wrote after its last checkpoint, so every step stands there once.
+
+    Args:
+      workdir: the run's folder.
+      first_step: the step that the run starts or continues from.
+    """
+
+    def __init__(self, workdir: epath.PathLike, *, first_step: int) -> None:
+        self._writes = jax.process_index() == 0
+        if not self._writes:
+            return
+        self._workdir = epath.Path(workdir)
+        # An object store cannot append: what grows is written here and copied there.
+        self._copies = "://" in str(workdir)
+        self._folder = Path(tempfile.mkdtemp() if self._copies else workdir)
+        self._copied = time.monotonic()
+        kept = [
+            each for each in read_metrics(workdir) if each["step"] <= first_step != 0
+        ]
+        path = self._folder / METRICS_FILE
+        write_whole(path, "".join(map(_line, kept)))
+        self._file = path.open("a", buffering=1)
+        self._board = SummaryWriter(
+            str(self._folder / "tensorboard"),
+            purge_step=first_step + 1,
+            # On a full disk its thread dies, and a queue with an end would block.
+            max_queue=0,
+        )
+
+    def write(self, step: int, scalars: dict[str, float]) -> None:
+        """Writes one step's scalars."""
+        if not self._writes:
+            return
+        self._file.write(_line({"step": step, **scalars}))
+        for name, value in scalars.items():
+            self._board.add_scalar(name, value, step)
+        if time.monotonic() - self._copied > COPY_SECONDS:
+            self.flush()
+
+    def flush(self) -> None:
+        """Brings what was written to a workdir that is no folder of this machine."""
+        if not self._writes or not self._copies:
+            return
+        self._board.flush()
+        for source in filter(Path.is_file, self._folder.rglob("*")):
+            target = self._workdir / source.relative_to(self._folder)
+            target.parent.mkdir(parents=True, exist_ok=True)
+            target.write_bytes(source.read_bytes())
+        self._copied = time.monotonic()
+
+    def write_image(self, step: int, name: str, image: np.ndarray | None) -> None:
+        """Writes an image, uint8 (height, width, 3), to TensorBoard; on process 0."""
+        if self._writes:
+            self._board.add_image(name, image, step, dataformats="HWC")
+
+    def close(self) -> None:
+        """Flushes both files."""
+        if self._writes:
+            self._file.close()
+            self._board.close()
+            self.flush()
+            if self._copies:
+                shutil.rmtree(self._folder)
+
+
+def read_metrics(workdir: epath.PathLike) -> list[dict[str, float]]:
+    """Returns the lines of `workdir/metrics.jsonl`, but for damaged ones.
+
+    A machine that loses its power may leave some; it is said how many.
+    """
+    path = epath.Path(workdir) / METRICS_FILE
+    if not path.exists():
+        return []
+    lines = path.read_bytes().split(b"\n")[:-1]
+    found = [line for line in map(_parsed, lines) if line is not None]
+    if damaged := len(lines) - len(found):
+        warnings.warn(f"{path}: {damaged} damaged lines are passed over", stacklevel=2)
+    return found
+
+
+def _line(metrics: dict[str, float]) -> str:
+    return json.dumps(metrics) + "\n"
+
+
+def _parsed(line: bytes) -> dict[str, float] | None:
+    try:
+        metrics = json.loads(line)
+    except ValueError:
+        return None
+    return metrics if isinstance(metrics, dict) and "step" in metrics else None
+
+
+class PendingMetrics:
+    """Metrics still on the device, fetched one interval late and all at once.
+
+    The loop never waits for the step it has just started: what it fetches belongs to
+    the interval before.
+    """
+
+    def __init__(self) -> None:
+        self._steps: list[tuple[int, dict[str, jax.Array]]] = []
+
+    def add(self, step: int, metrics: dict[str, jax.Array]) -> None:
+        """Keeps the metrics of the step that ends with `step` updates made."""
+        self._steps.append((step, metrics))
+
+    def take(self) -> tuple[int, int, dict[str, float]] | None:
+        """Returns the last step, and the number and the means of steps since last time.
+
+        Raises:
+          NonFiniteError: naming the first step whose loss, gradient or weights are not.
+        """
+        if not self._steps:
+            return None
+        steps, self._steps = self._steps, []
+        fetched = jax.device_get([metrics for _, metrics in steps])
+        for (step, _), metrics in zip(steps, fetched, strict=True):
+            if not all(np.isfinite(metrics[name]) for name in MUST_BE_FINITE):
+                values = ", ".join(f"{name} {metrics[name]}" for name in MUST_BE_FINITE)
+                raise NonFiniteError(
+                    f"step {step} is not finite: {values}. Try a lower "
+                    "optim.learning_rate, a longer optim.warmup_epochs, a higher "
+                    "loss.temperature or model.dtype='float32'"
+                )
+        means = {
+            name: float(np.mean([metrics[name] for metrics in fetched]))
+            for name in fetched[0]
+        }
+        return steps[-1][0], len(steps), means
+
+
+@dataclasses.dataclass
+class Clock:
+    """Time of training alone: without compilation, evaluation and saving.
+
+    Attributes:
+      train_seconds: all of it.
+      images: trained on in that time.
+      waited: seconds of it in which the devices had no batch to work on.
+    """
+
+    train_seconds: float = 0.0
+    images: int = 0
+    waited: float = 0.0
+    _started: float = 0.0
+
+    def start(self) -> None:
+        """Time counts from here."""
+        self._started = time.perf_counter()
+
+    def lap(self, images: int, waited: float) -> float:
+        """Counts the seconds since the last lap, and returns them."""
+        now = time.perf_counter()
+        seconds, self._started = now - self._started, now
+        self.train_seconds += seconds
+        self.images += images
+        self.waited += waited
+        return seconds
+
+    def totals(self) -> dict[str, float]:
+        """What a checkpoint keeps of it."""
+        return {
+            "train_seconds": self.train_seconds,
+            "images": self.images,
+            "waited": self.waited,
+        }
+
+
+def progress_bar(*items, **settings) -> tqdm:
+    """Returns tqdm's bar; only process 0 shows it, and only on a terminal."""
+    hidden = None if jax.process_index() == 0 else True
+    return tqdm(*items, disable=hidden, **settings)
+
+
+class Progress:
+    """A line of metrics every interval, and on a terminal a bar with the time left."""
+
+    SHOWN = (
+        ("loss", "loss", ".3f"),
+        ("w", "positiveness_mean", ".2f"),
+        ("max", "positiveness_max", ".2f"),
+        ("entropy", "positiveness_entropy", ".2f"),
+        ("similarity", "neighbor_similarity", ".2f"),
+        ("age", "neighbor_age", ".0f"),
+        ("purity", "neighbor_purity", ".2f"),
+        ("recall", "search_recall", ".3f"),
+        ("probe", "probe_accuracy", ".1f"),
+        ("std", "feature_std", ".2f"),
+        ("gradient", "gradient_norm", ".2g"),
+        ("lr", "learning_rate", ".2g"),
+        ("ema", "ema_momentum", ".4f"),
+        ("images/s", "images_per_second", ".0f"),
+        ("wait", "data_wait", ".0%"),
+    )
+
+    def __init__(self, total_steps: int, first_step: int) -> None:
+        self._bar = progress_bar(
+            total=total_steps, initial=first_step, unit="step", dynamic_ncols=True
+        )
+
+    def advance(self) -> None:
+        """One more step is under way."""
+        self._bar.update()
+
+    def show(self, step: int, scalars: dict[str, float]) -> None:
+        """Prints an interval's metrics."""
+        shown = " ".join(
+            f"{label} {scalars[name]:{form}}"
+            for label, name, form in self.SHOWN
+            if name in scalars
+        )
+        self.say(f"step {step} {shown}")
+        self._bar.set_postfix_str(f"{scalars['images_per_second']:.0f} images/s")
+
+    def say(self, text: str) -> None:
+        """Prints a line above the bar."""
+        if jax.process_index() == 0:
+            tqdm.write(text)
+
+    def close(self) -> None:
+        """Leaves the bar as it stands."""
+        self._bar.close()

@@ -1,0 +1,1 @@
+"""Checks of a config; the recipes and their base stay in configs/."""

@@ -1,0 +1,189 @@
+"""The whole config is checked once, before anything is compiled or written."""
+
+from __future__ import annotations
+
+import math
+
+from snclr_jax.settings.ranges import check_fields, get_field
+
+# Pixels of one drawing of each digit, times pictures: 1.2 GB, all drawn in memory.
+_MOST_DIGIT_PIXELS = 2**18
+
+
+def check_config(config, *, devices: int) -> None:
+    """Raises ValueError naming the field, its value and the fix.
+
+    Args:
+      config: the run's config.
+      devices: number of devices of the mesh.
+    """
+    check_fields(config)
+    _check_data(config.data)
+    _check_augment(config)
+    _check_network(config)
+    _check_queue(config, devices)
+    if config.batch_size % devices:
+        raise ValueError(
+            f"batch_size {config.batch_size} is not a multiple of the {devices} "
+            f"devices; use {_next_multiple(config.batch_size, devices)}"
+        )
+    if config.optim.warmup_epochs >= config.epochs:
+        raise ValueError(
+            f"optim.warmup_epochs {config.optim.warmup_epochs:g} must be less than "
+            f"epochs {config.epochs}: the rate rises, then falls"
+        )
+    if config.batch_size < 2:
+        raise ValueError("batch_size 1 has no negatives; use at least 2")
+    _check_parts(config, devices)
+
+
+def check_against_data(config, images: int) -> None:
+    """Raises ValueError where the config does not fit a training set of `images`."""
+    if config.batch_size > images:
+        raise ValueError(
+            f"batch_size {config.batch_size} is larger than the training set of "
+            f"{images} images; use at most {images}"
+        )
+    steps_per_epoch = images // config.batch_size
+    for field in ("epochs", "loss.neighbor_warmup_epochs"):
+        epochs = get_field(config, field)
+        if epochs * steps_per_epoch >= 2**31:
+            raise ValueError(
+                f"{field} {epochs:g} of {steps_per_epoch} steps are more steps than "
+                f"are counted; use less than {2**31 // steps_per_epoch}"
+            )
+
+
+def notes(config, images: int) -> list[str]:
+    """Returns what is worth knowing about a config that fits a set of `images`."""
+    size, batch = config.queue.size, config.batch_size
+    found = [
+        f"peak learning rate {config.optim.learning_rate * batch / 256:.3g}: "
+        f"optim.learning_rate {config.optim.learning_rate:g} x batch_size {batch} / 256"
+    ]
+    local = config.augment.local_views
+    if local or config.augment.global_views > 2:
+        found.append(_cost_of_views(config))
+    if config.queue.k and size > images:
+        found.append(
+            f"queue.size {size} is {size / images:.1f} times the training set of "
+            f"{images} images: it holds every image, and neighbors repeat one another; "
+            f"{images // 2} rows would be half the set"
+        )
+    if config.queue.k and size < 10 * batch:
+        found.append(
+            f"queue.size {size} is {size / batch:.1f} batches: all neighbors come from "
+            "the last steps; ten batches or more offer a choice"
+        )
+    return found
+
+
+def _cost_of_views(config) -> str:
+    views, local = config.augment.global_views, config.augment.local_views
+    pixels = views * config.augment.size**2 + local * config.augment.local_size**2
+    share = pixels / (2 * config.augment.size**2)
+    return (
+        f"{views} global views of {config.augment.size} pixels and {local} local ones "
+        f"of {config.augment.local_size}: {views * (views + local - 1)} pairs of "
+        f"prediction and target, {share:.2f} times the pixels of two global views for "
+        f"the online network, {views / 2:.2f} times for the target network"
+    )
+
+
+def _check_data(data) -> None:
+    if data.name != "digits":
+        return
+    if data.path:
+        raise ValueError(
+            f"data.path {data.path!r} is not read where data.name is 'digits', "
+            "as in every debug variant; add --config.data.name=folder or tfds"
+        )
+    if data.pictures_per_digit * data.image_size**2 > _MOST_DIGIT_PIXELS:
+        raise ValueError(
+            f"data.pictures_per_digit {data.pictures_per_digit} at data.image_size "
+            f"{data.image_size} do not fit into memory, where all digits are drawn; "
+            f"use pictures_per_digit x image_size^2 of at most {_MOST_DIGIT_PIXELS}"
+        )
+
+
+def _check_network(config) -> None:
+    patch, name = config.model.patch_size, config.model.name
+    if name != "patchnet" and not name.startswith("vit"):
+        return
+    # Patchnet joins two by two patches.
+    unit = 2 * patch if name == "patchnet" else patch
+    for field in _view_sizes(config.augment):
+        size = config.augment[field]
+        if size % unit:
+            raise ValueError(
+                f"augment.{field} {size} is not a multiple of {unit}, which model.name "
+                f"{name!r} needs at model.patch_size {patch}; use "
+                f"{_next_multiple(size, unit)}"
+            )
+
+
+def _check_augment(config) -> None:
+    augment = config.augment
+    for size in _view_sizes(augment):
+        if augment[size] > config.data.image_size:
+            raise ValueError(
+                f"augment.{size} {augment[size]} is larger than data.image_size "
+                f"{config.data.image_size}; decode at least at the size of a view"
+            )
+
+
+def _view_sizes(augment) -> tuple[str, ...]:
+    return ("size", "local_size") if augment.local_views else ("size",)
+
+
+def _check_parts(config, devices: int) -> None:
+    """Checks the parts that a batch is cut into: BatchNorm groups and accumulation."""
+    scope, parts = config.model.bn_scope, config.accumulate
+    if scope is not None and config.batch_size % scope:
+        raise ValueError(
+            f"model.bn_scope {scope} must divide batch_size "
+            f"{config.batch_size}; None is the whole batch"
+        )
+    if config.batch_size % (devices * parts):
+        raise ValueError(
+            f"accumulate {parts} does not divide the {config.batch_size // devices} "
+            f"images of each of {devices} devices; use a batch_size of "
+            f"{_next_multiple(config.batch_size, devices * parts)}"
+        )
+    own = config.batch_size // (devices * parts)
+    if parts > 1 and (scope is None or own % scope):
+        raise ValueError(
+            f"accumulate {parts} leaves {own} consecutive images of each device to one "
+            f"pass, and model.bn_scope is {scope}: BatchNorm statistics over images of "
+            "several passes would need every layer of all of them at once, so they "
+            f"cannot be kept; use a model.bn_scope that divides {own}"
+        )
+
+
+def _check_queue(config, devices: int) -> None:
+    queue = config.queue
+    unit = math.lcm(devices, queue.banks)
+    if queue.size % unit:
+        raise ValueError(
+            f"queue.size {queue.size} is not a multiple of {devices} devices and "
+            f"{queue.banks} queue.banks; use {_next_multiple(queue.size, unit)}"
+        )
+    if queue.dtype == "float64" and config.model.dtype != "float64":
+        raise ValueError(
+            "queue.dtype 'float64' needs model.dtype='float64'; use 'float32'"
+        )
+    if config.batch_size % queue.banks:
+        raise ValueError(
+            f"batch_size {config.batch_size} is not a multiple of queue.banks "
+            f"{queue.banks}; use {_next_multiple(config.batch_size, queue.banks)}"
+        )
+    if queue.k > queue.size // queue.banks:
+        raise ValueError(
+            f"queue.size {queue.size} in {queue.banks} queue.banks never holds "
+            f"queue.k={queue.k} neighbors for an image; use a larger queue or a "
+            "smaller k"
+        )
+
+
+def _next_multiple(value: int, of: int) -> int:
+    return -(-value // of) * of

@@ -1,0 +1,241 @@
+"""Every field of a config on its own: it is there, of its type and in its range."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from ml_collections import ConfigDict
+
+from snclr_jax.configs import base
+from snclr_jax.objectives.snclr_plain import FORMS
+
+_CHOICES = {
+    "data.name": ("digits", "folder", "tfds"),
+    "model.dtype": ("float32", "bfloat16", "float64"),
+    "queue.dtype": ("float32", "bfloat16", "float64"),
+    "queue.search": ("exact", "approx"),
+    "queue.push": ("second", "both"),
+    "attention.kind": ("cosine", "linear"),
+    "loss.form": FORMS,
+    "optim.name": ("lars", "adamw", "sgd"),
+    "evaluate.network": ("online", "target"),
+}
+_AT_LEAST_ONE = (
+    "batch_size",
+    "accumulate",
+    "epochs",
+    "data.image_size",
+    "data.pictures_per_digit",
+    "augment.size",
+    "augment.local_size",
+    "model.width",
+    "model.depth",
+    "model.patch_size",
+    "model.embedding_dim",
+    "queue.banks",
+    "queue.block",
+    "log.every_steps",
+    "checkpoint.every_steps",
+    "checkpoint.keep",
+    "evaluate.k",
+    "evaluate.train_images",
+    "evaluate.batch_size",
+)
+_AT_LEAST_TWO = ("augment.global_views", "model.bn_scope")
+_POSITIVE = ("queue.recall", "attention.gamma", "loss.scale", "optim.learning_rate")
+_TEMPERATURES = ("attention.temperature", "loss.temperature", "evaluate.temperature")
+_NOT_NEGATIVE = (
+    "seed",
+    "data.holdback",
+    "data.num_workers",
+    "augment.local_views",
+    "queue.size",
+    "queue.k",
+    "loss.neighbor_weight",
+    "loss.neighbor_warmup_epochs",
+    "optim.warmup_epochs",
+    "optim.weight_decay",
+    "optim.trust_coefficient",
+    "evaluate.every_epochs",
+)
+_SHARES = ("data.max_bad", "queue.recall", "ema.momentum")
+_BELOW_ONE = ("attention.threshold", "optim.momentum", "optim.beta1", "optim.beta2")
+# What no data set and no device asks for; a slip of the keys would take hours to fail.
+_AT_MOST = {
+    "seed": 2**32 - 1,
+    "data.image_size": 2**14,
+    "data.num_workers": 2**10,
+    "augment.global_views": 16,
+    "augment.local_views": 64,
+    "model.width": 2**16,
+    "model.depth": 2**10,
+    "model.embedding_dim": 2**16,
+    "queue.size": 2**30,
+    "queue.k": 2**14,
+}
+_MOST_HIDDEN = 2**20
+
+_VIEW_SHARES = ("flip", "jitter", "grayscale", "blur", "solarize")
+_VIEW_STRENGTHS = ("brightness", "contrast", "saturation", "hue")
+
+_NEEDED = {
+    bool: "True or False",
+    int: "an integer",
+    float: "a number",
+    str: "a string",
+}
+# Of float32: the largest number, the smallest normal one, and what is resolved of a
+# similarity.
+_LARGEST, _TINY, _LEAST_TEMPERATURE = 3.4e38, 1.2e-38, 1e-6
+
+
+def check_fields(config: ConfigDict, *, unset: tuple[str, ...] = ()) -> None:
+    """Raises ValueError naming the field, its value and what is needed.
+
+    The command line refuses values of another type; a config that is built in Python
+    may hold anything. Types are those of `configs/base.py`. An integer is a number too,
+    and a list as good as a tuple.
+
+    Args:
+      config: the run's config.
+      unset: fields that may be None, as every placeholder of the base config may.
+    """
+    _check_section("config", config, base.get_config(), unset)
+    for field, choices in _CHOICES.items():
+        if get_field(config, field) not in choices:
+            raise ValueError(
+                f"{field} {get_field(config, field)!r} is unknown; use one of {choices}"
+            )
+    if "://" in config.data.path:
+        raise ValueError(
+            f"data.path {config.data.path!r} is a URL, and image sets are read from "
+            "folders; mount the bucket and name its folder (launch/tpu.sh --mount does)"
+        )
+    _check_ranges(config)
+    _check_lists(config)
+    for name in ("view1", "view2", "local"):
+        _check_view(f"augment.{name}", config.augment[name])
+
+
+def get_field(config, field: str) -> Any:
+    """Returns the value at a dotted path."""
+    for name in field.split("."):
+        config = config[name]
+    return config
+
+
+def _check_section(
+    path: str, section: Any, expected: ConfigDict, unset: tuple[str, ...]
+) -> None:
+    if not isinstance(section, ConfigDict):
+        raise _wrong(path, section, f"a section with the fields {sorted(expected)}")
+    for name in section:
+        if name not in expected:
+            raise ValueError(
+                f"{path}.{name} is not a field of the config; remove it, or use one of "
+                f"{sorted(expected)}"
+            )
+    for name in expected:
+        field, default = f"{path}.{name}", expected[name]
+        if name not in section:
+            raise ValueError(
+                f"{field} is missing; start from configs/base.py, or set it"
+            )
+        value, kind = section[name], expected.get_type(name)
+        may_be_none = default is None or field.removeprefix("config.") in unset
+        if kind is ConfigDict:
+            _check_section(field, value, expected[name], unset)
+        elif kind is tuple:
+            _check_tuple(field, value, expected[name])
+        elif not (value is None and may_be_none):
+            _check_value(field, value, kind)
+
+
+def _check_tuple(field: str, value: Any, default: tuple) -> None:
+    """Ranges and channels have as many numbers as in the base; widths are a list."""
+    kind, count = type(default[0]), len(default)
+    fits = isinstance(value, list | tuple)
+    if kind is int and not fits:
+        raise _wrong(field, value, "a tuple of integers")
+    if kind is float and not (fits and len(value) == count):
+        raise _wrong(field, value, f"a tuple of {count} numbers")
+    for place, each in enumerate(value):
+        _check_value(f"{field}[{place}]", each, kind)
+
+
+def _check_value(field: str, value: Any, kind: type) -> None:
+    accepted = (int, float) if kind is float else kind
+    # To Python, True is an integer.
+    if not isinstance(value, accepted) or isinstance(value, bool) != (kind is bool):
+        raise _wrong(field, value, _NEEDED[kind])
+    # Compared, since a float does not hold any integer; and nan is not below anything.
+    if kind is float and not abs(value) <= _LARGEST:
+        raise _wrong(field, value, f"a number of at most {_LARGEST} in size")
+
+
+def _wrong(field: str, value: Any, needed: str) -> ValueError:
+    return ValueError(
+        f"{field} is {value!r} ({type(value).__name__}), {needed} is needed"
+    )
+
+
+def _check_ranges(config: ConfigDict) -> None:
+    least = _LEAST_TEMPERATURE
+    rules = (
+        (_AT_LEAST_ONE, lambda value: value >= 1, "at least 1"),
+        (_AT_LEAST_TWO, lambda value: value >= 2, "at least 2"),
+        (_POSITIVE, lambda value: value >= _TINY, "greater than 0"),
+        (_TEMPERATURES, lambda value: value >= least, f"at least {least:g}"),
+        (_NOT_NEGATIVE, lambda value: value >= 0, "0 or more"),
+        (_SHARES, lambda value: 0 <= value <= 1, "between 0 and 1"),
+        (_BELOW_ONE, lambda value: 0 <= value < 1, "at least 0 and below 1"),
+    )
+    for fields, holds, rule in rules:
+        for field in fields:
+            value = get_field(config, field)
+            if value is not None and not holds(value):
+                raise ValueError(f"{field} {value} must be {rule}")
+    for field, most in _AT_MOST.items():
+        value = get_field(config, field)
+        if value is not None and value > most:
+            raise ValueError(f"{field} {value} must be at most {most}")
+
+
+def _check_lists(config: ConfigDict) -> None:
+    for field, holds, rule in (
+        ("data.mean", lambda value: 0 <= value <= 1, "between 0 and 1"),
+        ("data.std", lambda value: _TINY <= value <= 1, "above 0 and at most 1"),
+        *(
+            (
+                f"model.{head}_hidden",
+                lambda value: 1 <= value <= _MOST_HIDDEN,
+                f"between 1 and {_MOST_HIDDEN}",
+            )
+            for head in ("projector", "predictor")
+        ),
+    ):
+        values = get_field(config, field)
+        if not all(map(holds, values)):
+            raise ValueError(f"{field} {values} must be {rule}, each of them")
+
+
+def _check_view(name: str, view: ConfigDict) -> None:
+    for field in _VIEW_SHARES:
+        if not 0 <= view[field] <= 1:
+            raise ValueError(f"{name}.{field} {view[field]} must be between 0 and 1")
+    for field in _VIEW_STRENGTHS:
+        if view[field] < 0:
+            raise ValueError(f"{name}.{field} {view[field]} must be 0 or more")
+    if view.hue > 0.5:
+        raise ValueError(f"{name}.hue {view.hue} must be at most 0.5, half a turn")
+    for field, largest in (
+        ("crop_scale", 1.0),
+        ("crop_ratio", float("inf")),
+        ("blur_sigma", float("inf")),
+    ):
+        low, high = view[field]
+        if not _TINY <= low <= high <= largest:
+            raise ValueError(
+                f"{name}.{field} {(low, high)} must be an increasing pair above 0"
+                + (f" and at most {largest:g}" if largest == 1.0 else "")
+            )

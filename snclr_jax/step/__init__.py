@@ -1,0 +1,1 @@
+"""One training step: read train_step.py first."""

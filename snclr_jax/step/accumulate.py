@@ -1,0 +1,53 @@
+"""Gradient accumulation that keeps a loss over the whole batch."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jax import Array
+from jax.sharding import Mesh, NamedSharding
+from jax.sharding import PartitionSpec as P
+
+from snclr_jax.devices.mesh import AXIS, over_batch
+
+
+def in_parts(
+    forward: Callable[..., tuple[Any, Any]], parts: int, mesh: Mesh, *arrays: Array
+) -> tuple[Any, Any]:
+    """Returns `forward(*arrays)`, computed for one part of the batch after the other.
+
+    The backward pass computes each part again, so that no more than one part's
+    activations exist at once, while the loss still sees the whole batch (GradCache:
+    Gao et al., 2021). A part takes as many consecutive rows of every device.
+
+    Args:
+      forward: from arrays (b, ...) to outputs (b, ...) and BatchNorm statistics. These
+        move by a mean over groups of images; the mean over parts is the same.
+      parts: a divisor of the images of each device.
+      mesh: the devices.
+      *arrays: (b, ...).
+    """
+    if parts == 1:
+        return forward(*arrays)
+    spread = NamedSharding(mesh, P(None, AXIS))
+
+    def split(rows: Array) -> Array:
+        size = rows.shape[0] // (mesh.size * parts)
+        rows = rows.reshape(mesh.size, parts, size, *rows.shape[1:]).swapaxes(0, 1)
+        rows = rows.reshape(parts, mesh.size * size, *rows.shape[3:])
+        return jax.lax.with_sharding_constraint(rows, spread)
+
+    def merge(rows: Array) -> Array:
+        size = rows.shape[1] // mesh.size
+        rows = rows.reshape(parts, mesh.size, size, *rows.shape[2:]).swapaxes(0, 1)
+        rows = rows.reshape(parts * mesh.size * size, *rows.shape[3:])
+        return jax.lax.with_sharding_constraint(rows, over_batch(mesh))
+
+    outputs, stats = jax.lax.map(
+        lambda part: jax.checkpoint(forward)(*part), [split(each) for each in arrays]
+    )
+    stats = jax.tree.map(lambda each: jnp.mean(each, axis=0), stats)
+    return jax.tree.map(merge, outputs), stats

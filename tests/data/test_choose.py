@@ -1,0 +1,90 @@
+"""What is chosen for a folder of images, and what is left as it was set."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from PIL import Image
+from snclr_jax.configs import digits, folder
+
+from snclr_jax.data.choose import FIELDS, choose, choose_from_data
+from snclr_jax.settings.check import check_config
+
+
+@pytest.mark.parametrize(
+    ("images", "side", "devices", "expected"),
+    [
+        # batch, image_size, size, stem, queue
+        (1_000_000, 500, 8, (256, 256, 224, "imagenet", 65_536)),
+        (50_000, 32, 1, (256, 32, 32, "cifar", 16_384)),
+        (5_000, 100, 1, (128, 100, 96, "imagenet", 2048)),
+        (300, 64, 1, (8, 64, 64, "cifar", 128)),
+        (300, 20, 6, (6, 32, 32, "cifar", 126)),
+    ],
+)
+def test_choices_follow_the_rules(images, side, devices, expected):
+    config = choose(folder.get_config(), images=images, side=side, devices=devices)
+    assert (
+        config.batch_size,
+        config.data.image_size,
+        config.augment.size,
+        config.model.stem,
+        config.queue.size,
+    ) == expected
+
+
+@pytest.mark.parametrize("images", [200, 777, 12_345, 400_000])
+@pytest.mark.parametrize("devices", [1, 3, 8])
+def test_choices_are_accepted_and_leave_ten_batches(images, devices):
+    config = folder.get_config()
+    config.queue.banks = 2
+    chosen = choose(config, images=images, side=300, devices=devices)
+    check_config(chosen, devices=devices)
+    assert chosen.queue.size <= images / 2
+    # Small sets end at the least batch that the devices divide.
+    assert chosen.batch_size <= max(chosen.queue.size / 10, 2 * devices)
+    assert config.batch_size is None  # the recipe itself stays
+
+
+def test_what_was_set_stays():
+    config = folder.get_config()
+    config.batch_size, config.augment.size, config.model.stem = 48, 64, "imagenet"
+    config = choose(config, images=5_000, side=100, devices=1)
+    assert (config.batch_size, config.augment.size) == (48, 64)
+    assert (config.data.image_size, config.model.stem) == (73, "imagenet")
+
+
+def test_a_folder_is_looked_at(tmp_path):
+    for number, side in enumerate([40, 50, 50, 60, 300]):
+        pixels = np.zeros((side, 2 * side, 3), np.uint8)
+        Image.fromarray(pixels).save(tmp_path / f"{number}.png")
+    (tmp_path / "9.png").write_bytes(b"no image")
+    config = folder.get_config()
+    config.data.path = str(tmp_path)
+    chosen, sentence = choose_from_data(config, devices=1)
+    assert (chosen.augment.size, chosen.augment.local_size) == (48, 16)
+    assert sentence.startswith("chosen for 6 images, shorter side 50 pixels")
+    assert all(f"{field}=" in sentence for field in FIELDS)
+    assert choose_from_data(chosen, devices=1) == (chosen, "")
+
+
+def test_data_that_say_nothing_are_refused(tmp_path):
+    config = folder.get_config()
+    config.data.path = str(tmp_path / "none")
+    with pytest.raises(ValueError, match="data.path is .*none"):
+        choose_from_data(config, devices=1)
+    (tmp_path / "1.jpg").write_bytes(b"no image")
+    config.data.path = str(tmp_path)
+    with pytest.raises(ValueError, match="none of 1 images .* can be read"):
+        choose_from_data(config, devices=1)
+
+
+def test_any_data_can_be_looked_at():
+    config = digits.get_config()
+    assert choose_from_data(config, devices=1) == (config, "")
+    config = folder.get_config()
+    config.data.name, config.data.holdback = "digits", 2000
+    chosen, sentence = choose_from_data(config, devices=1)
+    # 10,000 of 12,000 pictures, drawn at the size that is asked for.
+    assert (chosen.augment.size, chosen.queue.size) == (32, 4096)
+    assert "10000 images" in sentence

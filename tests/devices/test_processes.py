@@ -1,0 +1,148 @@
+"""How a process finds the others: decided from what surrounds it, and tried once."""
+
+from __future__ import annotations
+
+import os
+import socket
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from snclr_jax.devices.processes import Plan, has_tpu, make_plan, start
+
+TASK = {"SLURM_NTASKS": "8", "SLURM_STEP_NODELIST": "node[1-2]"}
+FLAGS = {"coordinator": "10.0.0.2:8476", "processes": 4, "process": 3}
+
+
+@pytest.mark.parametrize("environment", [{}, {"SLURM_NTASKS": "1"}, {"TERM": "xterm"}])
+def test_a_process_on_its_own_stays_so(environment):
+    assert make_plan(environment, on_tpu=False) == Plan("", None)
+
+
+def test_flags_come_first_and_are_taken_as_they_are():
+    plan = make_plan(TASK, on_tpu=True, **FLAGS)
+    assert plan.arguments == {
+        "coordinator_address": "10.0.0.2:8476",
+        "num_processes": 4,
+        "process_id": 3,
+        "cluster_detection_method": "deactivate",
+    }
+
+
+@pytest.mark.parametrize("platforms", [None, "", "tpu", "tpu,cpu"])
+def test_jax_finds_the_others_of_a_cloud_tpu(platforms):
+    environment = {} if platforms is None else {"JAX_PLATFORMS": platforms}
+    assert make_plan(environment | TASK, on_tpu=True) == Plan("Cloud TPU", {})
+
+
+def test_a_tpu_that_is_not_used_does_not_count():
+    assert make_plan({"JAX_PLATFORMS": "cpu"}, on_tpu=True).arguments is None
+
+
+def test_slurm_counts_where_srun_started_the_process():
+    detected = {"cluster_detection_method": "slurm"}
+    assert make_plan(TASK, on_tpu=False) == Plan("SLURM", detected)
+    alone = make_plan({"SLURM_NTASKS": "8"}, on_tpu=False)
+    assert alone.arguments is None
+    assert "8 tasks, but srun did not start this" in alone.found
+
+
+def test_mpirun_is_told_which_flags_to_give():
+    with pytest.raises(ValueError, match=r"--processes=4 --process=\$OMPI_COMM"):
+        make_plan({"OMPI_COMM_WORLD_SIZE": "4"}, on_tpu=False)
+
+
+@pytest.mark.parametrize(
+    "flags, message",
+    [
+        ({"process": 0}, "--coordinator and --processes must be given too"),
+        ({"coordinator": "a:1", "processes": 2}, "^--process must be given too"),
+        (FLAGS | {"process": 4}, "--process=4 is not one of --processes=4; use 0 to 3"),
+        (FLAGS | {"process": -1}, "--process=-1 is not one of"),
+        (FLAGS | {"coordinator": "10.0.0.2"}, "10.0.0.2 is not HOST:PORT"),
+    ],
+)
+def test_flags_that_cannot_be_are_refused_before_anything_starts(flags, message):
+    with pytest.raises(ValueError, match=message):
+        start(**flags)
+
+
+def test_a_chip_of_google_is_a_tpu_and_its_disks_and_networks_are_not(tmp_path):
+    def add(name: str, vendor: str, kind: str) -> None:
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "vendor").write_text(vendor + "\n")
+        (tmp_path / name / "class").write_text(kind + "\n")
+
+    assert not has_tpu(tmp_path / "none")
+    add("network", "0x1ae0", "0x020000")
+    add("disk", "0x1ae0", "0x010802")
+    add("gpu", "0x10de", "0x030200")
+    assert not has_tpu(tmp_path)
+    add("tpu", "0x1ae0", "0x120000")
+    assert has_tpu(tmp_path)
+
+
+# Into a file: Gloo writes to stdout too, from several threads and in pieces.
+JOIN = """
+import sys
+_, coordinator, process, file, *on = sys.argv
+sys.stdout = open(file, "w", buffering=1)
+from snclr_jax.devices.processes import start
+start(coordinator=coordinator, processes=2, process=int(process))
+import jax
+from jax.experimental.multihost_utils import process_allgather
+print(jax.process_count(), process_allgather(jax.numpy.array(jax.process_index())))
+while on:
+    process_allgather(jax.numpy.array(0))
+"""
+
+
+def join(process: int, port: int, file: Path, *on: str) -> subprocess.Popen:
+    return subprocess.Popen(
+        [sys.executable, "-c", JOIN, f"127.0.0.1:{port}", str(process), file, *on],
+        env=os.environ | {"JAX_PLATFORMS": "cpu"},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
+
+
+@pytest.fixture
+def port():
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        return free.getsockname()[1]
+
+
+@pytest.fixture
+def said(tmp_path):
+    """The files of what two processes say."""
+    return [tmp_path / f"{index}.txt" for index in range(2)]
+
+
+def test_two_processes_find_each_other_and_the_first_says_so(port, said):
+    processes = [join(index, port, said[index]) for index in range(2)]
+    outputs = [process.communicate(timeout=120)[0] for process in processes]
+    assert [process.returncode for process in processes] == [0, 0], outputs
+    first = f"2 processes, by flags, with process 0 at 127.0.0.1:{port}\n"
+    assert [file.read_text() for file in said] == [first + "2 [0 1]\n", "2 [0 1]\n"]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("lost", [0, 1])
+def test_one_that_loses_its_peer_ends_within_a_minute(port, said, lost):
+    processes = [join(index, port, said[index], "on") for index in range(2)]
+    try:
+        while not all(file.exists() and "[0 1]" in file.read_text() for file in said):
+            assert all(process.poll() is None for process in processes)
+            time.sleep(0.1)
+        processes[lost].kill()
+        processes[1 - lost].communicate(timeout=60)
+        assert processes[1 - lost].returncode != 0
+    finally:
+        for process in processes:
+            process.kill()
+            process.wait()

@@ -1,0 +1,265 @@
+"""One page about a run: whole, escaped, without a network, and looked at."""
+
+from __future__ import annotations
+
+import base64
+import contextlib
+import io
+import json
+import re
+import shutil
+import subprocess
+from html.parser import HTMLParser
+
+import jax
+import numpy as np
+import pytest
+import tiny
+from PIL import Image
+from saved import CLOCK, batches, filled_queue
+from tensorboardX.proto.event_pb2 import Event
+
+from snclr_jax.data import open_data
+from snclr_jax.encoder.stored import open_encoder
+from snclr_jax.evaluate.memory.gallery import open_networks
+from snclr_jax.models import build_model
+from snclr_jax.report import measure
+from snclr_jax.report import run as run_module
+from snclr_jax.report.online import OnlineGallery
+from snclr_jax.report.run import report
+from snclr_jax.run.checkpoint import Checkpoints
+from snclr_jax.run.metrics import MetricWriter
+from snclr_jax.run.workdir import record_run
+from snclr_jax.visualize import style
+
+BROWSER = next(
+    filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))),
+    None,
+)
+LINES = [
+    {"step": 0, "knn_untrained": 31.25, "knn_raw_pixels": 12.5},
+    {"step": 50, "loss": 2.5, "images_per_second": 1234.0, "positiveness_mean": 0.25},
+    {"step": 60, "loss": 2.25, "images_per_second": 1236.0, "positiveness_mean": 0.25},
+    {"step": 60, "knn": 43.75},
+]
+EVIL = "<script>alert(1)</script>"
+RECORD = {
+    "what": "linear",
+    "encoder": "trained",
+    "network": "online",
+    "step": 60,
+    "fingerprint": "0",
+    "data": EVIL,
+    "metrics": {"top1": 71.125, "small": 0.0123},
+}
+
+
+class Page(HTMLParser):
+    """Tags in order, what they load, and the text."""
+
+    def __init__(self, text):
+        super().__init__()
+        self.tags, self.loaded, self.text = [], [], ""
+        self.feed(text)
+
+    def handle_starttag(self, tag, attributes):
+        self.tags.append(tag)
+        self.loaded += [v for k, v in attributes if k in ("src", "srcset", "href")]
+
+    def handle_data(self, data):
+        self.text += f" {data} "
+
+
+def save(workdir, lines, *, filled=True, **fields):
+    """Leaves what a run leaves, without training."""
+    mesh = run_module.make_mesh()
+    config = tiny.config(**fields)
+    _, _, state = tiny.build(config, mesh)
+    if filled:
+        queue = filled_queue(np.random.default_rng(0), config, mesh, step=60)
+        state = state.replace(queue=queue, step=state.step + 60)
+    record_run(config, workdir)
+    with contextlib.closing(Checkpoints(workdir, keep=1)) as checkpoints:
+        checkpoints.save(state, batches(), CLOCK, config)
+    text = "".join(json.dumps(line) + "\n" for line in lines)
+    (workdir / "metrics.jsonl").write_text(text)
+    return config, state
+
+
+@pytest.fixture(scope="module", autouse=True)
+def small(mesh_of):
+    """Few images in all figures, one device: compiling takes most of the time."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(measure, "MAP_IMAGES", 60)
+        patch.setattr(measure, "KNN_IMAGES", 120)
+        patch.setattr(measure, "QUEUE_IMAGES", 20)
+        patch.setattr(style, "DPI", 50)
+        patch.setattr(run_module, "make_mesh", lambda: mesh_of(1))
+        yield
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory):
+    workdir = tmp_path_factory.mktemp("runs") / "a <b>run</b> & more"
+    saved = save(workdir, LINES)
+    content = {"version": 1, "records": [RECORD]}
+    (workdir / "evaluation.json").write_text(json.dumps(content))
+    return workdir, *saved, report(workdir)
+
+
+def test_a_page_has_every_section_and_needs_nothing_else(run):
+    workdir, config, _, path = run
+    assert path == workdir / "report.html"
+    text = path.read_text()
+    page = Page(text)
+    titles = re.findall("<h2>(.*?)</h2>", text)
+    assert titles == [
+        *("Training", "Positiveness", "Neighbors", "Queue", "Map of the embedding"),
+        *("Confusion", "Evaluation", "Settings", "Versions and commands"),
+    ]
+    assert len(page.loaded) == 2 * 7  # light and dark
+    for number, source in enumerate(page.loaded):
+        content = base64.b64decode(source.removeprefix("data:image/webp;base64,"))
+        image = np.asarray(Image.open(io.BytesIO(content)).convert("RGB"))
+        dark = number % 2 == 0
+        corner = image[0, 0]  # of a photo, nearly the background
+        assert (corner < 60).all() if dark else (corner > 235).all()
+        assert image.std() > 10
+    assert "default-src 'none'" in text and "http:" not in text
+    assert len(text) < 5e6
+    names = sorted(each.stem for each in (workdir / "figures").iterdir())
+    assert names == [
+        *("confusion", "curves", "embedding", "gallery"),
+        *("positiveness", "queue_age", "queue_coverage"),
+    ]
+    for number in ("43.75%", "31.25%", "12.50%", "60 of 93 so far", "1,235 images/s"):
+        assert number in page.text, number
+    assert "1,500 + 1,188 test" in page.text and "71.12" in page.text
+
+
+def test_what_users_name_is_escaped(run):
+    workdir, *_, path = run
+    text = path.read_text()
+    page = Page(text)
+    assert not {"script", "b"} & set(page.tags)
+    assert EVIL in page.text and workdir.name in page.text
+    assert f"--workdir='{workdir}'" in page.text
+
+
+def test_settings_that_differ_come_first(run):
+    first = re.search("<h2>Settings</h2>.*?<details>", run[3].read_text(), re.S)[0]
+    assert "<td>queue.size</td><td>32</td><td>4096</td>" in first
+    assert "<td>batch_size</td><td>16</td><td>256</td>" in first
+    assert "optim.momentum" not in first
+    assert "<td>optim.momentum</td><td>0.9</td>" in run[3].read_text()
+
+
+def test_networks_of_a_checkpoint_are_those_that_were_saved(run):
+    workdir, _, state, _ = run
+    mesh = run_module.make_mesh()
+    found = open_networks(open_encoder(workdir, mesh=mesh), mesh)
+    for name in found._fields:
+        jax.tree.map(
+            np.testing.assert_array_equal, getattr(found, name), getattr(state, name)
+        )
+    assert set(found.params) == {"encoder", "projector", "predictor"}
+
+
+def test_the_gallery_of_training_is_on_the_board(run, tmp_path):
+    _, config, state, _ = run
+    data = open_data(config.data)
+    mesh = run_module.make_mesh()
+    model = build_model(config.model, attention=config.attention.kind)
+    image = OnlineGallery(model, config, mesh, data).draw(state)
+    assert image.dtype == np.uint8 and image.std() > 20
+    writer = MetricWriter(tmp_path, first_step=0)
+    writer.write_image(7, "gallery", image)
+    writer.close()
+    (file,) = (tmp_path / "tensorboard").iterdir()
+    content, shown = file.read_bytes(), []
+    while content:
+        length = int.from_bytes(content[:8], "little")
+        event = Event.FromString(content[12 : 12 + length])
+        shown += [(event.step, v.tag, v.image) for v in event.summary.value]
+        content = content[16 + length :]
+    ((step, tag, stored),) = shown
+    assert (step, tag) == (7, "gallery")
+    decoded = Image.open(io.BytesIO(stored.encoded_image_string))
+    assert np.array_equal(np.asarray(decoded), image)
+    config.queue.k = 0
+    assert not OnlineGallery(model, config, mesh, data).possible
+
+
+@pytest.mark.slow
+def test_a_run_without_labels_or_neighbors_says_so(tmp_path, rng):
+    photos, workdir = tmp_path / "photos", tmp_path / "run"
+    photos.mkdir()
+    for number in range(20):
+        pixels = rng.integers(0, 256, (40, 32), dtype=np.uint8)  # gray
+        Image.fromarray(pixels).save(photos / f"{number}.png")
+    lines = [{"step": 1, "loss": 2.0, "images_per_second": 10.0}]
+    fields = dict(data__name="folder", data__path=str(photos), queue__k=0)
+    save(workdir, lines, filled=False, **fields)
+    text = report(workdir).read_text()
+    assert "queue.k is 0, which is InfoNCE" in text
+    assert "snclr evaluate --workdir=" in text
+    for absent in ("Confusion", "Positiveness", "Queue", "kNN, trained"):
+        assert absent not in text
+    assert {each.stem for each in (workdir / "figures").iterdir()} == {
+        *("curves", "embedding")
+    }
+    shutil.rmtree(photos)
+    text = report(workdir).read_text()
+    assert "images of the run cannot be read here" in text and str(photos) in text
+    assert "Settings" in text and "Map of the embedding" not in text
+
+
+def test_a_run_that_has_nothing_yet_is_refused(tmp_path):
+    with pytest.raises(ValueError, match="holds no run"):
+        report(tmp_path)
+    record_run(tiny.config(), tmp_path)
+    with pytest.raises(ValueError, match="metrics.jsonl has no step yet"):
+        report(tmp_path)
+    (tmp_path / "metrics.jsonl").write_text(json.dumps(LINES[1]) + "\n")
+    with pytest.raises(ValueError, match="no whole checkpoint in"):
+        report(tmp_path)
+
+
+def browse(page, *options):
+    command = [BROWSER, "--headless", "--no-sandbox", "--disable-gpu"]
+    command += ["--disable-background-networking", "--window-size=1280,800"]
+    result = subprocess.run(
+        [*command, *options, page.as_uri()], capture_output=True, timeout=120
+    )
+    assert result.returncode == 0, result.stderr.decode()
+    return result.stdout.decode()
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(BROWSER is None, reason="no chromium or google-chrome in the PATH")
+def test_a_browser_shows_the_page_in_light_and_dark(run, tmp_path):
+    path, seen = run[3], {}
+    for theme, scheme in (("dark", 0), ("light", 1)):
+        file = tmp_path / f"{theme}.png"
+        scheme = f"--blink-settings=preferredColorScheme={scheme}"
+        browse(path, scheme, f"--screenshot={file}")
+        seen[theme] = np.asarray(Image.open(file).convert("L"), float)
+        assert seen[theme].shape == (800, 1280)
+        assert seen[theme].std() > 10  # not blank
+    assert seen["light"][0, 0] > 250 and seen["dark"][0, 0] < 40
+    # The policy of the page forbids scripts, and a copy without it measures itself.
+    probe = tmp_path / "probe.html"
+    script = """<script>const root = document.documentElement;
+    document.title = JSON.stringify({
+      wider: root.scrollWidth - root.clientWidth,
+      loaded: performance.getEntriesByType("resource")
+        .map(entry => entry.name).filter(name => !name.startsWith("data:")),
+      blank: [...document.images].filter(image => !image.naturalWidth).length,
+    })</script>"""
+    text = re.sub(
+        '<meta http-equiv="Content-Security-Policy".*?>', "", path.read_text()
+    )
+    probe.write_text(text.replace("</body>", f"{script}</body>"))
+    title = re.search("<title>(.*?)</title>", browse(probe, "--dump-dom"))[1]
+    found = json.loads(title.replace("&quot;", '"'))
+    assert found == {"wider": 0, "loaded": [], "blank": 0}

@@ -1,0 +1,110 @@
+"""Metrics: every step once, means over an interval, and numbers only."""
+
+from __future__ import annotations
+
+import time
+
+import jax.numpy as jnp
+import pytest
+from etils import epath
+
+from snclr_jax.run.metrics import (
+    METRICS_FILE,
+    Clock,
+    MetricWriter,
+    NonFiniteError,
+    PendingMetrics,
+    Progress,
+    read_metrics,
+)
+
+
+def metrics(loss, **others):
+    values = {"loss": loss, "gradient_norm": 1.0, "parameter_norm": 1.0} | others
+    return {name: jnp.float32(value) for name, value in values.items()}
+
+
+def test_an_interval_is_averaged_and_taken_once():
+    pending = PendingMetrics()
+    assert pending.take() is None
+    for step in (1, 2, 3):
+        pending.add(step, metrics(float(step)))
+    step, count, means = pending.take()
+    assert (step, count, means["loss"]) == (3, 3, 2.0)
+    assert pending.take() is None
+
+
+@pytest.mark.parametrize("name", ["loss", "gradient_norm", "parameter_norm"])
+def test_the_first_step_that_is_no_number_is_named(name):
+    pending = PendingMetrics()
+    pending.add(7, metrics(1.0))
+    pending.add(8, metrics(1.0) | {name: jnp.float32("nan")})
+    pending.add(9, metrics(1.0) | {name: jnp.float32("inf")})
+    with pytest.raises(NonFiniteError, match=f"step 8 is not finite.*{name} nan"):
+        pending.take()
+
+
+def test_a_continued_run_writes_every_step_once(tmp_path):
+    writer = MetricWriter(tmp_path, first_step=0)
+    for step in (0, 10, 20, 30):
+        writer.write(step, {"loss": float(step)})
+    writer.close()
+    with (tmp_path / METRICS_FILE).open("a") as file:
+        file.write('{"step": 40, "lo')  # killed while it wrote
+    writer = MetricWriter(tmp_path, first_step=20)
+    writer.write(30, {"loss": -1.0})
+    writer.close()
+    lines = [(line["step"], line["loss"]) for line in read_metrics(tmp_path)]
+    assert lines == [(0, 0.0), (10, 10.0), (20, 20.0), (30, -1.0)]
+    assert any((tmp_path / "tensorboard").iterdir())
+
+
+def test_what_was_written_stays_where_a_continuation_cannot_be_written(
+    tmp_path, monkeypatch
+):
+    writer = MetricWriter(tmp_path, first_step=0)
+    writer.write(1, {"loss": 1.0})
+    writer.close()
+
+    def fail(path, text, encoding):
+        raise OSError("no space left")
+
+    monkeypatch.setattr(epath.Path, "write_text", fail)
+    with pytest.raises(OSError, match="no space left"):
+        MetricWriter(tmp_path, first_step=1)
+    assert read_metrics(tmp_path) == [{"step": 1, "loss": 1.0}]
+
+
+@pytest.mark.parametrize("damage", [b"\0\0\0\n", b'{"st\n', b"\xff\n", b"7\n"])
+def test_a_damaged_line_is_passed_over_and_not_kept(tmp_path, damage):
+    whole = b'{"step": 1, "loss": 1.0}\n'
+    (tmp_path / METRICS_FILE).write_bytes(damage + whole)
+    with pytest.warns(UserWarning, match="metrics.jsonl: 1 damaged lines"):
+        MetricWriter(tmp_path, first_step=1).close()
+    assert (tmp_path / METRICS_FILE).read_bytes() == whole
+
+
+def test_the_clock_counts_laps_and_waiting_across_restarts():
+    clock = Clock(**Clock(train_seconds=5.0, images=100, waited=2.0).totals())
+    clock.start()
+    time.sleep(0.05)
+    seconds = clock.lap(images=32, waited=0.03)
+    assert 0.05 <= seconds < 5
+    time.sleep(0.3)
+    clock.start()  # what came before, such as an evaluation, does not count
+    assert clock.lap(images=8, waited=0.0) < 0.25
+    totals = clock.totals()
+    assert totals["images"] == 140 and totals["waited"] == pytest.approx(2.03)
+    assert totals["train_seconds"] == pytest.approx(5 + seconds, abs=0.25)
+    # Checkpoints from before waiting was measured.
+    assert Clock(train_seconds=5.0, images=100).waited == 0.0
+
+
+def test_progress_shows_the_share_of_waiting(capsys):
+    progress = Progress(10, 0)
+    progress.show(5, {"loss": 1.0, "images_per_second": 80.0, "data_wait": 0.034})
+    progress.show(6, {"loss": 1.0, "images_per_second": 80.0})
+    progress.close()
+    printed = capsys.readouterr().out
+    assert "step 5 loss 1.000 images/s 80 wait 3%\n" in printed
+    assert "step 6 loss 1.000 images/s 80\n" in printed

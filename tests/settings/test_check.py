@@ -1,0 +1,279 @@
+"""The config is refused before anything is compiled, naming the field and the fix."""
+
+from __future__ import annotations
+
+import json
+import math
+from pathlib import Path
+
+import pytest
+from recipes import RECIPES, recipe
+from snclr_jax.configs import base, digits, imagenet_resnet50
+
+from snclr_jax.data.choose import choose
+from snclr_jax.settings.check import check_against_data, check_config, notes
+from snclr_jax.settings.ranges import check_fields
+
+
+def assert_refused(config, field, value, message):
+    """Sets one field, at a dotted path, to a value that must be refused."""
+    *sections, name = field.split(".")
+    target = config
+    for section in sections:
+        target = target[section]
+    target[name] = value
+    with pytest.raises(ValueError, match=message):
+        check_config(config, devices=8)
+
+
+@pytest.mark.parametrize(
+    "field, value, message",
+    [
+        ("queue.size", 1001, "queue.size 1001 is not a multiple of 8 devices.*1008"),
+        ("queue.k", 5000, "never holds queue.k=5000"),
+        ("queue.banks", 3, "queue.banks"),
+        ("queue.push", "first", "queue.push 'first'.*second"),
+        ("queue.size", 0, "never holds"),
+        ("queue.search", "fast", "queue.search 'fast'.*approx"),
+        ("queue.recall", 0.0, "queue.recall 0.0 must be greater than 0"),
+        ("queue.recall", 1.5, "queue.recall 1.5 must be between 0 and 1"),
+        ("queue.block", 0, "queue.block 0 must be at least 1"),
+        ("queue.dtype", "float64", "queue.dtype 'float64' needs model.dtype"),
+        ("batch_size", 100, "batch_size 100 is not a multiple of the 8 devices.*104"),
+        ("batch_size", 0, "batch_size 0 must be at least 1"),
+        ("epochs", 0, "epochs 0"),
+        ("loss.form", "papr", "loss.form 'papr'.*paper"),
+        ("loss.temperature", 0.0, "loss.temperature 0.0 must be at least 1e-06"),
+        ("loss.scale", 1e-300, "loss.scale 1e-300 must be greater than 0"),
+        ("loss.neighbor_weight", -1.0, "loss.neighbor_weight -1.0"),
+        ("attention.kind", "dot", "attention.kind 'dot'.*linear"),
+        ("attention.gamma", 0.0, "attention.gamma"),
+        ("ema.momentum", 1.5, "ema.momentum 1.5 must be between 0 and 1"),
+        ("optim.name", "adam", "optim.name 'adam'.*adamw"),
+        ("optim.beta2", 1.0, "optim.beta2 1.0 must be at least 0 and below 1"),
+        ("attention.threshold", 1.5, "attention.threshold 1.5 .* below 1"),
+        ("model.width", 0, "model.width 0 must be at least 1"),
+        ("model.projector_hidden", (64, 0), r"model.projector_hidden \(64, 0\) must"),
+        ("data.max_bad", 1.5, "data.max_bad 1.5 must be between 0 and 1"),
+        ("data.std", (0.2, 0.0, 0.2), "data.std .* must be above 0"),
+        ("data.mean", (123.7, 116.3, 103.5), "data.mean .* must be between 0 and 1"),
+        ("augment.global_views", 17, "augment.global_views 17 must be at most 16"),
+        ("data.name", "cifar", "data.name 'cifar'.*tfds"),
+        ("augment.size", 64, "augment.size 64 is larger than data.image_size 32"),
+        ("augment.view1.flip", 2.0, "augment.view1.flip 2.0"),
+        ("augment.view2.hue", 0.7, "augment.view2.hue 0.7 must be at most 0.5"),
+        ("augment.view1.crop_scale", (0.5, 1.5), "augment.view1.crop_scale"),
+        ("augment.view1.crop_ratio", (2.0, 1.0), "increasing"),
+        ("evaluate.network", "ema", "evaluate.network 'ema'.*target"),
+    ],
+)
+def test_bad_field_is_named_with_its_fix(field, value, message):
+    config = base.get_config()
+    assert_refused(config, field, value, message)
+
+
+def test_the_base_and_a_queueless_config_are_accepted():
+    config = base.get_config()
+    check_config(config, devices=8)
+    config.queue.k, config.queue.size = 0, 0
+    check_config(config, devices=8)
+
+
+def test_a_queue_that_is_not_searched_must_still_fit_the_devices():
+    config = base.get_config()
+    config.queue.k, config.queue.size = 0, 1001
+    with pytest.raises(ValueError, match="queue.size 1001.*1008"):
+        check_config(config, devices=8)
+
+
+def test_a_batch_larger_than_the_data_is_refused():
+    with pytest.raises(ValueError, match="batch_size 256.*100 images"):
+        check_against_data(base.get_config(), 100)
+
+
+def test_presets_hold_every_choice_of_the_table():
+    authors = base.apply_preset(digits.get_config(), preset="authors")
+    assert authors.loss.form == "soft_cross_entropy"
+    assert authors.loss.scale == pytest.approx(4 * authors.loss.temperature)
+    assert authors.attention.kind == "cosine"
+    assert not authors.queue.exclude_same_image
+    assert authors.optim.decay_all
+    paper = base.apply_preset(digits.get_config(), preset="paper")
+    assert (paper.loss.form, paper.loss.scale) == ("paper", 1.0)
+    assert paper.attention.kind == "linear"
+    assert paper.queue.exclude_same_image
+    for config in (authors, paper):
+        assert (config.attention.temperature, config.attention.gamma) == (1.0, 1.0)
+        assert config.attention.threshold is None
+        assert not config.attention.stop_gradient
+        assert (config.queue.banks, config.queue.push) == (1, "second")
+        check_config(config, devices=8)
+    with pytest.raises(ValueError, match="preset 'ours'"):
+        base.apply_preset(digits.get_config(), preset="ours")
+
+
+def test_the_scale_of_the_authors_follows_a_later_temperature():
+    config = digits.get_config("authors,debug")
+    config.loss.temperature = 0.3
+    assert config.loss.scale == pytest.approx(1.2)
+    assert json.loads(config.to_json())["loss"]["scale"] == pytest.approx(1.2)
+    config.loss.scale = 2.0
+    config.loss.temperature = 0.1
+    assert config.loss.scale == 2.0
+    # The preset that comes last counts.
+    config = digits.get_config("authors,paper")
+    config.loss.temperature = 0.3
+    assert config.loss.scale == 1.0
+
+
+def test_variants_are_reached_through_the_recipe():
+    assert digits.get_config("authors").loss.form == "soft_cross_entropy"
+    assert digits.get_config("debug").epochs == 1
+    with pytest.raises(ValueError, match="variant 'fast'"):
+        digits.get_config("fast")
+
+
+@pytest.mark.parametrize("name", RECIPES)
+@pytest.mark.parametrize("variant", ["", *base.VARIANTS[1:], "authors,debug"])
+def test_every_recipe_is_accepted_in_every_variant(name, variant):
+    config = recipe(name, variant)
+    check_config(choose(config, images=10_000, side=300, devices=8), devices=8)
+
+
+def test_recipes_are_those_of_the_readme():
+    readme = (Path(__file__).parents[2] / "README.md").read_text()
+    for name in RECIPES:
+        assert f"`configs/{name}.py`" in readme, name
+
+
+def test_epochs_of_resnet50_are_an_argument():
+    config = imagenet_resnet50.get_config()
+    assert (config.epochs, config.optim.learning_rate) == (100, 0.6)
+    config = imagenet_resnet50.get_config("800,authors")
+    assert (config.epochs, config.ema.momentum) == (800, 0.996)
+    assert config.loss.form == "soft_cross_entropy"
+    assert imagenet_resnet50.get_config("authors").epochs == 100
+    with pytest.raises(ValueError, match="variant '300'"):
+        imagenet_resnet50.get_config("300")
+
+
+def test_notes_say_what_is_unusual():
+    config = digits.get_config()
+    rate = "peak learning rate 0.008: optim.learning_rate 0.016 x batch_size 128 / 256"
+    assert notes(config, 12_000) == [rate]
+    (_, long) = notes(config, 1024)
+    assert "queue.size 4096 is 4.0 times the training set of 1024 images" in long
+    config.queue.size = 640
+    (_, short) = notes(config, 12_000)
+    assert "queue.size 640 is 5.0 batches" in short
+    config.queue.k = 0
+    config.augment.local_views = 6
+    (_, views) = notes(config, 12_000)
+    assert "14 pairs" in views and "1.75 times the pixels" in views
+    assert "1.00 times for the target" in views
+
+
+@pytest.mark.parametrize(
+    ("field", "value", "message"),
+    [
+        ("augment.global_views", 1, "augment.global_views 1 must be at least 2"),
+        ("augment.size", 64, "augment.size 64 .*data.image_size 32"),
+        ("seed", 2**32, "seed 4294967296 must be at most 4294967295"),
+        ("model.bn_scope", 48, "model.bn_scope 48 must divide batch_size 128"),
+        ("model.bn_scope", 1, "model.bn_scope 1 must be at least 2"),
+        (
+            "model.patch_size",
+            6,
+            "augment.size 32 .* 12.*patch_size 6; use 36",
+        ),
+        ("data.pictures_per_digit", 300, "digit 300 .* memory.* 262144"),
+        ("data.path", "photos", "data.path 'photos' is not read .*data.name=folder"),
+        ("data.path", "gs://bucket/photos", "is a URL, .* mount the bucket"),
+        ("epochs", 1, "optim.warmup_epochs 1 must be less than epochs 1"),
+        ("accumulate", 32, "accumulate 32 does not divide the 16 images .* 256"),
+        ("accumulate", 2, "model.bn_scope is None.* divides 8"),
+    ],
+)
+def test_views_and_parts_that_do_not_fit_are_refused(field, value, message):
+    config = digits.get_config()
+    assert_refused(config, field, value, message)
+
+
+@pytest.mark.parametrize(
+    ("field", "value", "message"),
+    [
+        ("queue.k", 2.5, r"config.queue.k is 2.5 \(float\), an integer is needed"),
+        ("queue.k", True, r"config.queue.k is True \(bool\), an integer"),
+        ("queue.k", None, r"config.queue.k is None \(NoneType\), an integer"),
+        ("model.width", "64", r"config.model.width is '64' \(str\), an integer"),
+        ("model.scan", 1, r"config.model.scan is 1 \(int\), True or False"),
+        ("loss.scale", "1", r"config.loss.scale is '1' \(str\), a number"),
+        ("loss.scale", math.nan, r"config.loss.scale is nan \(float\), .* at most 3"),
+        ("data.path", 3, r"config.data.path is 3 \(int\), a string"),
+        ("data.mean", 0.5, r"config.data.mean is 0.5 \(float\), a tuple of 3 numbers"),
+        ("augment.view1.crop_scale", (1.0,), "crop_scale is .*a tuple of 2 numbers"),
+        ("data.std", (1, 1, "1"), r"config.data.std\[2\] is '1' \(str\), a number"),
+        ("model.projector_hidden", (2.5,), r"projector_hidden\[0\] is 2.5 .*integer"),
+        ("optim", None, "config.optim is None .*section with the fields .*'momentum'"),
+    ],
+)
+def test_a_value_of_another_type_is_refused(field, value, message):
+    config = base.get_config()
+    with config.ignore_type():
+        assert_refused(config, field, value, message)
+
+
+def test_what_is_as_good_as_the_type_is_accepted():
+    config = base.get_config()
+    with config.ignore_type():
+        config.data.mean = [0.5, 0.5, 0.5]
+        config.model.projector_hidden = []
+        config.optim.warmup_epochs = 5
+    check_config(config, devices=8)
+
+
+def test_missing_and_unknown_fields_are_named():
+    config = base.get_config()
+    with config.unlocked():
+        del config.queue.banks
+    with pytest.raises(ValueError, match="config.queue.banks is missing; start from"):
+        check_config(config, devices=8)
+    config = base.get_config()
+    with config.unlocked():
+        config.queue.length = 8
+    with pytest.raises(ValueError, match="config.queue.length is not a field .*'size'"):
+        check_config(config, devices=8)
+
+
+def test_fields_that_are_chosen_later_may_be_unset():
+    config = base.get_config()
+    with config.ignore_type():
+        config.batch_size = None
+    check_fields(config, unset=("batch_size",))
+    with pytest.raises(ValueError, match="config.batch_size is None"):
+        check_fields(config)
+
+
+def test_steps_that_cannot_be_counted_are_refused():
+    config = digits.get_config()
+    config.epochs = 10**8
+    with pytest.raises(ValueError, match="epochs 1e\\+08 of 93 steps .* less than 23"):
+        check_against_data(config, 12_000)
+
+
+def test_local_views_must_fit_the_images_where_there_are_any():
+    config = digits.get_config()
+    config.augment.local_size = 64
+    check_config(config, devices=8)
+    config.augment.local_views = 2
+    with pytest.raises(ValueError, match="augment.local_size 64 .*image_size 32"):
+        check_config(config, devices=8)
+
+
+def test_parts_of_whole_groups_are_accepted():
+    config = digits.get_config()
+    config.accumulate, config.model.bn_scope = 2, 8
+    check_config(config, devices=8)
+    config.model.bn_scope = 16  # a group would lie in two parts
+    with pytest.raises(ValueError, match="accumulate 2 leaves 8"):
+        check_config(config, devices=8)

@@ -1,0 +1,40 @@
+"""Every recipe trains, evaluates and saves, at debug size."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from recipes import RECIPES, recipe
+
+from snclr_jax.run.metrics import read_metrics
+from snclr_jax.train import train
+
+# Programs of their own kind. Others differ from `cifar10` in data and sizes, which
+# debug replaces; `imagenet_resnet50` takes long to compile.
+FAST = ("cifar10", "digits", "imagenet_vit_b16", "imagenet_vit_s16")
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        pytest.param(name, marks=() if name in FAST else pytest.mark.slow)
+        for name in RECIPES
+    ],
+)
+def test_every_recipe_runs_at_debug_size(name, tmp_path, mesh_of, monkeypatch):
+    # On one device and for twelve steps, since nearly all of the time is compilation.
+    monkeypatch.setattr("snclr_jax.train.make_mesh", lambda: mesh_of(1))
+    config = recipe(name, "debug")
+    config.data.holdback = 1300
+    config.evaluate.train_images = 100
+    config.evaluate.batch_size = 100
+    state = train(config, str(tmp_path))
+    assert int(state.step) == 12
+    loss = [line["loss"] for line in read_metrics(tmp_path) if "loss" in line]
+    assert np.isfinite(loss).all() and loss[-1] > 0
+    summary = json.loads((Path(tmp_path) / "summary.json").read_text())
+    assert 0 < summary["knn_trained"] < 100
+    assert state.queue.keys.shape == (64, 16)
