@@ -52,7 +52,7 @@ train() {
 
 status=0
 train snclr "$@" || status=$?
-((status)) || train k0 "$@" --config.queue.k=0 || status=$?
+((status)) || train k0 "$@" --config.objective.queue.k=0 || status=$?
 
 echo "| run | kNN | linear | training s | images/s |"
 echo "|---|---|---|---|---|"

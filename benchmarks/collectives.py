@@ -59,7 +59,7 @@ def automatic(config, mesh: Mesh):
     """Returns the plain direction, partitioned by the compiler alone."""
 
     def forward(prediction, anchor, queue, target, image_id):
-        neighbors = find_neighbors(queue, target, config.queue.k, image_id=image_id)
+        neighbors = find_neighbors(queue, target, config.objective.queue.k, image_id=image_id)
         weights = losses.positiveness(anchor, neighbors.keys, valid=neighbors.valid)
         value = losses.soft_neighbor_loss(
             prediction,
@@ -67,8 +67,8 @@ def automatic(config, mesh: Mesh):
             neighbors.keys,
             weights,
             valid=neighbors.valid,
-            temperature=config.loss.temperature,
-            form=config.loss.form,
+            temperature=config.objective.temperature,
+            form=config.objective.form,
         )
         return value, neighbors._replace(keys=None)
 

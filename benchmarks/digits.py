@@ -14,13 +14,13 @@ import sys
 
 from runs import run
 
-FINAL = {"SNCLR (the recipe)": [], "K = 0 (InfoNCE)": ["queue.k=0"]}
+FINAL = {"SNCLR (the recipe)": [], "K = 0 (InfoNCE)": ["objective.queue.k=0"]}
 CHOICES = FINAL | {
     "EMA momentum 0.99": ["ema.momentum=0.99"],
-    "soft cross-entropy": ["loss.form=soft_cross_entropy"],
-    "linear attention": ["attention.kind=linear"],
-    "own views allowed": ["queue.exclude_same_image=False"],
-    "loss temperature 0.2": ["loss.temperature=0.2"],
+    "soft cross-entropy": ["objective.form=soft_cross_entropy"],
+    "linear attention": ["objective.attention.kind=linear"],
+    "own views allowed": ["objective.queue.exclude_same_image=False"],
+    "loss temperature 0.2": ["objective.temperature=0.2"],
 }
 
 

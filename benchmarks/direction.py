@@ -39,7 +39,7 @@ class Inputs(NamedTuple):
 def config_of(shape: Shape, **queue) -> ConfigDict:
     """Returns the base config with the authors' form, these sizes and queue fields."""
     config = base.get_config()
-    config.loss.form = "soft_cross_entropy"
+    config.objective.form = "soft_cross_entropy"
     config.queue.update(size=shape.q, k=shape.k, **queue)
     return config
 
@@ -69,7 +69,7 @@ def unit_rows(shape: Shape) -> tuple[np.ndarray, ...]:
 
 def abstract_inputs(shape: Shape, config: ConfigDict, mesh: Mesh) -> Inputs:
     """Returns the inputs' shapes and shardings: nothing is allocated."""
-    keys = jax.ShapeDtypeStruct((shape.q, shape.d), config.queue.dtype)
+    keys = jax.ShapeDtypeStruct((shape.q, shape.d), config.objective.queue.dtype)
     rows = jax.ShapeDtypeStruct((shape.b, shape.d), jnp.float32)
     specs = Inputs(QUEUE_SPEC, *[ROWS] * 4)
     return jax.tree.map(

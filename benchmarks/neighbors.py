@@ -53,7 +53,7 @@ def search(queue: dict, data: list[Rows]) -> tuple[list[np.ndarray], float]:
     run = compile_direction(SHAPE, config, make_mesh(jax.devices()[:1]))
     found = []
     for keys, *batch in data:
-        keys = jnp.asarray(keys, config.queue.dtype)
+        keys = jnp.asarray(keys, config.objective.queue.dtype)
         inputs = inputs_of(keys, *map(jnp.asarray, batch))
         (_, neighbors), _ = run(inputs)
         found.append(np.asarray(neighbors.row))

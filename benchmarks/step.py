@@ -59,7 +59,7 @@ def time_step(batch: int, *, debug: bool, traced: bool) -> None:
     mesh, rng = make_mesh(), np.random.default_rng(0)
     images = rng.integers(0, 256, (IMAGES, 32, 32, 3), dtype=np.uint8)
     split = Split(lambda rows: images[rows], size=IMAGES, labels=np.zeros(IMAGES, int))
-    model = build_model(config.model, attention=config.attention.kind)
+    model = build_model(config.model, attention=config.objective.attention.kind)
     per_epoch = IMAGES // batch
     optimizer = make_optimizer(config, learning_rate(config, per_epoch))
     step = make_train_step(model, optimizer, config, mesh, steps_per_epoch=per_epoch)

@@ -3,7 +3,7 @@
 A recipe starts from `get_config()`, overrides few fields and ends with
 `variant(config, name)`. On the command line variants follow a colon:
 
-    snclr train --config=configs/digits.py:authors --config.loss.temperature=0.1
+    snclr train --config=configs/digits.py:authors --config.objective.temperature=0.1
     snclr train --config=configs/imagenet_vit_s16.py:authors,debug
 
 Epochs count passes over the training set. A field that may be None is a placeholder.
@@ -13,6 +13,8 @@ from __future__ import annotations
 
 from ml_collections import ConfigDict
 from ml_collections.config_dict import placeholder
+
+from snclr_jax.objectives import OBJECTIVES
 
 VARIANTS = ("", "debug", "paper", "authors")
 
@@ -33,9 +35,8 @@ def get_config() -> ConfigDict:
     config.data = _data()
     config.augment = _augment()
     config.model = _model()
-    config.queue = _queue()
-    config.attention = _attention()
-    config.loss = _loss()
+    # What a step minimizes; its fields stand in the objective's own file.
+    config.objective = OBJECTIVES["snclr"].section("snclr")
     config.optim = _optim()
 
     config.ema = ConfigDict()
@@ -203,65 +204,6 @@ def _model() -> ConfigDict:
     return model
 
 
-def _queue() -> ConfigDict:
-    queue = ConfigDict()
-    # Rows q over all devices; a multiple of the number of devices. A queue longer than
-    # the training set holds every image, several times: the nearest rows of an image
-    # are then many copies of the same few others, from networks that are an epoch old.
-    # A queue shorter than ten batches offers few rows to choose K from, all of them
-    # from the last steps. About half of a small set is a good start.
-    queue.size = 4096
-    # K, neighbors per image; 0 is InfoNCE.
-    queue.k = 5
-    # How keys are stored: "float32", or "bfloat16" for half the memory (products are
-    # still summed in float32).
-    queue.dtype = "float32"
-    # "exact", or "approx": on TPUs faster, with the recall that is asked for below;
-    # the metric search_recall is what each device reaches among its own rows.
-    queue.search = "exact"
-    queue.recall = 0.95
-    # Most numbers that a step through blocks of queries and rows holds on a device.
-    queue.block = 2**22
-    # 1: one global queue. n: n separate rings, as the authors' one per device.
-    queue.banks = 1
-    # An earlier view of the same image is never its neighbor.
-    queue.exclude_same_image = True
-    # "second": targets of the second view are pushed; "both": of all global views.
-    queue.push = "second"
-    return queue
-
-
-def _attention() -> ConfigDict:
-    attention = ConfigDict()
-    # "cosine" (no parameters) or "linear" (f1 and f2 are learned matrices).
-    attention.kind = "cosine"
-    # Of the softmax over an image's neighbors; the lower, the more they differ.
-    attention.temperature = 1.0
-    # Softmax weights are divided by gamma.
-    attention.gamma = 1.0
-    # Softmax weights at or below this become 0; the authors' option is 1 / K.
-    attention.threshold = placeholder(float)
-    # True: positiveness sends no gradient into the projection.
-    attention.stop_gradient = False
-    return attention
-
-
-def _loss() -> ConfigDict:
-    loss = ConfigDict()
-    # "paper" (log of the weighted sum) or "soft_cross_entropy" (the authors' code).
-    loss.form = "paper"
-    # tau, which divides every similarity in the loss.
-    loss.temperature = 0.2
-    # Loss = scale x mean of both directions.
-    loss.scale = 1.0
-    # Leave an image's own candidates out of its denominator.
-    loss.decoupled = False
-    # Multiplies the positiveness of all neighbors, after a linear warm-up.
-    loss.neighbor_weight = 1.0
-    loss.neighbor_warmup_epochs = 0.0
-    return loss
-
-
 def _optim() -> ConfigDict:
     optim = ConfigDict()
     # "lars", "adamw" or "sgd".
@@ -326,22 +268,23 @@ def apply_preset(config: ConfigDict, *, preset: str) -> ConfigDict:
     if preset not in ("paper", "authors"):
         raise ValueError(f"preset {preset!r} is unknown; use 'paper' or 'authors'")
     authors = preset == "authors"
-    config.loss.form = "soft_cross_entropy" if authors else "paper"
+    objective = config.objective
+    objective.form = "soft_cross_entropy" if authors else "paper"
     # The authors add both directions, each times 2 tau. A reference, so that the scale
     # follows a temperature that is set later.
-    config.loss.scale = 4 * config.loss.get_ref("temperature") if authors else 1.0
-    config.loss.decoupled = False
-    config.loss.neighbor_weight = 1.0
-    config.loss.neighbor_warmup_epochs = 0.0
-    config.attention.kind = "cosine" if authors else "linear"
-    config.attention.temperature = 1.0
-    config.attention.gamma = 1.0
-    config.attention.threshold = None
-    config.attention.stop_gradient = False
-    # The authors keep one queue per device: set queue.banks to their number of devices.
-    config.queue.banks = 1
-    config.queue.exclude_same_image = not authors
-    config.queue.push = "second"
+    objective.scale = 4 * objective.get_ref("temperature") if authors else 1.0
+    objective.decoupled = False
+    objective.neighbor_weight = 1.0
+    objective.neighbor_warmup_epochs = 0.0
+    objective.attention.kind = "cosine" if authors else "linear"
+    objective.attention.temperature = 1.0
+    objective.attention.gamma = 1.0
+    objective.attention.threshold = None
+    objective.attention.stop_gradient = False
+    # The authors keep one queue per device: set objective.queue.banks to their number of devices.
+    objective.queue.banks = 1
+    objective.queue.exclude_same_image = not authors
+    objective.queue.push = "second"
     config.optim.decay_all = authors and config.optim.name == "adamw"
     return config
 
@@ -361,8 +304,9 @@ def _debug(config: ConfigDict) -> ConfigDict:
     config.data.pictures_per_digit = 1
     config.augment.size = 32
     config.augment.local_size = 16
-    config.queue.size = 64
-    config.queue.k = min(config.queue.k, 4)
+    if "queue" in config.objective:
+        config.objective.queue.size = 64
+        config.objective.queue.k = min(config.objective.queue.k, 4)
     if config.model.name.startswith("resnet"):
         config.model.width = 16
         config.model.stem = "cifar"

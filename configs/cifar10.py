@@ -41,8 +41,8 @@ def get_config(name: str = "") -> ConfigDict:
     config.model.name = "resnet18"
     config.model.stem = "cifar"
     config.model.projector_hidden = (2048,)
-    config.queue.size = 4096
-    config.queue.k = 5
+    config.objective.queue.size = 4096
+    config.objective.queue.k = 5
 
     config.optim.name = "lars"
     config.optim.learning_rate = 0.3

@@ -48,12 +48,12 @@ def get_config(name: str = "") -> ConfigDict:
     config.model.embedding_dim = 64
 
     # About a third of the training set.
-    config.queue.size = 4096
-    config.queue.k = 3
-    config.attention.temperature = 0.1
-    config.loss.temperature = 0.1
+    config.objective.queue.size = 4096
+    config.objective.queue.k = 3
+    config.objective.attention.temperature = 0.1
+    config.objective.temperature = 0.1
     # Neighbors of the first epochs are close to random.
-    config.loss.neighbor_warmup_epochs = 3.0
+    config.objective.neighbor_warmup_epochs = 3.0
     # In a run this short a target that moves slower never catches up, and finds poor
     # neighbors.
     config.ema.momentum = 0.9

@@ -34,5 +34,5 @@ def get_config(name: str = "") -> ConfigDict:
     config.model.name = "resnet18"
     config.model.stem = placeholder(str)
     config.model.projector_hidden = (2048,)
-    config.queue.size = placeholder(int)
+    config.objective.queue.size = placeholder(int)
     return base.variant(config, name)

@@ -37,6 +37,6 @@ def get_config(name: str = "") -> ConfigDict:
     config.augment.local_size = 96
     config.model.stem = "imagenet"
     config.model.dtype = "bfloat16"
-    config.queue.size = 65_536
+    config.objective.queue.size = 65_536
     config.evaluate.k = 20
     return base.variant(config, name)

@@ -26,6 +26,6 @@ def get_config() -> ConfigDict:
 
     config.model.dtype = "bfloat16"
     # In all; SNCLR's start script has 128,000 rows for each of its devices.
-    config.queue.size = 131_072
-    config.queue.k = 30
+    config.objective.queue.size = 131_072
+    config.objective.queue.k = 30
     return config

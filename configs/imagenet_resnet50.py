@@ -48,7 +48,7 @@ def get_config(name: str = "") -> ConfigDict:
     config.model.name = "resnet50"
     config.model.stem = "imagenet"
     # MoCo v3's value for ResNet-50; its ViTs use 0.2.
-    config.loss.temperature = 1.0
+    config.objective.temperature = 1.0
 
     config.optim.name = "lars"
     rate, decay, momentum = SETTINGS[epochs]

@@ -37,5 +37,5 @@ def get_config(name: str = "") -> ConfigDict:
     base.set_photo_views(config.augment)
     config.augment.local_size = 48
     config.model.stem = "imagenet"
-    config.queue.size = 16_384
+    config.objective.queue.size = 16_384
     return base.variant(config, name)

@@ -35,5 +35,5 @@ def get_config(name: str = "") -> ConfigDict:
     config.data.mean = (0.4802, 0.4481, 0.3975)
     config.data.std = (0.2770, 0.2691, 0.2821)
     config.augment.size = 64
-    config.queue.size = 16_384
+    config.objective.queue.size = 16_384
     return base.variant(config, name)

@@ -22,6 +22,7 @@ from snclr_jax.devices.mesh import make_mesh
 from snclr_jax.devices.processes import from_first
 from snclr_jax.devices.stop_requests import Interrupted, StopRequests
 from snclr_jax.encoder.init_from import init_from
+from snclr_jax.evaluate.memory.networks import Search
 from snclr_jax.evaluate.online import OnlineKnn
 from snclr_jax.models import build_model
 from snclr_jax.report.online import OnlineGallery
@@ -37,6 +38,7 @@ from snclr_jax.run.metrics import (
 )
 from snclr_jax.run.workdir import own_workdir, record_run
 from snclr_jax.settings.check import check_against_data, check_config, notes
+from snclr_jax.settings.objective import build_objective
 from snclr_jax.step.optim import learning_rate, make_optimizer
 from snclr_jax.step.probe import count_classes
 from snclr_jax.step.state import TrainState, init_train_state
@@ -85,13 +87,16 @@ def train(
     check_against_data(config, data.train.size)
     steps_per_epoch = data.train.size // config.batch_size
 
-    model = build_model(config.model, attention=config.attention.kind)
+    objective = build_objective(config)
+    model = build_model(config.model, predictor=objective.predictor)
     optimizer = make_optimizer(config, learning_rate(config, steps_per_epoch))
     step = make_train_step(
-        model, optimizer, config, mesh, steps_per_epoch=steps_per_epoch
+        model, objective, optimizer, config, mesh, steps_per_epoch=steps_per_epoch
     )
     classes = count_classes(data.train.labels) if config.evaluate.online_probe else 0
-    untrained = init_train_state(model, optimizer, config, mesh, probe_classes=classes)
+    untrained = init_train_state(
+        model, objective, optimizer, config, mesh, probe_classes=classes
+    )
     state = init_from(untrained, config, mesh, workdir)
     feed = Feed(config, data.train, mesh, labels=config.evaluate.online_probe)
     knn = OnlineKnn(model, config, mesh, data)
@@ -117,7 +122,7 @@ def train(
                 mesh=mesh,
                 feed=feed,
                 knn=knn,
-                gallery=OnlineGallery(model, config, mesh, data),
+                gallery=OnlineGallery(Search.of(config, mesh), data),
                 checkpoints=checkpoints,
                 bad_files=bad_files,
                 clock=clock,
@@ -157,7 +162,8 @@ class Loop:
         self.evaluate_every = config.evaluate.every_epochs * steps_per_epoch
         self.bad_files, self.pending = bad_files, PendingMetrics()
         self.writer = MetricWriter(workdir, first_step=first_step)
-        self.progress = Progress(self.total_steps, first_step)
+        shown = build_objective(config).shown
+        self.progress = Progress(self.total_steps, first_step, shown)
 
     def run(self, step_function: Callable, state: TrainState) -> TrainState:
         """Takes every step from `first_step` on, and saves the last state."""

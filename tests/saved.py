@@ -72,7 +72,7 @@ def save_random_encoder(path, name, mesh, **fields):
 
 def filled_queue(rng, config, mesh, *, step):
     """A queue of random rows of the training images, four of them not yet filled."""
-    size, dim = config.queue.size, config.model.embedding_dim
+    size, dim = config.objective.queue.size, config.model.embedding_dim
     pushed_at = rng.integers(0, step, size).astype(np.int32)
     pushed_at[[1, 9, 17, 30]] = -1
     queue = NeighborQueue(

@@ -21,11 +21,11 @@ from snclr_jax.step.state import TrainState, state_shardings
 FILLED = 24  # rows of the queue before the first step, whose 48 then wrap
 STEPS = {"float32": 1, "float64": 10, "banks": 10}
 COMMON = dict(
-    attention__kind="linear",
+    objective__attention__kind="linear",
     # BatchNorm over the recipe's 16 images makes 1.6e-5 of float32 rounding in the
     # gradients of some batches; over 48 it stays below 5e-6.
     batch_size=48,
-    queue__size=64,
+    objective__queue__size=64,
     # With neither momentum nor decay, what SGD remembers is the gradient. (Adam would
     # also divide a gradient that is zero but for rounding by its own size.)
     optim__name="sgd",
@@ -34,7 +34,7 @@ COMMON = dict(
     optim__learning_rate=1.0,
 )
 FLOAT64 = COMMON | dict(
-    model__dtype="float64", queue__dtype="float64", data__resident=True
+    model__dtype="float64", objective__queue__dtype="float64", data__resident=True
 )
 CASES = {
     # Images from the host: every process places its own rows.
@@ -42,10 +42,10 @@ CASES = {
     "float64": FLOAT64,
     "banks": FLOAT64
     | dict(
-        queue__banks=2,
-        queue__push="both",
-        loss__form="soft_cross_entropy",
-        loss__decoupled=True,
+        objective__queue__banks=2,
+        objective__queue__push="both",
+        objective__form="soft_cross_entropy",
+        objective__decoupled=True,
     ),
 }
 
@@ -85,11 +85,11 @@ def fill(state: TrainState, config, mesh) -> TrainState:
 
     @jax.jit
     def push(queue, rows, image_id, step):
-        banks = config.queue.banks
+        banks = config.objective.queue.banks
         return push_targets(queue, rows, image_id, step, banks=banks, mesh=mesh)
 
-    rows = place_own(rows.astype(config.queue.dtype), mesh)
-    queue = push(state.queue, rows, place_own(image_id, mesh), state.step)
+    rows = place_own(rows.astype(config.objective.queue.dtype), mesh)
+    queue = push(state.objective, rows, place_own(image_id, mesh), state.step)
     return state.replace(queue=queue)
 
 
@@ -121,7 +121,7 @@ def run(case: str, mesh) -> dict[str, Any]:
         jax.tree_util.keystr(path, simple=True, separator="/"): leaf
         for path, leaf in leaves
     }
-    owned_rows = state.queue.keys.addressable_shards[0].data.shape[0]
+    owned_rows = state.objective.keys.addressable_shards[0].data.shape[0]
     return arrays | {
         f"moved/{case}": np.array(moved(state, mesh), str),
         f"owned_rows/{case}": owned_rows,

@@ -167,9 +167,9 @@ def test_commands_are_found_and_wrong_ones_refused():
     for wrong in (
         "snclr fly",
         "snclr train --speed=2",
-        "snclr train --config.queue.length=2",
+        "snclr train --config.objective.queue.length=2",
         "snclr train --config.knn.k=2",
-        "snclr evaluate --config.queue.k=2",
+        "snclr evaluate --config.objective.queue.k=2",
     ):
         with pytest.raises(AssertionError):
             check_command(wrong.split())

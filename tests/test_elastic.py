@@ -76,7 +76,7 @@ def test_a_run_goes_on_with_fewer_devices_and_the_same_losses(
     monkeypatch.setattr(time, "time", lambda: 1e6)
     run(tmp_path / "moved", 4, until=8)
     state = run(tmp_path / "moved", 2)
-    assert len(state.queue.keys.sharding.device_set) == 2
+    assert len(state.objective.keys.sharding.device_set) == 2
     expected, found = losses(tmp_path / "whole"), losses(tmp_path / "moved")
     assert len(expected) == len(found) == STEPS
     np.testing.assert_allclose(found, expected, rtol=TOLERANCE)
@@ -89,15 +89,18 @@ def test_a_run_goes_on_with_fewer_devices_and_the_same_losses(
 def test_another_queue_is_taken_where_it_is_asked_for(run, tmp_path, capsys):
     run(tmp_path, 2, until=4)
     with pytest.raises(ValueError, match="size is 64, the run has 32.*allow_changes=q"):
-        run(tmp_path, 2, queue__size=64)
-    state = run(tmp_path, 2, queue__size=64, allow=("queue.size",))
+        run(tmp_path, 2, objective__queue__size=64)
+    state = run(tmp_path, 2, objective__queue__size=64, allow=("queue.size",))
     said = capsys.readouterr().out
-    assert "config.queue.size was 32 and is 64 from step 4 on; the queue starts" in said
-    pushed_at = np.asarray(state.queue.pushed_at)
+    assert (
+        "config.objective.queue.size was 32 and is 64 from step 4 on; the queue starts"
+        in said
+    )
+    pushed_at = np.asarray(state.objective.pushed_at)
     assert pushed_at.shape == (64,) and state.step == STEPS
     # 8 steps of 16 rows fill 64 twice; nothing is from before step 8.
     assert pushed_at.min() >= 8
     assert json.loads((tmp_path / "config.json").read_text())["queue"]["size"] == 64
     # From now on it is the run's own.
-    again = run(tmp_path, 2, queue__size=64)
+    again = run(tmp_path, 2, objective__queue__size=64)
     jax.tree.map(np.testing.assert_array_equal, again, state)

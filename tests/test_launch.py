@@ -52,7 +52,7 @@ def test_create_asks_for_exactly_what_was_said_and_once(cloud):
 @pytest.mark.parametrize("status, ending", [(1, 1), (2, 2)])
 def test_what_preflight_refuses_is_not_created(cloud, status, ending):
     (cloud.folder / "preflight").write_text(str(status))
-    field = "--config.queue.size=7"
+    field = "--config.objective.queue.size=7"
     refused = cloud.tpu("create", "--yes", "--type=v5p-64", field, "--images=9")
     assert refused.returncode == ending
     assert "nothing was created" in refused.stderr

@@ -119,8 +119,10 @@ def test_the_newest_checkpoint_is_evaluated_as_in_training(finished):
 
 def test_another_config_does_not_continue_a_run(finished):
     config, workdir, _ = finished
-    other = tiny.config(data__holdback=200, queue__k=2)
-    with pytest.raises(ValueError, match="config.queue.k is 2, the run has 4"):
+    other = tiny.config(data__holdback=200, objective__queue__k=2)
+    with pytest.raises(
+        ValueError, match="config.objective.queue.k is 2, the run has 4"
+    ):
         train(other, workdir)
     # What does not enter the training step may change.
     train(config.copy_and_resolve_references(), workdir)

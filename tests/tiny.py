@@ -7,6 +7,7 @@ from snclr_jax.configs import digits
 
 from snclr_jax.devices.mesh import place_batch, place_everywhere
 from snclr_jax.models import build_model
+from snclr_jax.settings.objective import build_objective
 from snclr_jax.step.augment import view_settings
 from snclr_jax.step.optim import learning_rate, make_optimizer
 from snclr_jax.step.state import init_train_state
@@ -27,10 +28,10 @@ def config(**fields):
     """Returns a digits config at debug size; `section__field=value` overrides."""
     config = digits.get_config("debug")
     # What tests rely on stays as it is when the recipe moves.
-    config.queue.size, config.queue.k = 32, 4
+    config.objective.queue.size, config.objective.queue.k = 32, 4
     config.ema.momentum = 0.99
-    config.loss.neighbor_warmup_epochs = 0.0
-    config.attention.temperature = 1.0
+    config.objective.neighbor_warmup_epochs = 0.0
+    config.objective.attention.temperature = 1.0
     return override(config, **fields)
 
 
@@ -47,13 +48,14 @@ def override(config, **fields):
 
 def build(config, mesh, *, probe_classes=0):
     """Returns (model, step, state) of a config on a mesh."""
-    model = build_model(config.model, attention=config.attention.kind)
+    objective = build_objective(config)
+    model = build_model(config.model, predictor=objective.predictor)
     optimizer = make_optimizer(config, learning_rate(config, STEPS_PER_EPOCH))
     step = make_train_step(
-        model, optimizer, config, mesh, steps_per_epoch=STEPS_PER_EPOCH
+        model, objective, optimizer, config, mesh, steps_per_epoch=STEPS_PER_EPOCH
     )
     state = init_train_state(
-        model, optimizer, config, mesh, probe_classes=probe_classes
+        model, objective, optimizer, config, mesh, probe_classes=probe_classes
     )
     return model, step, state
 

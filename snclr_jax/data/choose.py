@@ -11,6 +11,7 @@ from ml_collections import ConfigDict
 
 from snclr_jax.data import Split, open_data
 from snclr_jax.data.decode import Encoded, open_image
+from snclr_jax.settings.objective import build_objective, objective_class
 from snclr_jax.settings.ranges import check_fields, get_field
 
 FIELDS = (
@@ -19,18 +20,17 @@ FIELDS = (
     "augment.size",
     "augment.local_size",
     "model.stem",
-    "queue.size",
 )
 VIEW_SIZES = (224, 192, 160, 128, 96, 64, 48, 32)
-LARGEST_BATCH, LARGEST_QUEUE = 256, 65_536
+LARGEST_BATCH = 256
 SAMPLE = 256  # images whose size is read
 
 
 def choose_from_data(config: ConfigDict, *, devices: int) -> tuple[ConfigDict, str]:
     """Returns the config with every field of `FIELDS` that is None chosen.
 
-    The rules are `choose`'s, for the number of training images and the median of their
-    shorter sides.
+    Those that the objective chooses are chosen, too. The rules are `choose`'s, for the
+    number of training images and the median of their shorter sides.
 
     Args:
       config: a recipe; not changed.
@@ -44,8 +44,9 @@ def choose_from_data(config: ConfigDict, *, devices: int) -> tuple[ConfigDict, s
       ValueError: where a field is None and the data cannot be read.
     """
     # What is chosen follows from other fields, so these have to be in order first.
-    check_fields(config, unset=FIELDS)
-    missing = [field for field in FIELDS if get_field(config, field) is None]
+    fields = (*FIELDS, *_of_objective(config))
+    check_fields(config, unset=fields)
+    missing = [field for field in fields if get_field(config, field) is None]
     if not missing:
         return config, ""
     data = config.data.copy_and_resolve_references()
@@ -65,12 +66,11 @@ def choose(config: ConfigDict, *, images: int, side: int, devices: int) -> Confi
     data.image_size  8/7 of that (256 for 224), and no more than the images have
     augment.local_size  3/7 of it, as a multiple of 16 (96 for 224)
     model.stem       "cifar" for views up to 64 pixels, "imagenet" above
-    queue.size       half the images: long, without holding every image several times
-    batch_size       a tenth of the queue at most, so that neighbors do not all come
-                     from the last steps
+    batch_size       a twentieth of the images, at most `LARGEST_BATCH` and what the
+                     objective's `batch_limits` say: a power of two, or a multiple of
+                     the devices and parts that it is divided into
 
-    Batch and queue are powers of two, at most `LARGEST_BATCH` and `LARGEST_QUEUE`, or
-    the nearest multiple of the devices, banks and parts that they are divided into.
+    What the objective leaves to be chosen, its `choose` does.
 
     Args:
       config: a recipe; not changed.
@@ -80,10 +80,12 @@ def choose(config: ConfigDict, *, images: int, side: int, devices: int) -> Confi
     """
     config = config.copy_and_resolve_references()
     size = config.augment.size or next((s for s in VIEW_SIZES if s <= side), 32)
-    queue, banks = config.queue, config.queue.banks
-    rows = queue.size or _power_of_two(
-        min(images // 2, LARGEST_QUEUE), math.lcm(devices, banks)
-    )
+    kind = objective_class(config.objective.name)
+    chosen = kind.choose(config.objective, images=images, devices=devices)
+    for field in _of_objective(config):
+        if get_field(config, field) is None:
+            value = chosen[field.removeprefix("objective.")]
+            config.update_from_flattened_dict({field: value})
     config.augment.size = size
     if config.data.image_size is None:
         config.data.image_size = max(size, min(side, round(size * 8 / 7)))
@@ -91,12 +93,18 @@ def choose(config: ConfigDict, *, images: int, side: int, devices: int) -> Confi
         config.augment.local_size = 16 * round(size * 3 / 7 / 16)
     if config.model.stem is None:
         config.model.stem = "cifar" if size <= 64 else "imagenet"
-    queue.size = rows
     if config.batch_size is None:
-        unit = math.lcm(devices * config.accumulate, banks)
-        most = min(images // 20, rows // 10, LARGEST_BATCH)
+        unit, most = build_objective(config).batch_limits()
+        unit = math.lcm(devices * config.accumulate, unit)
+        most = min(images // 20, most, LARGEST_BATCH)
         config.batch_size = max(_power_of_two(most, unit), 2)
     return config
+
+
+def _of_objective(config: ConfigDict) -> tuple[str, ...]:
+    """Returns the fields of the objective that a recipe may leave None."""
+    kind = objective_class(config.objective.name)
+    return tuple(f"objective.{name}" for name in kind.chosen)
 
 
 def _power_of_two(most: int, unit: int) -> int:

@@ -256,7 +256,7 @@ def expected_tensors(
     config: ml_collections.ConfigDict,
 ) -> dict[str, jax.ShapeDtypeStruct]:
     """Returns what `Encoder.tensors` holds for a config, without its values."""
-    model = build_model(config.model, attention=config.attention.kind)
+    model = build_model(config.model)
     shapes = jax.eval_shape(_init(model, config), jax.random.key(0))
     found = flatten_dict(dict(zip(TREES, shapes, strict=True)), sep="/")
     return cast(dict[str, jax.ShapeDtypeStruct], found)
@@ -266,7 +266,7 @@ def _expected(
     config: ml_collections.ConfigDict, mesh: Mesh
 ) -> tuple[Model, Variables, Variables]:
     """Returns a config's model, and what its encoder consists of on every device."""
-    model = build_model(config.model, attention=config.attention.kind)
+    model = build_model(config.model)
     shapes = jax.eval_shape(_init(model, config), jax.random.key(0))
     params, batch_stats = placed_shapes(shapes, replicated(mesh))
     return model, params, batch_stats

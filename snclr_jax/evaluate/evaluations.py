@@ -15,13 +15,14 @@ from snclr_jax.evaluate.frozen.knn import knn_accuracies
 from snclr_jax.evaluate.frozen.linear import linear_probe
 from snclr_jax.evaluate.frozen.retrieval import score_retrieval
 from snclr_jax.evaluate.frozen.subsets import class_balanced, listed
-from snclr_jax.evaluate.memory.networks import Target
-from snclr_jax.evaluate.memory.queue_use import Searches
+from snclr_jax.evaluate.memory.networks import Networks
+from snclr_jax.evaluate.memory.queue_use import queue_use
 from snclr_jax.evaluate.quality import quality as score_quality
 from snclr_jax.evaluate.quality_views import encode_random_views
 from snclr_jax.evaluate.subject import Subject
 from snclr_jax.evaluate.tuned import protocols
 from snclr_jax.evaluate.tuned.supervised import Protocol, train_classifier
+from snclr_jax.settings.objective import build_objective
 
 # SimCLR's lists of ImageNet images, by the share of them.
 LISTS = {0.01: "1percent.txt", 0.1: "10percent.txt"}
@@ -35,8 +36,8 @@ class Task(NamedTuple):
       images: the training images.
       train: those that have a label, or None.
       test: labelled images to score, or None where the set has one split.
-      target: the network and queue beside a trained encoder, where `images` are what
-        filled the queue; None elsewhere.
+      networks: those of the run beside a trained encoder, where `images` are what it
+        was trained on and its objective has a memory to search; None elsewhere.
       config: of the run, with `data` of this image set.
       settings: `configs/evaluate.py`.
       mesh: the devices.
@@ -47,7 +48,7 @@ class Task(NamedTuple):
     # Any, not None: an evaluation that needs one is given one.
     train: Split | Any
     test: Split | Any
-    target: Target | None
+    networks: Networks | None
     config: Any
     settings: Any
     mesh: Mesh
@@ -169,25 +170,26 @@ def quality(task: Task) -> Outcome:
     rows = task.images.thinned(settings.images)
     split = task.images.subset(rows)
     views = encode_random_views(
-        encoder, task.target, split, config=task.config, mesh=task.mesh
+        encoder, task.networks, split, rows, config=task.config, mesh=task.mesh
     )
-    labels = task.images.labels
-    searches = None
-    if task.target is not None and task.config.queue.k:
-        searches = Searches(
-            task.target.queue, views.target, rows, encoder.step, task.config, labels
-        )
-    return Outcome(
-        score_quality(
-            task.subject.features(split),
-            views.first,
-            views.second,
-            k=settings.k,
-            mesh=task.mesh,
-            labels=split.labels,
-            searches=searches,
-        )
+    metrics = score_quality(
+        task.subject.features(split),
+        views.first,
+        views.second,
+        k=settings.k,
+        mesh=task.mesh,
+        labels=split.labels,
     )
+    if task.networks is not None and views.found is not None:
+        pushed_at = build_objective(task.config).pushed_at(task.networks.objective)
+        metrics |= queue_use(
+            views.found,
+            np.asarray(pushed_at),
+            image_id=rows,
+            step=encoder.step,
+            labels=task.images.labels,
+        )
+    return Outcome(metrics)
 
 
 def _share(task: Task, share: float, lists: str) -> np.ndarray:

@@ -1,4 +1,4 @@
-"""What features are like, with and without labels, and how a run uses its queue."""
+"""What features are like, with and without labels."""
 
 from __future__ import annotations
 
@@ -15,9 +15,7 @@ from jax.typing import ArrayLike
 from snclr_jax.devices.mesh import AXIS, over_batch, replicated
 from snclr_jax.evaluate.frozen.checks import check_features, check_positive
 from snclr_jax.evaluate.frozen.neighbors import nearest, place_unit_rows
-from snclr_jax.evaluate.memory.queue_use import Searches, queue_use
-from snclr_jax.objectives.describe import feature_std
-from snclr_jax.step.train_step import unit
+from snclr_jax.step.forward import feature_std, unit
 
 # Pairs of rows that a device compares at a time.
 PAIRS = 2**22
@@ -35,7 +33,6 @@ def quality(
     k: int,
     mesh: Mesh,
     labels: np.ndarray | None = None,
-    searches: Searches | None = None,
 ) -> dict[str, float]:
     """Returns everything of this file about n images, by name.
 
@@ -46,14 +43,13 @@ def quality(
       k: neighbors whose class is compared.
       mesh: the devices.
       labels: int (n,), below 0 where unknown; None leaves the purity out.
-      searches: what `queue_use` takes; None leaves the queue out.
 
     Returns:
       alignment, uniformity, effective_rank and feature_std; neighbor_purity where there
-      are labels; what `queue_use` returns where there are searches.
+      are labels.
 
     Raises:
-      ValueError: as the functions of this file and `queue_use`.
+      ValueError: as the functions of this file.
     """
     features = check_features("whole-view", features)
     found = {
@@ -65,8 +61,6 @@ def quality(
     }
     if labels is not None:
         found["neighbor_purity"] = neighbor_purity(features, labels, k, mesh=mesh)
-    if searches is not None:
-        found |= queue_use(searches, mesh=mesh)
     return found
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -14,9 +14,9 @@ from snclr_jax.data import Split
 from snclr_jax.data.pipeline import eval_batches
 from snclr_jax.devices.mesh import place_batch, replicated
 from snclr_jax.encoder.stored import Encoder
-from snclr_jax.evaluate.memory.networks import Target
+from snclr_jax.evaluate.memory.networks import Networks, Search
 from snclr_jax.run.metrics import progress_bar
-from snclr_jax.step.train_step import targets
+from snclr_jax.step.objective import Found
 from snclr_jax.step.views import Batch, random_views
 
 
@@ -26,23 +26,29 @@ class RandomViews(NamedTuple):
     Attributes:
       first: float32 (n, f) features of the first view.
       second: float32 (n, f) features of the second view.
-      target: float32 (n, d) unit target projection t of the first view, or None.
+      found: what the first view finds in the memory of the run's objective, or None.
     """
 
     first: np.ndarray
     second: np.ndarray
-    target: np.ndarray | Any  # not None where a target network was given
+    found: Found | None
 
 
 def encode_random_views(
-    encoder: Encoder, target: Target | None, split: Split, *, config, mesh: Mesh
+    encoder: Encoder,
+    networks: Networks | None,
+    split: Split,
+    image_id: np.ndarray,
+    *,
+    config,
+    mesh: Mesh,
 ) -> RandomViews:
     """Draws two random views of each image, as in training, and encodes them.
 
-    Features use running BatchNorm statistics, like those of whole images. The target
-    network uses the statistics of a batch, as it does in training: images go through in
-    a random order, so that no batch is of one class, `config.batch_size` at a time, and
-    the first of them fill up the last batch. The order and the views follow from
+    Features use running BatchNorm statistics, like those of whole images. Images search
+    the memory as in training, by the statistics of a batch: they go through in a random
+    order, so that no batch is of one class, `config.batch_size` at a time, and the
+    first of them fill up the last batch. The order and the views follow from
     `config.seed` alone.
 
     Sets too large for the device are cropped for training out of the original image;
@@ -50,8 +56,9 @@ def encode_random_views(
 
     Args:
       encoder: whose features are asked for.
-      target: the target network of the same run; None leaves its projections out.
+      networks: of the same run; None leaves the search out.
       split: the images.
+      image_id: int32 (n,) place of each in the training set of the run.
       config: of the run; reads `batch_size`, `accumulate`, `seed`, `augment` and the
         channel statistics.
       mesh: the devices.
@@ -68,37 +75,39 @@ def encode_random_views(
             f"the run's batch_size {batch_size}, in {parts} parts, is not a multiple "
             f"of {mesh.size} devices; evaluate on a number of devices that divides it"
         )
-    model = encoder.model
+    model, search = encoder.model, Search.of(config, mesh)
 
-    def encode(params, batch_stats, target, images: Array, number: Array):
+    def encode(params, batch_stats, networks, images, image_id: Array, number: Array):
         batch = Batch(image_id=jnp.arange(batch_size), resident=images)
         views = random_views(batch, number, config=config, mesh=mesh)
         first, second = (
             model.encode(params, batch_stats, view).astype(jnp.float32)
             for view in views[:2]
         )
-        if target is None:
+        if networks is None:
             return first, second, None
-        (target,), _ = targets(model, target, views[:1], config=config, mesh=mesh)
-        return first, second, target
+        return first, second, search.neighbors(networks, views[0], image_id)
 
     encode = jax.jit(encode, out_shardings=replicated(mesh))
     count = split.size
     order = np.random.RandomState(config.seed).permutation(count)
-    filled_up = split.subset(np.resize(order, -(-count // batch_size) * batch_size))
+    order_of_all = np.resize(order, -(-count // batch_size) * batch_size)
+    filled_up = split.subset(order_of_all)
+    ids = image_id[order_of_all].reshape(-1, batch_size)
     share = batch_size // jax.process_count()
     first = jax.process_index() * share
-    networks = encoder.params, encoder.batch_stats, target
+    arrays = encoder.params, encoder.batch_stats, networks
     found = []
     for number, images in enumerate(
         progress_bar(
-            eval_batches(filled_up, batch_size),
-            total=filled_up.size // batch_size,
-            desc="random views",
+            eval_batches(filled_up, batch_size), total=len(ids), desc="random views"
         )
     ):
-        placed = place_batch(images[first : first + share], mesh)
-        found.append(jax.device_get(encode(*networks, placed, np.int32(number))))
+        placed, place = (
+            place_batch(each[first : first + share], mesh)
+            for each in (images, ids[number])
+        )
+        found.append(jax.device_get(encode(*arrays, placed, place, np.int32(number))))
     place = np.argsort(order)
     views = jax.tree.map(lambda *parts: np.concatenate(parts)[place], *found)
     return RandomViews(*views)

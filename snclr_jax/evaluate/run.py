@@ -21,7 +21,7 @@ from snclr_jax.evaluate.evaluations import (
     Outcome,
     Task,
 )
-from snclr_jax.evaluate.memory.networks import open_target
+from snclr_jax.evaluate.memory.networks import Search, open_networks
 from snclr_jax.evaluate.online import with_labels
 from snclr_jax.evaluate.results import (
     Record,
@@ -81,9 +81,10 @@ def evaluate(
     config, origin = target_config(encoder.config, settings.data)
     data = open_data(config.data)
     train, test = labelled_splits(data, what)
-    target = None
+    networks, search = None, Search.of(config, mesh)
     if "quality" in what and origin == OWN and epath.Path(encoder.source).is_dir():
-        target = open_target(encoder, mesh)
+        if search.objective.searches:
+            networks = open_networks(encoder, search)
     subjects = make_subjects(
         encoder,
         layers="linear" in what,
@@ -98,7 +99,7 @@ def evaluate(
             images=data.train,
             train=train,
             test=test,
-            target=target if subject.encoder is encoder else None,
+            networks=networks if subject.encoder is encoder else None,
             config=config,
             settings=settings,
             mesh=mesh,

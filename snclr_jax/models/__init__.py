@@ -1,4 +1,4 @@
-"""Networks as pure functions: the only floor that knows Flax Linen.
+"""Networks as pure functions: the only folder that knows Flax Linen.
 
 `build_model` turns a checked ``config.model`` into a `Model`, whose methods take and
 return plain trees of arrays. One Linen module serves the online and the target network:
@@ -16,7 +16,7 @@ import jax
 import jax.numpy as jnp
 
 from snclr_jax.models.encoders import build_encoder, check_choice
-from snclr_jax.models.heads import LinearAttention, MLPHead
+from snclr_jax.models.heads import MLPHead
 
 Variables = dict[str, Any]  # a tree of arrays, parameters or batch statistics
 
@@ -28,18 +28,19 @@ class Outputs(NamedTuple):
 
     feature: jax.Array  # b f, or b v f of v views
     projection: jax.Array  # b d, or b v d
-    prediction: jax.Array  # b d, or b v d
+    prediction: jax.Array  # b d, or b v d; the projection without a predictor
 
 
 class _Network(nn.Module):
     encoder: nn.Module
     projector: nn.Module
-    predictor: nn.Module
-    attention: nn.Module | None
+    predictor: nn.Module | None
 
     def online(self, images: jax.Array, *keys: jax.Array) -> Outputs:
         feature = self.encoder(images, *keys, train=True)
         projection = self.projector(feature, train=True)
+        if self.predictor is None:
+            return Outputs(feature, projection, projection)
         return Outputs(feature, projection, self.predictor(projection, train=True))
 
     def target(self, images: jax.Array) -> jax.Array:
@@ -51,20 +52,14 @@ class _Network(nn.Module):
     def tune(self, images: jax.Array, *keys: jax.Array) -> jax.Array:
         return self.encoder(images, *keys, train=True)
 
-    def attend(self, y: jax.Array) -> jax.Array:
-        return y if self.attention is None else self.attention(y)
-
-    def everything(self, images: jax.Array) -> jax.Array:
-        return self.attend(self.online(images).projection)
-
 
 @dataclasses.dataclass(frozen=True)
 class Model:
-    """Encoder, projector, predictor and attention as pure functions.
+    """Encoder, projector and predictor as pure functions.
 
-    Parameters are a dictionary with the keys "encoder", "projector", "predictor" and,
-    for linear attention, "attention"; batch statistics use the same keys and leave
-    out the parts that have none. Every array in both is float32.
+    Parameters are a dictionary with the keys "encoder", "projector" and, where there is
+    one, "predictor"; batch statistics use the same keys and leave out the parts that
+    have none. Every array in both is float32.
 
     Attributes:
       network: the Linen module; nothing outside this package touches it.
@@ -85,7 +80,7 @@ class Model:
     ) -> tuple[Variables, Variables]:
         """Returns fresh parameters and batch statistics for (h, w, c) images."""
         images = jnp.zeros((1, 1, *image_shape), jnp.float32)
-        variables = self.network.init(key, images, method="everything")
+        variables = self.network.init(key, images, method="online")
         # Only float64 differs from the float32 in which Linen creates them.
         dtype = jnp.promote_types(self.dtype, jnp.float32)
         variables = jax.tree.map(lambda leaf: leaf.astype(dtype), variables)
@@ -134,24 +129,11 @@ class Model:
         """
         return self._train("target", params, batch_stats, images)
 
-    def attend(self, params: Variables, y: jax.Array) -> jax.Array:
-        """Returns the query whose inner product with a queue row is the attention.
-
-        Args:
-          params: the online network's.
-          y: (..., d), unit rows.
-
-        Returns:
-          (..., d): y itself for cosine attention, W2^T W1 y for linear attention.
-        """
-        # Linen's `apply` returns a pair where it is told that variables may change.
-        query = self.network.apply({"params": params}, y, method="attend")
-        return cast(jax.Array, query)
-
     def encode(
         self, params: Variables, batch_stats: Variables, images: jax.Array
     ) -> jax.Array:
         """Returns features (b, f) for evaluation, on the running statistics."""
+        # Linen's `apply` returns a pair where it is told that variables may change.
         variables = {"params": params, "batch_stats": batch_stats}
         return cast(jax.Array, self.network.apply(variables, images, method="encode"))
 
@@ -245,12 +227,12 @@ def target_subset(tree: Variables) -> Variables:
     return {name: tree[name] for name in ("encoder", "projector") if name in tree}
 
 
-def build_model(config: Any, *, attention: str) -> Model:
+def build_model(config: Any, *, predictor: bool = False) -> Model:
     """Builds the network that a config describes.
 
     Args:
       config: ``config.model``.
-      attention: ``config.attention.kind``, "cosine" or "linear".
+      predictor: whether there is one behind the projector.
 
     Returns:
       The model; nothing is allocated before `Model.init`.
@@ -259,7 +241,6 @@ def build_model(config: Any, *, attention: str) -> Model:
       ValueError: if a field has an unknown name or a size that does not fit.
     """
     check_choice("model.dtype", config.dtype, _DTYPES)
-    check_choice("attention.kind", attention, ("cosine", "linear"))
     # JAX makes its flags when it is imported, unseen by a type checker.
     x64: bool = jax.config.jax_enable_x64  # pyright: ignore[reportAttributeAccessIssue]
     if config.dtype == "float64" and not x64:
@@ -278,9 +259,8 @@ def build_model(config: Any, *, attention: str) -> Model:
         projector=head(
             tuple(config.projector_hidden), last_bn=config.projector_last_bn
         ),
-        predictor=head(
-            tuple(config.predictor_hidden), last_bn=config.predictor_last_bn
-        ),
-        attention=LinearAttention() if attention == "linear" else None,
+        predictor=head(tuple(config.predictor_hidden), last_bn=config.predictor_last_bn)
+        if predictor
+        else None,
     )
     return Model(network, feature_dim, config.embedding_dim, config.drop_path, dtype)

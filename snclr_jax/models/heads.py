@@ -1,4 +1,4 @@
-"""Projector, predictor and the linear attention of soft neighbors."""
+"""Projector and predictor."""
 
 from __future__ import annotations
 
@@ -66,25 +66,3 @@ class MLPHead(nn.Module):
                 train, self.bn_scope, output_dtype, affine=False, name=f"bn_{last}"
             )(x)
         return x
-
-
-class LinearAttention(nn.Module):
-    """The projections f1 and f2 of the positiveness, folded into the query.
-
-        f1(y) . f2(c) = (W1 y) . (W2 c) = (W2^T W1 y) . c
-
-    so queue rows c never move. Neither has a bias (that of f2 would cancel in the
-    softmax over neighbors, that of f1 is left out with it); both start as the
-    identity, where the attention is the plain inner product. SNCLR, section 3.2; the
-    start and the missing biases are choices of this project.
-    """
-
-    @nn.compact
-    def __call__(self, y: jax.Array) -> jax.Array:
-        """Maps anchors y (..., d) to W2^T W1 y, (..., d)."""
-        dim = y.shape[-1]
-        identity = lambda key: jnp.eye(dim, dtype=y.dtype)  # noqa: E731
-        w1 = self.param("w1", identity)
-        w2 = self.param("w2", identity)
-        highest = jax.lax.Precision.HIGHEST
-        return jnp.dot(jnp.dot(y, w1.T, precision=highest), w2, precision=highest)

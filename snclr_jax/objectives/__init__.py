@@ -1,1 +1,8 @@
-"""What a step minimizes: one file for each objective."""
+"""The objectives by name, `config.objective.name`: one file and one line for each."""
+
+from __future__ import annotations
+
+from snclr_jax.objectives.snclr import SNCLR
+from snclr_jax.step.objective import Objective
+
+OBJECTIVES: dict[str, type[Objective]] = {"snclr": SNCLR}

@@ -9,15 +9,15 @@ so a device needs the queries of all images (b x d) and the counts of its own ro
 never the b x K x d neighbors of everyone. It computes, for all images, what its own
 rows add to the softmax of the positiveness, to the numerator and to D_i; sums and
 maxima over devices, b numbers each, complete them. docs/sharded_queue.md derives this
-and counts what is sent; `blockwise_loss.py` holds the arithmetic of one device.
+and counts what is sent; `queue/sums.py` holds the arithmetic of one device.
 
-`losses.py` and `neighbor_queue.py` hold the same in plain form and are its oracle.
+`snclr_plain.py` and `queue/ring.py` hold the same in plain form and are its oracle.
 """
 
 from __future__ import annotations
 
 import functools
-from typing import Any, NamedTuple, cast
+from typing import TYPE_CHECKING, Any, NamedTuple, cast
 
 import jax
 import jax.numpy as jnp
@@ -39,21 +39,26 @@ from snclr_jax.queue.sharded import (
 )
 from snclr_jax.queue.sums import RowList, log_sum_exp, products_with_rows
 
+if TYPE_CHECKING:
+    from snclr_jax.objectives.snclr import SNCLR
+
 ROWS_OF_VIEWS: Any = P(None, AXIS)
 
 
-class Loss(NamedTuple):
-    """One direction's loss and the positiveness it used.
+class Direction(NamedTuple):
+    """One target and the views that predict it: their loss and its neighbors.
 
     Attributes:
       value: () mean of L_i over the global batch and the views that predict.
       weights: (..., b, k) positiveness w_ik, before the neighbor weight.
+      neighbors: of the target, their keys left out.
       recall: () share of the exact K nearest rows that each device's approximate search
         found among its own, measured on a few queries; None where search is exact.
     """
 
     value: Array
     weights: Array
+    neighbors: Neighbors
     recall: Array | None
 
 
@@ -65,10 +70,10 @@ def search_and_loss(
     target: Array,
     image_id: Array,
     *,
-    config,
+    settings: SNCLR,
     mesh: Mesh,
     neighbor_weight: Array | float = 1.0,
-) -> tuple[Loss, Neighbors]:
+) -> Direction:
     """Searches the neighbors of the targets and returns the loss of one direction.
 
     Same value and gradients as `find_neighbors`, `positiveness` and
@@ -82,25 +87,26 @@ def search_and_loss(
       anchor: y, or W2^T W1 y for linear attention, of the same views and shape.
       target: (b, d) unit rows t of another view, without gradient.
       image_id: (b,) int32 image of each row.
-      config: the run's config; reads `queue`, `attention` and `loss`.
+      settings: of the objective.
       mesh: device mesh with the axis "data"; its size divides b and q.
       neighbor_weight: lambda, multiplies w_ik for k >= 1.
-
-    Returns:
-      The loss and the neighbors of the targets, their keys left out.
     """
-    settings = config.loss
     losses.check_loss(
         settings.form, settings.temperature, settings.decoupled, target.shape[0]
     )
-    recall = WHOLE if config.queue.search == "approx" and config.queue.k else None
+    approximate = settings.queue.search == "approx" and settings.queue.k
     on_each_device = jax.shard_map(
-        functools.partial(_search_and_loss_of_device, config=config),
+        functools.partial(_search_and_loss_of_device, settings=settings),
         mesh=mesh,
         in_specs=(QUEUE_SPEC, ROWS_OF_VIEWS, ROWS_OF_VIEWS, ROWS, P(), P()),
-        out_specs=(Loss(WHOLE, ROWS_OF_VIEWS, recall), Neighbors(None, *[ROWS] * 5)),
+        out_specs=Direction(
+            WHOLE,
+            ROWS_OF_VIEWS,
+            Neighbors(None, *[ROWS] * 5),
+            WHOLE if approximate else None,
+        ),
     )
-    loss, neighbors = on_each_device(
+    direction = on_each_device(
         queue,
         prediction.reshape(-1, *target.shape),
         anchor.reshape(-1, *target.shape),
@@ -108,8 +114,8 @@ def search_and_loss(
         image_id,
         jnp.asarray(neighbor_weight, prediction.dtype),
     )
-    weights = loss.weights.reshape(*prediction.shape[:-1], config.queue.k)
-    return loss._replace(weights=weights), neighbors
+    weights = direction.weights.reshape(*prediction.shape[:-1], settings.queue.k)
+    return direction._replace(weights=weights)
 
 
 def _search_and_loss_of_device(
@@ -120,16 +126,16 @@ def _search_and_loss_of_device(
     image_id: Array,
     neighbor_weight: Array,
     *,
-    config,
-) -> tuple[Loss, Neighbors]:
-    settings, attention = config.loss, config.attention
+    settings: SNCLR,
+) -> Direction:
+    attention = settings.attention
     z, y, t = gather(prediction), gather(anchor), gather(target)
-    local = search_own_rows(queue, t, image_id, config.queue)
-    elected = elect(local.similarity, config.queue.k)
+    local = search_own_rows(queue, t, image_id, settings.queue)
+    elected = elect(local.similarity, settings.queue.k)
     chosen = jnp.arange(local.row.shape[1]) < elected.count[:, None]
 
     products = products_with_rows(
-        (*z, *y), queue.keys, local.row, elected.count, config.queue.block
+        (*z, *y), queue.keys, local.row, elected.count, settings.queue.block
     )
     # jax.custom_vjp loses what its function returns, to a type checker.
     logits, attention_logits = jnp.split(jnp.stack(cast(Any, products)), 2)
@@ -142,7 +148,7 @@ def _search_and_loss_of_device(
         axis_name=AXIS,
     )
     per_image = losses.combine(
-        _log_denominator(z, target, queue.keys, local.row, chosen, config),
+        _log_denominator(z, target, queue.keys, local.row, chosen, settings),
         jnp.sum(z * t, axis=-1) / settings.temperature,
         logits / settings.temperature,
         neighbor_weight * weights,
@@ -154,11 +160,11 @@ def _search_and_loss_of_device(
     value = jax.lax.pmean(jnp.mean(per_image), AXIS)
     neighbors = neighbors_of_own_images(queue, local.row, elected)
     weights = jax.vmap(of_neighbors, (0, None))(jax.lax.stop_gradient(weights), elected)
-    return Loss(value, weights, local.recall), neighbors
+    return Direction(value, weights, neighbors, local.recall)
 
 
 def _log_denominator(
-    z: Array, target: Array, keys: Array, row: Array, chosen: Array, config
+    z: Array, target: Array, keys: Array, row: Array, chosen: Array, settings: SNCLR
 ) -> Array:
     """Returns (v, b) log D_i of all images, from the targets and rows of all devices.
 
@@ -168,10 +174,10 @@ def _log_denominator(
       keys: (q / P, d) rows of this device.
       row: (b, l) candidates among these rows.
       chosen: (b, l) bool, which candidates were elected.
-      config: the run's config.
+      settings: of the objective.
     """
     (views, batch, dim), own = z.shape, target.shape[0]
-    settings, block = config.loss, config.queue.block
+    block = settings.queue.block
     place = jnp.arange(batch) - jax.lax.axis_index(AXIS) * own
     targets = RowList(
         row=jnp.arange(own),

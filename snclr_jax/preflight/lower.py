@@ -12,6 +12,7 @@ from snclr_jax.data import open_data
 from snclr_jax.data.feed import is_resident
 from snclr_jax.devices.mesh import over_batch, replicated
 from snclr_jax.models import build_model
+from snclr_jax.settings.objective import build_objective
 from snclr_jax.step.augment import view_settings
 from snclr_jax.step.optim import learning_rate, make_optimizer
 from snclr_jax.step.state import TrainState, init_train_state, state_shardings
@@ -57,20 +58,21 @@ def compile_step(config, mesh: Mesh, *, images: int) -> jax.stages.Compiled:
       images: size of the training set.
     """
     steps_per_epoch = images // config.batch_size
-    model = build_model(config.model, attention=config.attention.kind)
+    objective = build_objective(config)
+    model = build_model(config.model, predictor=objective.predictor)
     optimizer = make_optimizer(config, learning_rate(config, steps_per_epoch))
     step = make_train_step(
-        model, optimizer, config, mesh, steps_per_epoch=steps_per_epoch
+        model, objective, optimizer, config, mesh, steps_per_epoch=steps_per_epoch
     )
     state: TrainState = jax.eval_shape(
-        lambda: init_train_state(model, optimizer, config, mesh)
+        lambda: init_train_state(model, objective, optimizer, config, mesh)
     )
     state = jax.tree.map(
         lambda leaf, sharding: jax.ShapeDtypeStruct(
             leaf.shape, leaf.dtype, sharding=sharding
         ),
         state,
-        state_shardings(state, mesh),
+        state_shardings(state, objective, mesh),
     )
     step = cast(jax.stages.Wrapped, step)
     return step.lower(state, _abstract_batch(config, mesh, images)).compile()

@@ -10,9 +10,10 @@ import jax
 from snclr_jax.data.feed import is_resident
 from snclr_jax.preflight.chips import Chip
 from snclr_jax.preflight.hlo.work import Collective, Cost, Work
+from snclr_jax.settings.objective import build_objective
 
-# The named scopes of train_step.py that are neither network nor augmentation.
-SCOPES = ("search_and_loss", "push_targets")
+# The named scope of train_step.py around the objective.
+SCOPES = ("objective",)
 GIB = 2**30
 
 
@@ -115,16 +116,16 @@ def cost_lines(whole: Cost, part: Cost) -> Iterator[str]:
 
     Args:
       whole: of the step.
-      part: of search, loss and queue.
+      part: of the objective.
     """
     yield "work per step and device (loops in full, the dearest branch of a condition)"
     yield f"  operations   {whole.flops / 1e9:12.2f} GFLOP"
     yield f"  memory       {whole.bytes / 1e9:12.3f} GB read and written"
     yield "collectives per step and device, bytes of their results"
     yield from _collective_lines(whole)
-    yield "of which search, loss and queue"
+    yield "of which the objective"
     if not (part.flops or part.bytes):
-        yield "  nothing in the compiled program bears their names"
+        yield "  nothing in the compiled program bears its name"
     else:
         flops = f"{part.flops / max(whole.flops, 1):.2%} of the step"
         moved = f"{part.bytes / max(whole.bytes, 1):.2%} of the step"
@@ -171,12 +172,12 @@ def advice(config, *, devices: int, images: int) -> str:
     """Returns the fields to change where a step does not fit the memory."""
     smaller = max(devices, config.batch_size // 2 // devices * devices)
     fields = [f"more devices than {devices}"]
-    if 1 < smaller < config.batch_size and smaller % config.queue.banks == 0:
+    objective = build_objective(config)
+    if 1 < smaller < config.batch_size and smaller % objective.batch_limits()[0] == 0:
         fields.insert(0, f"--config.batch_size={smaller} (it is {config.batch_size})")
     if config.model.dtype != "bfloat16":
         fields.append(f"--config.model.dtype=bfloat16 (it is {config.model.dtype})")
-    if config.queue.dtype != "bfloat16":
-        fields.append(f"--config.queue.dtype=bfloat16 (it is {config.queue.dtype})")
+    fields += objective.savings()
     if is_resident(config, images):
         fields.append("--config.data.resident=False")
     return "use " + ", or ".join(fields)

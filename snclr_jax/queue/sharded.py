@@ -4,7 +4,7 @@ Every device owns q / P rows and b / P images. Queries travel, rows stay: each d
 offers candidates from its own rows to all images, and the owner of an image elects the
 nearest. docs/sharded_queue.md counts what is sent.
 
-`neighbor_queue.py` holds the same in plain form and is the oracle.
+`ring.py` holds the same in plain form and is the oracle.
 """
 
 from __future__ import annotations
@@ -28,6 +28,7 @@ from snclr_jax.queue.ring import (
     push,
 )
 from snclr_jax.queue.search import nearest_rows
+from snclr_jax.queue.settings import QueueSettings
 
 # Any, since specs stand for arrays in trees that are typed as trees of arrays.
 ROWS: Any = P(AXIS)
@@ -44,7 +45,7 @@ class Candidates(NamedTuple):
     Attributes:
       similarity: (b, l) float32, -inf where there is none; l = min(K, rows).
       row: (b, l) int32 row of this device.
-      recall: see `Loss`.
+      recall: see `snclr_fused.Direction`.
     """
 
     similarity: Array
@@ -68,7 +69,7 @@ class Election(NamedTuple):
 
 
 def search_own_rows(
-    queue: NeighborQueue, targets: Array, image_id: Array, settings
+    queue: NeighborQueue, targets: Array, image_id: Array, settings: QueueSettings
 ) -> Candidates:
     """Finds the candidates of all images among the rows of this device."""
     batch, owned = targets.shape[0], queue.keys.shape[0]

@@ -14,14 +14,13 @@ from snclr_jax.evaluate.frozen.knn import vote
 from snclr_jax.evaluate.frozen.neighbors import nearest
 from snclr_jax.evaluate.memory.gallery import (
     Gallery,
-    Networks,
     choose_queries,
     find_gallery,
     read_pictures,
 )
+from snclr_jax.evaluate.memory.networks import Networks, Search
 from snclr_jax.evaluate.online import with_labels
 from snclr_jax.evaluate.subject import Subject
-from snclr_jax.queue.ring import UNFILLED
 from snclr_jax.report.online import QUERIES
 from snclr_jax.visualize.embedding import MOST_CLASSES, Map
 from snclr_jax.visualize.gallery import MOST_NEIGHBORS
@@ -127,28 +126,19 @@ def classify(subject: Subject, data: Data, config, mesh: Mesh) -> Confusion | No
     return Confusion(test.labels, voted[k, temperature], train.size, left_out)
 
 
-def show_neighbors(
-    encoder: Encoder, networks: Networks, train: Split, mesh: Mesh
-) -> Shown:
+def show_neighbors(search: Search, networks: Networks, train: Split) -> Shown:
     """Returns a few training images of many classes with their neighbors."""
-    config = encoder.config
-    queries = choose_queries(train, QUERIES, seed=config.seed)
-    found = find_gallery(
-        encoder.model, networks, train, queries, config=config, mesh=mesh
-    ).nearest(MOST_NEIGHBORS)
+    queries = choose_queries(train, QUERIES, seed=search.forward.config.seed)
+    found = find_gallery(search, networks, train, queries).nearest(MOST_NEIGHBORS)
     return Shown(*read_pictures(train, found), found)
 
 
-def use_queue(
-    encoder: Encoder, networks: Networks, train: Split, mesh: Mesh
-) -> QueueUse:
+def use_queue(search: Search, networks: Networks, train: Split) -> QueueUse:
     """Returns what at most `QUEUE_IMAGES` training images choose."""
     images = train.thinned(QUEUE_IMAGES)
-    found = find_gallery(
-        encoder.model, networks, train, images, config=encoder.config, mesh=mesh
-    )
-    pushed_at = np.asarray(networks.queue.pushed_at)
-    filled = pushed_at != UNFILLED
+    found = find_gallery(search, networks, train, images)
+    pushed_at = np.asarray(search.objective.pushed_at(networks.objective))
+    filled = pushed_at >= 0
     uses = np.bincount(found.row[found.valid], minlength=len(filled))[filled]
     ages = found.age[found.valid]
     return QueueUse(uses, ages, networks.step - pushed_at[filled], len(images))

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import jax
 import numpy as np
-from jax.sharding import Mesh
 
 from snclr_jax.data import Data
 from snclr_jax.evaluate.memory.gallery import (
@@ -12,7 +11,7 @@ from snclr_jax.evaluate.memory.gallery import (
     find_gallery,
     read_pictures,
 )
-from snclr_jax.models import Model
+from snclr_jax.evaluate.memory.networks import Search
 from snclr_jax.step.state import TrainState
 from snclr_jax.visualize import gallery, pixels
 from snclr_jax.visualize.gallery import MOST_NEIGHBORS
@@ -21,32 +20,26 @@ QUERIES = 8
 
 
 class OnlineGallery:
-    """Draws what `QUERIES` training images find in the queue.
+    """Draws what `QUERIES` training images find in the memory of the objective.
 
     Args:
-      model: the networks.
-      config: of the run; where K is 0 nothing is `possible`.
-      mesh: the devices.
+      search: of the run; where its objective finds nothing, nothing is `possible`.
       data: the image set.
     """
 
-    def __init__(self, model: Model, config, mesh: Mesh, data: Data) -> None:
-        self._model, self._config, self._mesh, self._data = model, config, mesh, data
-        self.possible = config.queue.k > 0
+    def __init__(self, search: Search, data: Data) -> None:
+        self._search, self._data = search, data
+        self.possible = search.objective.searches
         if self.possible:
-            self._queries = choose_queries(data.train, QUERIES, seed=config.seed)
+            seed = search.forward.config.seed
+            self._queries = choose_queries(data.train, QUERIES, seed=seed)
 
     def draw(self, state: TrainState) -> np.ndarray | None:
         """Returns uint8 (height, width, 3); None but on process 0, which draws."""
         train = self._data.train
-        found = find_gallery(
-            self._model,
-            state,
-            train,
-            self._queries,
-            config=self._config,
-            mesh=self._mesh,
-        ).nearest(MOST_NEIGHBORS)
+        found = find_gallery(self._search, state, train, self._queries).nearest(
+            MOST_NEIGHBORS
+        )
         if jax.process_index() != 0:
             return None
         pictures = read_pictures(train, found)

@@ -13,7 +13,7 @@ from jax.sharding import Mesh
 from snclr_jax.data import Data, open_data
 from snclr_jax.devices.mesh import make_mesh
 from snclr_jax.encoder.stored import Encoder, open_encoder
-from snclr_jax.evaluate.memory.gallery import open_networks
+from snclr_jax.evaluate.memory.networks import Search, open_networks
 from snclr_jax.evaluate.results import read_records, records_path
 from snclr_jax.report import measure, sections
 from snclr_jax.report.page import Section, numbers, page
@@ -64,11 +64,12 @@ def report(workdir: str | Path, *, network: str | None = None) -> Path:
     except (ValueError, OSError) as error:
         unreadable = f"The images of the run cannot be read here: {error}"
 
-    parts = [*sections.curves(lines)]
+    search = Search.of(encoder.config, mesh)
+    parts = [*sections.curves(lines, search.objective)]
     if data is None:
         parts.append(Section("Images", unreadable))
     else:
-        parts += _of_images(encoder, data, mesh)
+        parts += _of_images(encoder, search, data, mesh)
     parts += [
         sections.evaluations(records, workdir),
         sections.settings(encoder.config),
@@ -87,18 +88,19 @@ def report(workdir: str | Path, *, network: str | None = None) -> Path:
     return path
 
 
-def _of_images(encoder: Encoder, data: Data, mesh: Mesh) -> Iterator[Section]:
+def _of_images(
+    encoder: Encoder, search: Search, data: Data, mesh: Mesh
+) -> Iterator[Section]:
     config, names = encoder.config, data.class_names
-    if config.queue.k:
-        networks = open_networks(encoder, mesh)
-        place = encoder, networks, data.train, mesh
-        shown, use = measure.show_neighbors(*place), measure.use_queue(*place)
-        yield from sections.neighbors(shown, use, config.queue.k, names)
+    if search.objective.searches:
+        memory = search, open_networks(encoder, search), data.train
+        shown, use = measure.show_neighbors(*memory), measure.use_queue(*memory)
+        yield from sections.neighbors(shown, use, names)
     else:
         yield Section(
             "Neighbors",
-            "The run has no neighbors: queue.k is 0, which is InfoNCE. So there is no "
-            "gallery, and no use of the queue.",
+            "The objective of the run finds no neighbors for its images, so there is "
+            "no gallery, and no use of a memory.",
         )
     subject = measure.open_subject(encoder, mesh)
     found = measure.map_embedding(subject, data, seed=config.seed)

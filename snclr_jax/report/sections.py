@@ -20,45 +20,47 @@ from snclr_jax.report import page
 from snclr_jax.report.measure import Confusion, EmbeddingMap, QueueUse, Shown
 from snclr_jax.report.page import Drawing, Section
 from snclr_jax.run.workdir import as_json
+from snclr_jax.step.objective import Objective
 from snclr_jax.visualize.style import THEMES
 
 Names = tuple[str, ...] | None
 
 
-def curves(lines: Sequence[dict[str, float]]) -> Iterator[Section]:
-    """How training went, and how the positiveness developed where there is some."""
+def curves(
+    lines: Sequence[dict[str, float]], objective: Objective
+) -> Iterator[Section]:
+    """How training went, and how what the objective shows of itself developed."""
     yield Section(
         "Training",
         "Means over each logging interval. kNN is measured at the online evaluations.",
         [Drawing("curves", "metrics over the steps", _themed(visualize.curves, lines))],
     )
-    if any("positiveness_mean" in line for line in lines):
+    known = set().union(*lines)
+    if any(known & metrics.keys() for _, metrics, _ in objective.panels):
         yield Section(
-            "Positiveness",
-            "How positive neighbors are: w is a softmax over the K neighbors of an "
-            "image, so its mean is 1 / K / gamma, and its entropy is log K where all "
-            "neighbors count alike. The weight λ multiplies all of them.",
+            "Objective",
+            objective.explanation,
             [
                 Drawing(
-                    "positiveness",
-                    "positiveness of the neighbors over the steps",
-                    _themed(visualize.positiveness, lines),
+                    "objective",
+                    "metrics of the objective over the steps",
+                    _themed(visualize.curves, lines, panels=objective.panels),
                 )
             ],
         )
 
 
-def neighbors(shown: Shown, use: QueueUse, k: int, names: Names) -> Iterator[Section]:
-    """The gallery, and how the queue is used."""
+def neighbors(shown: Shown, use: QueueUse, names: Names) -> Iterator[Section]:
+    """The gallery, and how the memory is used."""
     if not use.uses.sum():
         yield Section("Neighbors", "The queue of this checkpoint is still empty.")
         return
     yield Section(
         "Neighbors",
-        f"Training images and what the queue holds nearest to their target projection, "
-        f"the first {shown.found.row.shape[1]} of K = {k}: cosine similarity, "
-        "positiveness w, class, and age in steps. An earlier view of the same image "
-        "is left out where the run leaves it out.",
+        "Training images and what the queue holds nearest to them, the first "
+        f"{shown.found.row.shape[1]}: cosine similarity, weight w, class, and age in "
+        "steps. An earlier view of the same image is left out where the run leaves it "
+        "out.",
         [
             Drawing(
                 "gallery",

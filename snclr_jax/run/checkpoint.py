@@ -18,10 +18,9 @@ import numpy as np
 import orbax.checkpoint as ocp
 from etils import epath
 from jax.experimental import multihost_utils
+from jax.sharding import NamedSharding, PartitionSpec
 from tqdm import tqdm
 
-from snclr_jax.devices.mesh import placed_shapes
-from snclr_jax.queue.ring import NeighborQueue
 from snclr_jax.run.checkpoint_reader import (
     FOLDER,
     Damaged,
@@ -89,8 +88,8 @@ class Checkpoints:
         if step == self.latest_step:
             return
         arrays = _without_probe(state)
-        if not state.queue.keys.size:  # Orbax saves no empty arrays
-            del arrays["queue"]
+        if not _is_saved(state.objective):
+            del arrays["objective"]
         # Grain's own handler keeps a file for each process, and so their number.
         texts = {
             "data": batches.get_state(),
@@ -119,8 +118,8 @@ class Checkpoints:
         One that is damaged, or has other bits than were saved, gives way to the one
         before it, and is moved to `workdir/damaged_checkpoints` then. A run may be
         continued with an online probe that it did not have, or of other classes: the
-        probe then stays the one of `state`; as does a queue whose size or type changed,
-        see `own_workdir`.
+        probe then stays the one of `state`; as does the objective's own state where the
+        number or type of its rows changed, see `own_workdir`.
 
         Args:
           state: a state of the same shapes, types and shardings, to restore into.
@@ -161,10 +160,10 @@ class Checkpoints:
             has_probe = any(name.startswith("probe/") for name in saved)
             probe = stored_arrays(folder, "probe") if has_probe else None
         expected = _without_probe(state)
-        if "queue" in stored or "queue/keys" in saved:
-            expected["queue"] = _as_stored(stored.get("queue"), state.queue)
+        if "objective" in stored or any(n.startswith("objective/") for n in saved):
+            expected["objective"] = _as_stored(stored.get("objective"), state.objective)
         else:
-            del expected["queue"]  # one of no rows is not saved
+            del expected["objective"]
         # Not damage: another network. It stays where it is.
         check_same_arrays(str(folder), stored, expected)
         with _together(folder):
@@ -179,8 +178,8 @@ class Checkpoints:
         if "probe" in arrays:
             check_digests(folder, digests({"probe": arrays["probe"]}))
             found = found.replace(probe=arrays["probe"])
-        if expected.get("queue") is not state.queue:
-            found = found.replace(queue=state.queue)
+        if expected.get("objective") is not state.objective:
+            found = found.replace(objective=state.objective)
         return found, texts
 
     def _move_away(self, damaged: list[tuple[epath.Path, str]]) -> None:
@@ -255,20 +254,33 @@ def _together(folder: epath.Path) -> Iterator[None]:
         raise failed
 
 
-def _as_stored(stored: Any, queue: NeighborQueue) -> NeighborQueue:
-    """Returns the queue, or what to read where a checkpoint has one of another size."""
-    found = by_path(stored)
-    row, expected = (
+def _is_saved(objective: Any) -> bool:
+    """Whether an objective has a state: Orbax saves no empty arrays."""
+    leaves = jax.tree.leaves(objective)
+    return bool(leaves) and all(leaf.size for leaf in leaves)
+
+
+def _as_stored(stored: Any, objective: Any) -> Any:
+    """Returns the objective's state, or what to read where a checkpoint has other rows.
+
+    Those are of another number or type, and of the same shape but for that.
+    """
+    found, expected = by_path(stored), by_path(objective)
+    row, wanted = (
         {name: (leaf.shape[1:], len(leaf.shape)) for name, leaf in arrays.items()}
-        for arrays in (found, by_path(queue))
+        for arrays in (found, expected)
     )
-    if row != expected:
-        return queue
-    read = NeighborQueue(**placed_shapes(found, queue.cursor.sharding))
-    same = jax.tree.map(
-        lambda a, b: (a.shape, a.dtype) == (b.shape, b.dtype), read, queue
-    )
-    return queue if all(jax.tree.leaves(same)) else read
+    if row != wanted or not differences(stored, objective):
+        return objective
+    read = [
+        jax.ShapeDtypeStruct(
+            found[name].shape,
+            found[name].dtype,
+            sharding=NamedSharding(leaf.sharding.mesh, PartitionSpec()),
+        )
+        for name, leaf in expected.items()
+    ]
+    return jax.tree.unflatten(jax.tree.structure(objective), read)
 
 
 def _without_probe(state: TrainState) -> dict[str, Any]:

@@ -120,9 +120,15 @@ def checkpoint_config(folder: epath.Path) -> ml_collections.ConfigDict:
 
     Raises:
       Damaged: where it is missing or cannot be read.
+      ValueError: where an earlier version wrote it.
     """
     config = read_json(folder, "config")
     check_digests(folder, {"config": digest_of_json(config)})
+    if "objective" not in config:
+        raise ValueError(
+            f"{folder} is of a run of an earlier version, whose config has no section "
+            "'objective'; read it with that version"
+        )
     return ml_collections.ConfigDict(config)
 
 

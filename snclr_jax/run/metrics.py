@@ -8,6 +8,7 @@ import shutil
 import tempfile
 import time
 import warnings
+from collections.abc import Sequence
 from pathlib import Path
 
 import jax
@@ -17,6 +18,7 @@ from tensorboardX import SummaryWriter
 from tqdm import tqdm
 
 from snclr_jax.run.files import write_whole
+from snclr_jax.step.objective import Shown
 
 METRICS_FILE = "metrics.jsonl"
 COPY_SECONDS = 60
@@ -154,7 +156,7 @@ class PendingMetrics:
                 raise NonFiniteError(
                     f"step {step} is not finite: {values}. Try a lower "
                     "optim.learning_rate, a longer optim.warmup_epochs, a higher "
-                    "loss.temperature or model.dtype='float32'"
+                    "objective.temperature or model.dtype='float32'"
                 )
         means = {
             name: float(np.mean([metrics[name] for metrics in fetched]))
@@ -207,17 +209,15 @@ def progress_bar(*items, **settings) -> tqdm:
 
 
 class Progress:
-    """A line of metrics every interval, and on a terminal a bar with the time left."""
+    """A line of metrics every interval, and on a terminal a bar with the time left.
+
+    Args:
+      total_steps: of the run.
+      first_step: the step that the run starts or continues from.
+      shown: what the objective shows of itself.
+    """
 
     SHOWN = (
-        ("loss", "loss", ".3f"),
-        ("w", "positiveness_mean", ".2f"),
-        ("max", "positiveness_max", ".2f"),
-        ("entropy", "positiveness_entropy", ".2f"),
-        ("similarity", "neighbor_similarity", ".2f"),
-        ("age", "neighbor_age", ".0f"),
-        ("purity", "neighbor_purity", ".2f"),
-        ("recall", "search_recall", ".3f"),
         ("probe", "probe_accuracy", ".1f"),
         ("std", "feature_std", ".2f"),
         ("gradient", "gradient_norm", ".2g"),
@@ -227,7 +227,10 @@ class Progress:
         ("wait", "data_wait", ".0%"),
     )
 
-    def __init__(self, total_steps: int, first_step: int) -> None:
+    def __init__(
+        self, total_steps: int, first_step: int, shown: Sequence[Shown]
+    ) -> None:
+        self._shown = (("loss", "loss", ".3f"), *shown, *self.SHOWN)
         self._bar = progress_bar(
             total=total_steps, initial=first_step, unit="step", dynamic_ncols=True
         )
@@ -240,7 +243,7 @@ class Progress:
         """Prints an interval's metrics."""
         shown = " ".join(
             f"{label} {scalars[name]:{form}}"
-            for label, name, form in self.SHOWN
+            for label, name, form in self._shown
             if name in scalars
         )
         self.say(f"step {step} {shown}")

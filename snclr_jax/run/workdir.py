@@ -18,6 +18,7 @@ from etils import epath
 from snclr_jax.devices.processes import from_first
 from snclr_jax.run.checkpoint_reader import FOLDER, saved_steps
 from snclr_jax.run.files import write_whole
+from snclr_jax.settings.objective import objective_class
 
 CONFIG_FILE = "config.json"
 DATA_FILE = "data.json"
@@ -27,14 +28,9 @@ FOUND = "data.found"  # which images: what a config cannot say
 # step.
 FREE_SECTIONS = ("log", "checkpoint", "evaluate", "data.max_bad", "data.num_workers")
 # What says which arrays the networks and the optimizer have.
-FIXED = ("model", "optim.name", "attention.kind")
+FIXED = ("model", "optim.name", "objective.name")
 # What a change means beyond the new value from that step on.
 MEANING = {
-    "queue.size": "the queue starts empty",
-    "queue.dtype": "the queue starts empty",
-    "queue.k": "every image has that many neighbors as positives",
-    "loss": "the loss is another one, and not to be compared with that before",
-    "attention": "neighbors are weighted otherwise",
     "batch_size": "an epoch has another number of steps, and schedules and order of "
     "the images go on as if all steps so far had been of this batch size",
     "epochs": "the schedules go on as those of this length",
@@ -169,8 +165,8 @@ def check_workdir(
       workdir: the run's folder.
       found: which images the config's data are, see `Data.identity`: a folder may hold
         others than it did. Kept in `data.json`, and named "data.found" in `allow`.
-      allow: fields, such as "queue.size", or sections, such as "loss", that may differ
-        from those of the run so far.
+      allow: fields, such as "objective.queue.size", or sections, such as "data", that
+        may differ from those of the run so far.
 
     Returns:
       What the changes mean, one sentence each.
@@ -179,41 +175,55 @@ def check_workdir(
       ValueError: where the workdir holds a run of another or of an unknown config, or
         a field to allow is one that no run can change.
     """
+    objective = objective_class(config.objective.name)
+    fixed = (*FIXED, *(f"objective.{name}" for name in objective.fixed))
     for name in allow:
-        if _under(name, FIXED) or name in {fixed.split(".")[0] for fixed in FIXED}:
+        if _under(name, fixed) or any(_under(each, (name,)) for each in fixed):
             raise ValueError(
-                f"--allow_changes={name}: {', '.join(FIXED)} say which arrays a run "
+                f"--allow_changes={name}: {', '.join(fixed)} say which arrays a run "
                 "has, and cannot change; start a run of its own in another --workdir "
                 "(an encoder can be its start, see model.init_from)"
             )
     path = epath.Path(workdir) / CONFIG_FILE
     ours, changes = as_json(config), []
     if path.exists():
+        theirs = read_config(workdir)
+        if "objective" not in theirs:
+            raise ValueError(
+                f"{workdir} holds a run of an earlier version, whose config has no "
+                "section 'objective'; start a new run in another --workdir"
+            )
         changes = [
             change
-            for change in _differences(ours, read_config(workdir))
+            for change in _differences(ours, theirs)
             if not _under(change[0], FREE_SECTIONS)
         ]
         if (before := _found_before(workdir)) is not None:
             changes += _differences(dict(found), before, FOUND)
-        _refuse(workdir, [each for each in changes if not _under(each[0], allow)])
+        refused = [each for each in changes if not _under(each[0], allow)]
+        _refuse(workdir, refused, fixed)
     elif any(path.parent.glob(f"{FOLDER}/[0-9]*")):
         raise ValueError(
             f"{workdir} holds checkpoints but no {CONFIG_FILE}, so what they belong to "
             "is unknown; restore that file, or use another --workdir"
         )
     step = max(saved_steps(workdir), default=0)
-    return [_sentence(step, *change) for change in changes]
+    meaning = MEANING | {
+        f"objective.{name}": text for name, text in objective.changes.items()
+    }
+    return [_sentence(meaning, step, *change) for change in changes]
 
 
-def _refuse(workdir: epath.PathLike, changes: list[tuple]) -> None:
+def _refuse(
+    workdir: epath.PathLike, changes: list[tuple], fixed: Sequence[str]
+) -> None:
     if not changes:
         return
     differing = "; ".join(
         f"{_full(field)} is {ours!r}, the run has {theirs!r}"
         for field, ours, theirs in changes
     )
-    names = ",".join(field for field, _, _ in changes if not _under(field, FIXED))
+    names = ",".join(field for field, _, _ in changes if not _under(field, fixed))
     take = f", or take the change with --allow_changes={names}" if names else ""
     raise ValueError(
         f"{workdir} holds a run of another config: {differing}. Use the same config to "
@@ -221,10 +231,14 @@ def _refuse(workdir: epath.PathLike, changes: list[tuple]) -> None:
     )
 
 
-def _sentence(step: int, field: str, ours: Any, theirs: Any) -> str:
-    meaning = [text for name, text in MEANING.items() if _under(field, (name,))]
+def _sentence(
+    meaning: Mapping[str, str], step: int, field: str, ours: Any, theirs: Any
+) -> str:
+    # Of a section and a field of it, the field says more.
+    names = [name for name in meaning if _under(field, (name,))]
+    known = [meaning[max(names, key=len)]] if names else []
     change = f"{_full(field)} was {theirs!r} and is {ours!r} from step {step} on"
-    return "; ".join([change, *meaning])
+    return "; ".join([change, *known])
 
 
 def _full(field: str) -> str:

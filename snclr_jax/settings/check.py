@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import math
-
+from snclr_jax.settings.objective import build_objective
 from snclr_jax.settings.ranges import check_fields, get_field
 
 # Pixels of one drawing of each digit, times pictures: 1.2 GB, all drawn in memory.
@@ -21,7 +20,7 @@ def check_config(config, *, devices: int) -> None:
     _check_data(config.data)
     _check_augment(config)
     _check_network(config)
-    _check_queue(config, devices)
+    build_objective(config).check(config, devices)
     if config.batch_size % devices:
         raise ValueError(
             f"batch_size {config.batch_size} is not a multiple of the {devices} "
@@ -45,7 +44,10 @@ def check_against_data(config, images: int) -> None:
             f"{images} images; use at most {images}"
         )
     steps_per_epoch = images // config.batch_size
-    for field in ("epochs", "loss.neighbor_warmup_epochs"):
+    warmups = (
+        f"objective.{name}" for name in config.objective if name.endswith("_epochs")
+    )
+    for field in ("epochs", *warmups):
         epochs = get_field(config, field)
         if epochs * steps_per_epoch >= 2**31:
             raise ValueError(
@@ -56,7 +58,7 @@ def check_against_data(config, images: int) -> None:
 
 def notes(config, images: int) -> list[str]:
     """Returns what is worth knowing about a config that fits a set of `images`."""
-    size, batch = config.queue.size, config.batch_size
+    batch = config.batch_size
     found = [
         f"peak learning rate {config.optim.learning_rate * batch / 256:.3g}: "
         f"optim.learning_rate {config.optim.learning_rate:g} x batch_size {batch} / 256"
@@ -64,18 +66,7 @@ def notes(config, images: int) -> list[str]:
     local = config.augment.local_views
     if local or config.augment.global_views > 2:
         found.append(_cost_of_views(config))
-    if config.queue.k and size > images:
-        found.append(
-            f"queue.size {size} is {size / images:.1f} times the training set of "
-            f"{images} images: it holds every image, and neighbors repeat one another; "
-            f"{images // 2} rows would be half the set"
-        )
-    if config.queue.k and size < 10 * batch:
-        found.append(
-            f"queue.size {size} is {size / batch:.1f} batches: all neighbors come from "
-            "the last steps; ten batches or more offer a choice"
-        )
-    return found
+    return found + build_objective(config).notes(config, images)
 
 
 def _cost_of_views(config) -> str:
@@ -157,31 +148,6 @@ def _check_parts(config, devices: int) -> None:
             f"pass, and model.bn_scope is {scope}: BatchNorm statistics over images of "
             "several passes would need every layer of all of them at once, so they "
             f"cannot be kept; use a model.bn_scope that divides {own}"
-        )
-
-
-def _check_queue(config, devices: int) -> None:
-    queue = config.queue
-    unit = math.lcm(devices, queue.banks)
-    if queue.size % unit:
-        raise ValueError(
-            f"queue.size {queue.size} is not a multiple of {devices} devices and "
-            f"{queue.banks} queue.banks; use {_next_multiple(queue.size, unit)}"
-        )
-    if queue.dtype == "float64" and config.model.dtype != "float64":
-        raise ValueError(
-            "queue.dtype 'float64' needs model.dtype='float64'; use 'float32'"
-        )
-    if config.batch_size % queue.banks:
-        raise ValueError(
-            f"batch_size {config.batch_size} is not a multiple of queue.banks "
-            f"{queue.banks}; use {_next_multiple(config.batch_size, queue.banks)}"
-        )
-    if queue.k > queue.size // queue.banks:
-        raise ValueError(
-            f"queue.size {queue.size} in {queue.banks} queue.banks never holds "
-            f"queue.k={queue.k} neighbors for an image; use a larger queue or a "
-            "smaller k"
         )
 
 

@@ -2,21 +2,20 @@
 
 from __future__ import annotations
 
-from typing import Any
+import dataclasses
+import types
+import typing
+from typing import Annotated, Any, Literal
 
+from annotated_types import Ge, Gt, Le, Lt
 from ml_collections import ConfigDict
 
 from snclr_jax.configs import base
-from snclr_jax.objectives.snclr_plain import FORMS
+from snclr_jax.settings.objective import objective_class
 
 _CHOICES = {
     "data.name": ("digits", "folder", "tfds"),
     "model.dtype": ("float32", "bfloat16", "float64"),
-    "queue.dtype": ("float32", "bfloat16", "float64"),
-    "queue.search": ("exact", "approx"),
-    "queue.push": ("second", "both"),
-    "attention.kind": ("cosine", "linear"),
-    "loss.form": FORMS,
     "optim.name": ("lars", "adamw", "sgd"),
     "evaluate.network": ("online", "target"),
 }
@@ -32,8 +31,6 @@ _AT_LEAST_ONE = (
     "model.depth",
     "model.patch_size",
     "model.embedding_dim",
-    "queue.banks",
-    "queue.block",
     "log.every_steps",
     "checkpoint.every_steps",
     "checkpoint.keep",
@@ -42,24 +39,20 @@ _AT_LEAST_ONE = (
     "evaluate.batch_size",
 )
 _AT_LEAST_TWO = ("augment.global_views", "model.bn_scope")
-_POSITIVE = ("queue.recall", "attention.gamma", "loss.scale", "optim.learning_rate")
-_TEMPERATURES = ("attention.temperature", "loss.temperature", "evaluate.temperature")
+_POSITIVE = ("optim.learning_rate",)
+_TEMPERATURES = ("evaluate.temperature",)
 _NOT_NEGATIVE = (
     "seed",
     "data.holdback",
     "data.num_workers",
     "augment.local_views",
-    "queue.size",
-    "queue.k",
-    "loss.neighbor_weight",
-    "loss.neighbor_warmup_epochs",
     "optim.warmup_epochs",
     "optim.weight_decay",
     "optim.trust_coefficient",
     "evaluate.every_epochs",
 )
-_SHARES = ("data.max_bad", "queue.recall", "ema.momentum")
-_BELOW_ONE = ("attention.threshold", "optim.momentum", "optim.beta1", "optim.beta2")
+_SHARES = ("data.max_bad", "ema.momentum")
+_BELOW_ONE = ("optim.momentum", "optim.beta1", "optim.beta2")
 # What no data set and no device asks for; a slip of the keys would take hours to fail.
 _AT_MOST = {
     "seed": 2**32 - 1,
@@ -70,8 +63,6 @@ _AT_MOST = {
     "model.width": 2**16,
     "model.depth": 2**10,
     "model.embedding_dim": 2**16,
-    "queue.size": 2**30,
-    "queue.k": 2**14,
 }
 _MOST_HIDDEN = 2**20
 
@@ -93,14 +84,17 @@ def check_fields(config: ConfigDict, *, unset: tuple[str, ...] = ()) -> None:
     """Raises ValueError naming the field, its value and what is needed.
 
     The command line refuses values of another type; a config that is built in Python
-    may hold anything. Types are those of `configs/base.py`. An integer is a number too,
-    and a list as good as a tuple.
+    may hold anything. Types are those of `configs/base.py` and of the objective's own
+    class. An integer is a number too, and a list as good as a tuple.
 
     Args:
       config: the run's config.
       unset: fields that may be None, as every placeholder of the base config may.
     """
-    _check_section("config", config, base.get_config(), unset)
+    expected = base.get_config()
+    objective = _objective_class(config)
+    expected.objective = objective.section(config.objective.name)
+    _check_section("config", config, expected, unset)
     for field, choices in _CHOICES.items():
         if get_field(config, field) not in choices:
             raise ValueError(
@@ -112,6 +106,7 @@ def check_fields(config: ConfigDict, *, unset: tuple[str, ...] = ()) -> None:
             "folders; mount the bucket and name its folder (launch/tpu.sh --mount does)"
         )
     _check_ranges(config)
+    check_annotations("objective", objective, config.objective)
     _check_lists(config)
     for name in ("view1", "view2", "local"):
         _check_view(f"augment.{name}", config.augment[name])
@@ -239,3 +234,62 @@ def _check_view(name: str, view: ConfigDict) -> None:
                 f"{name}.{field} {(low, high)} must be an increasing pair above 0"
                 + (f" and at most {largest:g}" if largest == 1.0 else "")
             )
+
+
+def _objective_class(config: Any) -> type:
+    """Returns the class that says which fields the section has."""
+    section = config.get("objective") if isinstance(config, ConfigDict) else None
+    if not isinstance(section, ConfigDict):
+        raise _wrong("config.objective", section, "a section with the field 'name'")
+    if not isinstance(section.get("name"), str):
+        raise _wrong("config.objective.name", section.get("name"), "a string")
+    return objective_class(section.name)
+
+
+def check_annotations(path: str, cls: type, section: ConfigDict) -> None:
+    """Checks values of the right type against the annotations of a dataclass.
+
+    Args:
+      path: of the section, for messages.
+      cls: the dataclass; a field may be one itself.
+      section: its values.
+
+    Raises:
+      ValueError: naming the field, its value and what is allowed.
+    """
+    for name, kind in typing.get_type_hints(cls, include_extras=True).items():
+        if name not in {field.name for field in dataclasses.fields(cls)}:
+            continue  # a class variable
+        field, value = f"{path}.{name}", section[name]
+        if isinstance(kind, type) and dataclasses.is_dataclass(kind):
+            check_annotations(field, kind, value)
+            continue
+        if typing.get_origin(kind) in (typing.Union, types.UnionType):
+            if value is None:
+                continue
+            kind = typing.get_args(kind)[0]
+        if typing.get_origin(kind) is Literal and value not in typing.get_args(kind):
+            choices = typing.get_args(kind)
+            raise ValueError(f"{field} {value!r} is unknown; use one of {choices}")
+        if typing.get_origin(kind) is Annotated:
+            for bound in typing.get_args(kind)[1:]:
+                holds, rule = _rule(bound, value)
+                if value is not None and not holds:
+                    raise ValueError(f"{field} {value} must be {rule}")
+
+
+def _rule(bound: Any, value: Any) -> tuple[bool, str]:
+    """Returns whether a value keeps a bound, and the bound in words."""
+    if value is None:  # chosen later
+        return True, ""
+    match bound:
+        case Ge(least):
+            return value >= least, f"at least {least:g}"
+        case Gt(0):
+            # Its inverse has to be a number, too.
+            return value >= _TINY, "greater than 0"
+        case Le(most):
+            return value <= most, f"at most {most}"
+        case Lt(most):
+            return value < most, f"below {most:g}"
+    raise TypeError(f"{bound} is not a bound that is checked")

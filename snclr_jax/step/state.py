@@ -14,10 +14,11 @@ from jax.sharding import PartitionSpec as P
 
 from snclr_jax.devices.mesh import replicated
 from snclr_jax.models import Model, target_subset
-from snclr_jax.queue.ring import NeighborQueue, init_queue
-from snclr_jax.queue.sharded import QUEUE_SPEC
 from snclr_jax.step.augment import view_settings
+from snclr_jax.step.objective import Objective
 from snclr_jax.step.probe import Probe, init_probe
+
+OBJECTIVE = "objective"  # the key of its parameters among those of the network
 
 
 class TrainState(flax.struct.PyTreeNode):
@@ -25,13 +26,14 @@ class TrainState(flax.struct.PyTreeNode):
 
     Attributes:
       step: () int32, the number of updates made.
-      params: parameters of the online network: encoder, projector, predictor and, for
-        linear attention, W1 and W2.
+      params: what the optimizer trains: "encoder", "projector" and, where the objective
+        has them, "predictor" and "objective".
       batch_stats: running BatchNorm statistics of the online network.
-      target_params: exponential moving average of the encoder's and projector's params.
+      target_params: exponential moving average of the encoder's and projector's params;
+        {} where the objective has no target network.
       target_batch_stats: the target network's own running BatchNorm statistics.
       opt_state: the optimizer's state.
-      queue: earlier target projections, rows spread over the devices.
+      objective: the objective's own state, such as a queue.
       probe: a linear classifier of the encoder's features, for metrics; None for none.
     """
 
@@ -41,12 +43,13 @@ class TrainState(flax.struct.PyTreeNode):
     target_params: Any
     target_batch_stats: Any
     opt_state: Any
-    queue: NeighborQueue
+    objective: Any
     probe: Probe | None = None
 
 
 def init_train_state(
     model: Model,
+    objective: Objective,
     optimizer: optax.GradientTransformation,
     config,
     mesh: Mesh,
@@ -59,6 +62,7 @@ def init_train_state(
 
     Args:
       model: the networks.
+      objective: what is minimized.
       optimizer: from `make_optimizer`.
       config: the run's checked config.
       mesh: devices, axis "data".
@@ -70,37 +74,46 @@ def init_train_state(
     for size in {size for size, _ in view_settings(config.augment)}:
         shape = (size, size, 3)
         jax.eval_shape(lambda shape=shape: model.init(jax.random.key(0), shape))
+    dtype = jnp.promote_types(model.dtype, jnp.float32)
 
     def init() -> TrainState:
-        size = config.augment.size
-        params, batch_stats = model.init(jax.random.key(config.seed), (size, size, 3))
-        probe = None
-        if probe_classes:
-            dtype = jnp.promote_types(model.dtype, jnp.float32)
-            probe = init_probe(model.feature_dim, probe_classes, dtype)
+        size, key = config.augment.size, jax.random.key(config.seed)
+        params, batch_stats = model.init(key, (size, size, 3))
+        own, objective_state = objective.init(
+            jax.random.fold_in(key, 1), model.embedding_dim
+        )
+        if own:
+            params[OBJECTIVE] = jax.tree.map(lambda leaf: leaf.astype(dtype), own)
+        target = objective.target
         return TrainState(
             step=jnp.zeros((), jnp.int32),
             params=params,
             batch_stats=batch_stats,
-            target_params=target_subset(params),
-            target_batch_stats=target_subset(batch_stats),
+            target_params=target_subset(params) if target else {},
+            target_batch_stats=target_subset(batch_stats) if target else {},
             opt_state=optimizer.init(params),
-            queue=init_queue(
-                config.queue.size, model.embedding_dim, dtype=config.queue.dtype
-            ),
-            probe=probe,
+            objective=objective_state,
+            probe=init_probe(model.feature_dim, probe_classes, dtype)
+            if probe_classes
+            else None,
         )
 
-    shardings = state_shardings(jax.eval_shape(init), mesh)
+    shardings = state_shardings(jax.eval_shape(init), objective, mesh)
     return jax.jit(init, out_shardings=shardings)()
 
 
-def state_shardings(state: Any, mesh: Mesh) -> Any:
-    """Returns the shardings of a `TrainState`: queue rows split, the rest whole."""
+def state_shardings(state: TrainState, objective: Objective, mesh: Mesh) -> TrainState:
+    """Returns the shardings of a state: the objective says its own, the rest is whole.
+
+    Args:
+      state: arrays, or their shapes.
+      objective: whose state is a part of it.
+      mesh: the devices.
+    """
     shardings = jax.tree.map(lambda _: replicated(mesh), state)
-    queue = jax.tree.map(
+    own = jax.tree.map(
         lambda spec: NamedSharding(mesh, spec),
-        QUEUE_SPEC,
+        objective.specs(state.objective),
         is_leaf=lambda leaf: isinstance(leaf, P),
     )
-    return shardings.replace(queue=queue)
+    return shardings.replace(objective=own)

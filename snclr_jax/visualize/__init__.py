@@ -11,7 +11,7 @@ Every function returns a matplotlib Figure and takes `theme="light"` or `"dark"`
 from __future__ import annotations
 
 from snclr_jax.visualize.confusion import confusion
-from snclr_jax.visualize.curves import curves, positiveness
+from snclr_jax.visualize.curves import curves
 from snclr_jax.visualize.embedding import embedding
 from snclr_jax.visualize.gallery import gallery
 from snclr_jax.visualize.project import project
@@ -24,7 +24,6 @@ __all__ = [
     "embedding",
     "gallery",
     "pixels",
-    "positiveness",
     "project",
     "queue_age",
     "queue_coverage",

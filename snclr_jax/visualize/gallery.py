@@ -30,7 +30,7 @@ def gallery(
 ) -> Figure:
     """Draws every query with its nearest neighbors, the most similar first.
 
-    Below a neighbor stand its cosine similarity and its positiveness w, then its class
+    Below a neighbor stand its cosine similarity and its weight w, then its class
     and its age in steps. A bar shows w, its full length the largest of the query. Solid
     borders are of the query's class, dashed ones of another. Of more than 8 neighbors
     the first 8 are drawn.
@@ -38,7 +38,7 @@ def gallery(
     Args:
       queries: uint8 (n, s, s, 3).
       neighbors: uint8 (n, k, s, s, 3).
-      found: holds the (n, k) arrays `similarity`, `positiveness`, `age` and `valid`,
+      found: holds the (n, k) arrays `similarity`, `weight`, `age` and `valid`,
         and `query_label` (n,) and `neighbor_label` (n, k) or None, such as
         `snclr_jax.evaluate.memory.gallery.Gallery`.
       class_names: by label; None shows the numbers.
@@ -97,8 +97,8 @@ def _draw_neighbor(
     class_names: tuple[str, ...] | None,
     theme: Theme,
 ) -> None:
-    weight = found.positiveness[place]
-    largest = max(found.positiveness[place[0]].max(), 1e-12)
+    weight = found.weight[place]
+    largest = max(found.weight[place[0]].max(), 1e-12)
     _picture(axes, x, y, picture)
     name, border = "", None
     if found.neighbor_label is not None:
@@ -138,7 +138,7 @@ def _add_key(figure: Figure, labelled: bool, columns: int, theme: Theme) -> None
             Patch(**_border(True, theme), label="of the image's class"),
             Patch(**_border(False, theme), label="of another class"),
         ]
-    label = "positiveness w; full length: the largest"
+    label = "weight w; full length: the largest"
     handles.append(Patch(facecolor=theme.muted, label=label))
     figure.legend(
         handles=handles,

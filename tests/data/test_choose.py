@@ -29,7 +29,7 @@ def test_choices_follow_the_rules(images, side, devices, expected):
         config.data.image_size,
         config.augment.size,
         config.model.stem,
-        config.queue.size,
+        config.objective.queue.size,
     ) == expected
 
 
@@ -37,7 +37,7 @@ def test_choices_follow_the_rules(images, side, devices, expected):
 @pytest.mark.parametrize("devices", [1, 3, 8])
 def test_choices_are_accepted_and_leave_ten_batches(images, devices):
     config = folder.get_config()
-    config.queue.banks = 2
+    config.objective.queue.banks = 2
     chosen = choose(config, images=images, side=300, devices=devices)
     check_config(chosen, devices=devices)
     assert chosen.queue.size <= images / 2

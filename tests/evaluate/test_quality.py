@@ -189,7 +189,9 @@ def networks_of(config, mesh):
     encoder = Encoder(
         model, state.params, state.batch_stats, config, "untrained", 0, "a test"
     )
-    return encoder, Target(state.target_params, state.target_batch_stats, state.queue)
+    return encoder, Target(
+        state.target_params, state.target_batch_stats, state.objective
+    )
 
 
 def test_unchanged_views_have_the_features_of_whole_images(rng, mesh_of):

@@ -12,7 +12,7 @@ MISTAKES = [
             "restore keeps the queue empty",
             '        found = state.replace(**arrays["state"])\n',
             '        found = state.replace(**(arrays["state"] | '
-            '{"queue": state.queue}))\n',
+            '{"queue": state.objective}))\n',
         ),
         (
             "restore keeps the optimizer's state",

@@ -138,8 +138,8 @@ MISTAKES = [
         "tests/step/test_step_oracle.py",
         (
             "the anchor is the prediction",
-            "anchor=attention_query(model, params, y, config.attention)",
-            "anchor=attention_query(model, params, z, config.attention)",
+            "anchor=attention_query(model, params, y, config.objective.attention)",
+            "anchor=attention_query(model, params, z, config.objective.attention)",
         ),
         (
             "the weight of neighbors is not passed",
@@ -150,7 +150,7 @@ MISTAKES = [
         ),
         (
             "the scale of the loss is dropped",
-            "return config.loss.scale * loss, forward",
+            "return config.objective.scale * loss, forward",
             "return loss, forward",
         ),
         (

@@ -74,17 +74,19 @@ def authors_config(meta):
 
 
 def plain_direction(queue, prediction, projection, target, config):
-    neighbors = find_neighbors(queue, target, config.queue.k, banks=config.queue.banks)
+    neighbors = find_neighbors(
+        queue, target, config.objective.queue.k, banks=config.objective.queue.banks
+    )
     weights = losses.positiveness(
-        projection, neighbors.keys, threshold=config.attention.threshold
+        projection, neighbors.keys, threshold=config.objective.attention.threshold
     )
     value = losses.soft_neighbor_loss(
         prediction,
         target,
         neighbors.keys,
         weights,
-        temperature=config.loss.temperature,
-        form=config.loss.form,
+        temperature=config.objective.temperature,
+        form=config.objective.form,
     )
     return value, neighbors
 

@@ -33,12 +33,16 @@ def inputs():
 
 
 def plain(queue, z, y, t, image_id, config, neighbor_weight):
-    image_id = image_id if config.queue.exclude_same_image else None
+    image_id = image_id if config.objective.queue.exclude_same_image else None
     neighbors = find_neighbors(
-        queue, t, config.queue.k, image_id=image_id, banks=config.queue.banks
+        queue,
+        t,
+        config.objective.queue.k,
+        image_id=image_id,
+        banks=config.objective.queue.banks,
     )
     weights = losses.positiveness(
-        y, neighbors.keys, valid=neighbors.valid, **config.attention
+        y, neighbors.keys, valid=neighbors.valid, **config.objective.attention
     )
     value = losses.soft_neighbor_loss(
         z,
@@ -46,7 +50,7 @@ def plain(queue, z, y, t, image_id, config, neighbor_weight):
         neighbors.keys,
         neighbor_weight * weights,
         valid=neighbors.valid,
-        **config.loss,
+        **config.objective,
     )
     return value, (weights, neighbors)
 

@@ -169,7 +169,7 @@ def test_the_gallery_of_training_is_on_the_board(run, tmp_path):
     _, config, state, _ = run
     data = open_data(config.data)
     mesh = run_module.make_mesh()
-    model = build_model(config.model, attention=config.attention.kind)
+    model = build_model(config.model, attention=config.objective.attention.kind)
     image = OnlineGallery(model, config, mesh, data).draw(state)
     assert image.dtype == np.uint8 and image.std() > 20
     writer = MetricWriter(tmp_path, first_step=0)
@@ -186,7 +186,7 @@ def test_the_gallery_of_training_is_on_the_board(run, tmp_path):
     assert (step, tag) == (7, "gallery")
     decoded = Image.open(io.BytesIO(stored.encoded_image_string))
     assert np.array_equal(np.asarray(decoded), image)
-    config.queue.k = 0
+    config.objective.queue.k = 0
     assert not OnlineGallery(model, config, mesh, data).possible
 
 
@@ -198,7 +198,7 @@ def test_a_run_without_labels_or_neighbors_says_so(tmp_path, rng):
         pixels = rng.integers(0, 256, (40, 32), dtype=np.uint8)  # gray
         Image.fromarray(pixels).save(photos / f"{number}.png")
     lines = [{"step": 1, "loss": 2.0, "images_per_second": 10.0}]
-    fields = dict(data__name="folder", data__path=str(photos), queue__k=0)
+    fields = dict(data__name="folder", data__path=str(photos), objective__queue__k=0)
     save(workdir, lines, filled=False, **fields)
     text = report(workdir).read_text()
     assert "queue.k is 0, which is InfoNCE" in text

@@ -229,9 +229,9 @@ def test_what_one_process_cannot_read_ends_all_of_them(monkeypatch, kind):
 
 
 def test_a_queue_of_no_rows_is_saved_and_restored(mesh_of, tmp_path):
-    config = tiny.config(queue__size=0, queue__k=0)
+    config = tiny.config(objective__queue__size=0, objective__queue__k=0)
     _, _, state = tiny.build(config, mesh_of(1))
-    state = arbitrary(state).replace(queue=state.queue)
+    state = arbitrary(state).replace(queue=state.objective)
     with contextlib.closing(Checkpoints(tmp_path, keep=1)) as checkpoints:
         checkpoints.save(state, batches(), {}, config)
         checkpoints.wait()
@@ -275,13 +275,16 @@ def test_a_checkpoint_fits_another_number_of_devices(saved, mesh_of):
 
 
 def test_a_queue_of_another_size_or_type_starts_empty(saved, mesh_of, capsys):
-    for changed in ({"queue__size": 24}, {"queue__dtype": "bfloat16"}):
+    for changed in (
+        {"objective__queue__size": 24},
+        {"objective__queue__dtype": "bfloat16"},
+    ):
         _, _, state = tiny.build(tiny.config(**changed), mesh_of(4))
         with contextlib.closing(Checkpoints(saved[0], keep=1)) as checkpoints:
             restored, _ = checkpoints.restore(state, batches())
-        jax.tree.map(np.testing.assert_array_equal, restored.queue, state.queue)
-        assert restored.queue.keys.dtype == state.queue.keys.dtype
-        assert restored.queue.keys.sharding == state.queue.keys.sharding
+        jax.tree.map(np.testing.assert_array_equal, restored.queue, state.objective)
+        assert restored.queue.keys.dtype == state.objective.keys.dtype
+        assert restored.queue.keys.sharding == state.objective.keys.sharding
         jax.tree.map(np.testing.assert_array_equal, restored.params, saved[1].params)
         assert restored.step == 1
 

@@ -54,7 +54,7 @@ def test_config_and_metrics_of_a_run_come_back(bucket):
     record_run(tiny.config(), bucket)
     assert read_config(bucket)["queue"]["size"] == 32
     with pytest.raises(ValueError, match="queue.size is 64, the run has 32"):
-        check_workdir(tiny.config(queue__size=64), bucket)
+        check_workdir(tiny.config(objective__queue__size=64), bucket)
     writer = MetricWriter(bucket, first_step=0)
     writer.write(1, {"loss": 2.0})
     writer.flush()

@@ -26,8 +26,10 @@ with own_workdir(tiny.config(), sys.argv[1]):
 def test_a_workdir_belongs_to_one_config(tmp_path):
     record_run(tiny.config(), tmp_path / "run")
     assert check_workdir(tiny.config(log__every_steps=7), tmp_path / "run") == []
-    with pytest.raises(ValueError, match="config.loss.temperature is 0.3, the run"):
-        check_workdir(tiny.config(loss__temperature=0.3), tmp_path / "run")
+    with pytest.raises(
+        ValueError, match="config.objective.temperature is 0.3, the run"
+    ):
+        check_workdir(tiny.config(objective__temperature=0.3), tmp_path / "run")
 
 
 def test_checkpoints_without_their_config_are_not_continued(tmp_path):
@@ -38,16 +40,16 @@ def test_checkpoints_without_their_config_are_not_continued(tmp_path):
 
 def test_a_change_is_taken_where_its_field_or_section_is_named(tmp_path):
     record_run(tiny.config(), tmp_path)
-    changed = tiny.config(loss__temperature=0.3, queue__k=2)
+    changed = tiny.config(objective__temperature=0.3, objective__queue__k=2)
     with pytest.raises(ValueError, match="queue.k is 2, the run has 4") as refused:
         check_workdir(changed, tmp_path, allow=("loss",))
     assert "--allow_changes=queue.k" in str(refused.value)
     assert "temperature" not in str(refused.value)
     before = tiny.config().loss.temperature
     assert check_workdir(changed, tmp_path, allow=("loss", "queue.k")) == [
-        f"config.loss.temperature was {before} and is 0.3 from step 0 on; the loss is "
+        f"config.objective.temperature was {before} and is 0.3 from step 0 on; the loss is "
         "another one, and not to be compared with that before",
-        "config.queue.k was 4 and is 2 from step 0 on; every image has that many "
+        "config.objective.queue.k was 4 and is 2 from step 0 on; every image has that many "
         "neighbors as positives",
     ]
     record_run(changed, tmp_path)
@@ -94,7 +96,9 @@ def test_a_second_run_is_refused_until_the_first_is_gone_however_it_ends(tmp_pat
     try:
         assert first.stdout.readline() == "held\n"
         with pytest.raises(ValueError, match=f"in use .*process {first.pid} on .*stop"):
-            with own_workdir(tiny.config(queue__k=2), tmp_path, allow=("queue.k",)):
+            with own_workdir(
+                tiny.config(objective__queue__k=2), tmp_path, allow=("queue.k",)
+            ):
                 pass
     finally:
         first.send_signal(signal.SIGKILL)

@@ -75,13 +75,13 @@ def test_bad_field_is_named_with_its_fix(field, value, message):
 def test_the_base_and_a_queueless_config_are_accepted():
     config = base.get_config()
     check_config(config, devices=8)
-    config.queue.k, config.queue.size = 0, 0
+    config.objective.queue.k, config.objective.queue.size = 0, 0
     check_config(config, devices=8)
 
 
 def test_a_queue_that_is_not_searched_must_still_fit_the_devices():
     config = base.get_config()
-    config.queue.k, config.queue.size = 0, 1001
+    config.objective.queue.k, config.objective.queue.size = 0, 1001
     with pytest.raises(ValueError, match="queue.size 1001.*1008"):
         check_config(config, devices=8)
 
@@ -103,10 +103,16 @@ def test_presets_hold_every_choice_of_the_table():
     assert paper.attention.kind == "linear"
     assert paper.queue.exclude_same_image
     for config in (authors, paper):
-        assert (config.attention.temperature, config.attention.gamma) == (1.0, 1.0)
-        assert config.attention.threshold is None
-        assert not config.attention.stop_gradient
-        assert (config.queue.banks, config.queue.push) == (1, "second")
+        assert (
+            config.objective.attention.temperature,
+            config.objective.attention.gamma,
+        ) == (1.0, 1.0)
+        assert config.objective.attention.threshold is None
+        assert not config.objective.attention.stop_gradient
+        assert (config.objective.queue.banks, config.objective.queue.push) == (
+            1,
+            "second",
+        )
         check_config(config, devices=8)
     with pytest.raises(ValueError, match="preset 'ours'"):
         base.apply_preset(digits.get_config(), preset="ours")
@@ -114,16 +120,16 @@ def test_presets_hold_every_choice_of_the_table():
 
 def test_the_scale_of_the_authors_follows_a_later_temperature():
     config = digits.get_config("authors,debug")
-    config.loss.temperature = 0.3
-    assert config.loss.scale == pytest.approx(1.2)
+    config.objective.temperature = 0.3
+    assert config.objective.scale == pytest.approx(1.2)
     assert json.loads(config.to_json())["loss"]["scale"] == pytest.approx(1.2)
-    config.loss.scale = 2.0
-    config.loss.temperature = 0.1
-    assert config.loss.scale == 2.0
+    config.objective.scale = 2.0
+    config.objective.temperature = 0.1
+    assert config.objective.scale == 2.0
     # The preset that comes last counts.
     config = digits.get_config("authors,paper")
-    config.loss.temperature = 0.3
-    assert config.loss.scale == 1.0
+    config.objective.temperature = 0.3
+    assert config.objective.scale == 1.0
 
 
 def test_variants_are_reached_through_the_recipe():
@@ -151,7 +157,7 @@ def test_epochs_of_resnet50_are_an_argument():
     assert (config.epochs, config.optim.learning_rate) == (100, 0.6)
     config = imagenet_resnet50.get_config("800,authors")
     assert (config.epochs, config.ema.momentum) == (800, 0.996)
-    assert config.loss.form == "soft_cross_entropy"
+    assert config.objective.form == "soft_cross_entropy"
     assert imagenet_resnet50.get_config("authors").epochs == 100
     with pytest.raises(ValueError, match="variant '300'"):
         imagenet_resnet50.get_config("300")
@@ -163,10 +169,10 @@ def test_notes_say_what_is_unusual():
     assert notes(config, 12_000) == [rate]
     (_, long) = notes(config, 1024)
     assert "queue.size 4096 is 4.0 times the training set of 1024 images" in long
-    config.queue.size = 640
+    config.objective.queue.size = 640
     (_, short) = notes(config, 12_000)
     assert "queue.size 640 is 5.0 batches" in short
-    config.queue.k = 0
+    config.objective.queue.k = 0
     config.augment.local_views = 6
     (_, views) = notes(config, 12_000)
     assert "14 pairs" in views and "1.75 times the pixels" in views
@@ -202,13 +208,21 @@ def test_views_and_parts_that_do_not_fit_are_refused(field, value, message):
 @pytest.mark.parametrize(
     ("field", "value", "message"),
     [
-        ("queue.k", 2.5, r"config.queue.k is 2.5 \(float\), an integer is needed"),
-        ("queue.k", True, r"config.queue.k is True \(bool\), an integer"),
-        ("queue.k", None, r"config.queue.k is None \(NoneType\), an integer"),
+        (
+            "queue.k",
+            2.5,
+            r"config.objective.queue.k is 2.5 \(float\), an integer is needed",
+        ),
+        ("queue.k", True, r"config.objective.queue.k is True \(bool\), an integer"),
+        ("queue.k", None, r"config.objective.queue.k is None \(NoneType\), an integer"),
         ("model.width", "64", r"config.model.width is '64' \(str\), an integer"),
         ("model.scan", 1, r"config.model.scan is 1 \(int\), True or False"),
-        ("loss.scale", "1", r"config.loss.scale is '1' \(str\), a number"),
-        ("loss.scale", math.nan, r"config.loss.scale is nan \(float\), .* at most 3"),
+        ("loss.scale", "1", r"config.objective.scale is '1' \(str\), a number"),
+        (
+            "loss.scale",
+            math.nan,
+            r"config.objective.scale is nan \(float\), .* at most 3",
+        ),
         ("data.path", 3, r"config.data.path is 3 \(int\), a string"),
         ("data.mean", 0.5, r"config.data.mean is 0.5 \(float\), a tuple of 3 numbers"),
         ("augment.view1.crop_scale", (1.0,), "crop_scale is .*a tuple of 2 numbers"),
@@ -235,13 +249,17 @@ def test_what_is_as_good_as_the_type_is_accepted():
 def test_missing_and_unknown_fields_are_named():
     config = base.get_config()
     with config.unlocked():
-        del config.queue.banks
-    with pytest.raises(ValueError, match="config.queue.banks is missing; start from"):
+        del config.objective.queue.banks
+    with pytest.raises(
+        ValueError, match="config.objective.queue.banks is missing; start from"
+    ):
         check_config(config, devices=8)
     config = base.get_config()
     with config.unlocked():
-        config.queue.length = 8
-    with pytest.raises(ValueError, match="config.queue.length is not a field .*'size'"):
+        config.objective.queue.length = 8
+    with pytest.raises(
+        ValueError, match="config.objective.queue.length is not a field .*'size'"
+    ):
         check_config(config, devices=8)
 
 

@@ -61,7 +61,7 @@ def accept(config: ConfigDict, devices: int) -> tuple[ConfigDict, Any]:
 def make(config: ConfigDict, train: Any, mesh: Any) -> tuple[Any, Any]:
     """Returns the step, and a function that makes its state."""
     steps_per_epoch = train.size // config.batch_size
-    model = build_model(config.model, attention=config.attention.kind)
+    model = build_model(config.model, attention=config.objective.attention.kind)
     optimizer = make_optimizer(config, learning_rate(config, steps_per_epoch))
     step = make_train_step(
         model, optimizer, config, mesh, steps_per_epoch=steps_per_epoch

@@ -37,4 +37,4 @@ def test_every_recipe_runs_at_debug_size(name, tmp_path, mesh_of, monkeypatch):
     assert np.isfinite(loss).all() and loss[-1] > 0
     summary = json.loads((Path(tmp_path) / "summary.json").read_text())
     assert 0 < summary["knn_trained"] < 100
-    assert state.queue.keys.shape == (64, 16)
+    assert state.objective.keys.shape == (64, 16)

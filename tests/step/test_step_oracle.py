@@ -35,14 +35,14 @@ def config_of(preset: str = "", **fields: Any) -> ConfigDict:
         **dict(
             batch_size=B,
             model__dtype="float64",
-            queue__dtype="float64",
-            queue__size=Q,
-            queue__k=3,
-            attention__temperature=0.5,
-            attention__gamma=1.3,
-            loss__scale=1.7,
-            loss__neighbor_weight=0.9,
-            loss__neighbor_warmup_epochs=0.4,
+            objective__queue__dtype="float64",
+            objective__queue__size=Q,
+            objective__queue__k=3,
+            objective__attention__temperature=0.5,
+            objective__attention__gamma=1.3,
+            objective__scale=1.7,
+            objective__neighbor_weight=0.9,
+            objective__neighbor_warmup_epochs=0.4,
             ema__momentum=0.8,
             optim__name="sgd",
             optim__learning_rate=4.0,
@@ -61,25 +61,25 @@ DROPPED_PATHS = dict(
     model__depth=2,
     model__drop_path=0.5,
     model__freeze_patch_embed=False,
-    attention__stop_gradient=True,
-    loss__form="soft_cross_entropy",
+    objective__attention__stop_gradient=True,
+    objective__form="soft_cross_entropy",
     # A large first step would amplify the rounding of a float32 softmax in the second.
     optim__learning_rate=0.1,
 )
 CASES = {
     "local view": config_of(augment__local_views=1),
-    "authors, banks": config_of("authors", queue__banks=2),
+    "authors, banks": config_of("authors", objective__queue__banks=2),
     "linear, decoupled": config_of(
-        attention__kind="linear",
-        attention__threshold=0.3,
-        loss__decoupled=True,
-        queue__push="both",
-        queue__search="approx",
+        objective__attention__kind="linear",
+        objective__attention__threshold=0.3,
+        objective__decoupled=True,
+        objective__queue__push="both",
+        objective__queue__search="approx",
     ),
     "dropped paths": config_of(**DROPPED_PATHS),
     "dropped paths, together": config_of(**DROPPED_PATHS),
     "no neighbors, in parts, together": config_of(
-        queue__k=0,
+        objective__queue__k=0,
         augment__global_views=3,
         augment__local_views=2,
         accumulate=2,
@@ -146,7 +146,7 @@ class Mine(NamedTuple):
     def of(cls, state: Any) -> Mine:
         momentum = optax.tree.get(state.opt_state, "trace")
         queue = {
-            name: getattr(state.queue, name)
+            name: getattr(state.objective, name)
             for name in ("keys", "image_id", "pushed_at", "cursor")
         }
         return cls(
@@ -185,13 +185,13 @@ def arbitrary(state: Any, config: ConfigDict) -> Any:
         target_params=moved(state.target_params),
         target_batch_stats=spread(state.target_batch_stats),
         opt_state=jax.tree.map(counts_on, state.opt_state),
-        queue=state.queue.replace(
+        queue=state.objective.replace(
             keys=jnp.asarray(
                 oracle.unit(rng.normal(size=(Q, config.model.embedding_dim)))
             ),
             image_id=jnp.asarray(rng.integers(0, IMAGES, Q), jnp.int32),
             pushed_at=jnp.asarray(pushed_at),
-            cursor=jnp.int32(7 if config.queue.banks == 1 else 9),
+            cursor=jnp.int32(7 if config.objective.queue.banks == 1 else 9),
         ),
     )
 
@@ -242,7 +242,7 @@ def take_step(
     ids: np.ndarray,
     config: ConfigDict,
 ) -> tuple[Mine, dict[str, float]]:
-    step, queue = state.step, {name: x.copy() for name, x in state.queue.items()}
+    step, queue = state.step, {name: x.copy() for name, x in state.objective.items()}
     # Black is -2 and white is 2: mean 0.5, standard deviation 0.25.
     views = [np.where(view > 0, 2.0, -2.0) for view in views]
     whole = config.augment.global_views
@@ -263,7 +263,7 @@ def take_step(
         z.append(oracle.unit(rows[1]))
         stats = moved if number < whole else stats
 
-    settings, attention = config.loss, config.attention
+    settings, attention = config.objective, config.objective.attention
     warmup = round(settings.neighbor_warmup_epochs * tiny.STEPS_PER_EPOCH)
     weight = settings.neighbor_weight * (min(step / warmup, 1) if warmup else 1)
     total, by_y, by_z = 0.0, [0 * each for each in y], [0 * each for each in z]
@@ -273,7 +273,7 @@ def take_step(
         rows = oracle.find_rows(
             queue["keys"],
             target,
-            config.queue.k,
+            config.objective.queue.k,
             eligible=functools.partial(may_meet, queue, ids, config),
         )
         neighbors = [queue["keys"][each] for each in rows]
@@ -363,10 +363,10 @@ def take_step(
         "ema_momentum": slow,
         "neighbor_weight": weight,
     }
-    if config.queue.k:
+    if config.objective.queue.k:
         metrics |= describe(seen, queue, ids, step, len(views) - 1, config)
-    for pushed in targets if config.queue.push == "both" else targets[1:2]:
-        push(queue, pushed, ids, step, config.queue.banks)
+    for pushed in targets if config.objective.queue.push == "both" else targets[1:2]:
+        push(queue, pushed, ids, step, config.objective.queue.banks)
     after = Mine(step + 1, params, stats, target, target_stats, momentum, queue)
     return after, metrics
 
@@ -383,11 +383,15 @@ def drop_keys(config: ConfigDict, step: int, number: int) -> tuple[jax.Array, ..
 def may_meet(
     queue: dict[str, Any], ids: np.ndarray, config: ConfigDict, image: int, row: int
 ) -> bool:
-    banks = config.queue.banks
+    banks = config.objective.queue.banks
     filled = queue["pushed_at"][row] >= 0
     same_bank = image * banks // B == row * banks // Q
     same_image = queue["image_id"][row] == ids[image]
-    return filled and same_bank and not (same_image and config.queue.exclude_same_image)
+    return (
+        filled
+        and same_bank
+        and not (same_image and config.objective.queue.exclude_same_image)
+    )
 
 
 def through_unit(rows: np.ndarray, into_unit: np.ndarray) -> np.ndarray:
@@ -435,7 +439,9 @@ def describe(
             label = LABELS[ids[image]]
             labels = [LABELS[queue["image_id"][row]] for row in rows[image]]
             same += [each == label for each in labels if min(each, label) >= 0]
-    assert len(weights) == len(seen) * B * config.queue.k, "some image has fewer than K"
+    assert len(weights) == len(seen) * B * config.objective.queue.k, (
+        "some image has fewer than K"
+    )
     metrics = {
         "positiveness_mean": np.mean(weights),
         "positiveness_max": max(weights),
@@ -445,6 +451,6 @@ def describe(
         "neighbors_found": 1.0,
         "neighbor_purity": np.mean(same),
     }
-    if config.queue.search == "approx":
+    if config.objective.queue.search == "approx":
         metrics["search_recall"] = 1.0  # on a CPU it is exact
     return metrics

@@ -40,7 +40,7 @@ def take_steps(config, mesh):
         state, latest = step(state, tiny.batch(config, mesh, seed=number))
         metrics.append(jax.device_get(latest))
         if number == 0:
-            second_queue = jax.device_get(state.queue)
+            second_queue = jax.device_get(state.objective)
     return Steps(step, first_state, second_queue, state, metrics)
 
 
@@ -60,7 +60,7 @@ def test_shardings_survive_the_step(on_eight, mesh_of):
         jax.tree.leaves(state), jax.tree.leaves(expected), strict=True
     ):
         assert leaf.sharding.is_equivalent_to(sharding, leaf.ndim)
-    assert state.queue.keys.addressable_shards[0].data.shape[0] == 32 // 8
+    assert state.objective.keys.addressable_shards[0].data.shape[0] == 32 // 8
 
 
 def test_the_old_state_is_donated(on_eight):
@@ -83,7 +83,9 @@ def test_one_and_eight_devices_agree(on_eight, mesh_of):
                 err_msg=f"{name} in step {number}",
             )
     np.testing.assert_allclose(one.second_queue.keys, many.second_queue.keys, atol=1e-5)
-    np.testing.assert_array_equal(one.state.queue.image_id, many.state.queue.image_id)
+    np.testing.assert_array_equal(
+        one.state.objective.image_id, many.state.objective.image_id
+    )
 
 
 def test_the_first_neighbors_come_from_the_first_push(on_eight):
@@ -95,9 +97,11 @@ def test_the_first_neighbors_come_from_the_first_push(on_eight):
 
 
 def test_pushed_views_are_view_major(mesh_of):
-    config, mesh = tiny.config(queue__push="both"), mesh_of(2)
+    config, mesh = tiny.config(objective__queue__push="both"), mesh_of(2)
     b, dim = config.batch_size, config.model.embedding_dim
-    state = SimpleNamespace(queue=init_queue(config.queue.size, dim), step=jnp.int32(0))
+    state = SimpleNamespace(
+        queue=init_queue(config.objective.queue.size, dim), step=jnp.int32(0)
+    )
     batch = Batch(jnp.arange(b, dtype=jnp.int32))
     targets = jnp.full((b, dim), 1.0), jnp.full((b, dim), 2.0)
     push = functools.partial(push_views, config=config, mesh=mesh)
@@ -126,11 +130,16 @@ def test_the_gradient_switch_cuts_the_anchor_but_not_the_matrices(mesh_of):
     y = jnp.ones((2, 16)) / 4
 
     def gradients(stop):
-        config = tiny.config(attention__kind="linear", attention__stop_gradient=stop)
+        config = tiny.config(
+            objective__attention__kind="linear",
+            objective__attention__stop_gradient=stop,
+        )
         model, _, state = tiny.build(config, mesh_of(1))
 
         def total(params, y):
-            return jnp.sum(attention_query(model, params, y, config.attention) ** 2)
+            return jnp.sum(
+                attention_query(model, params, y, config.objective.attention) ** 2
+            )
 
         return jax.grad(total, (0, 1))(state.params, y)
 
@@ -141,7 +150,7 @@ def test_the_gradient_switch_cuts_the_anchor_but_not_the_matrices(mesh_of):
 
 
 def test_bfloat16_ends_where_parameters_and_metrics_begin(mesh_of):
-    config = tiny.config(model__dtype="bfloat16", queue__dtype="bfloat16")
+    config = tiny.config(model__dtype="bfloat16", objective__queue__dtype="bfloat16")
     _, step, state = tiny.build(config, mesh_of(1))
     after, metrics = jax.eval_shape(step, state, tiny.batch(config, mesh_of(1)))
     assert after.queue.keys.dtype == jnp.bfloat16

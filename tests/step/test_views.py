@@ -74,7 +74,7 @@ def test_views_are_solarized_before_their_channels_are_normalized(mesh_of, rng):
 
 def test_many_views_agree_on_one_and_eight_devices(mesh_of):
     fields = MANY | tiny.NOTHING_DRAWN | {"augment__local_views": 1}
-    config = tiny.config(queue__push="both", **fields)
+    config = tiny.config(objective__queue__push="both", **fields)
 
     def two_steps(mesh):
         _, step, state = tiny.build(config, mesh)

@@ -1,4 +1,4 @@
-"""The neighbor gallery: what training images find in the queue, as arrays."""
+"""The neighbor gallery: what training images find in an objective's memory."""
 
 from __future__ import annotations
 
@@ -7,37 +7,14 @@ from typing import Any, NamedTuple
 
 import jax
 import numpy as np
-from etils import epath
 from jax import Array
-from jax.sharding import Mesh
-from ml_collections import FrozenConfigDict
 
 from snclr_jax.data import Split
-from snclr_jax.devices.mesh import (
-    place_batch,
-    place_everywhere,
-    placed_shapes,
-    replicated,
-)
-from snclr_jax.encoder.stored import Encoder, prepare
-from snclr_jax.evaluate.memory.networks import open_target
-from snclr_jax.models import Model, Variables
-from snclr_jax.objectives.snclr_fused import search_and_loss
-from snclr_jax.queue.ring import UNKNOWN_IMAGE, NeighborQueue, Neighbors
-from snclr_jax.run.checkpoint_reader import read_arrays
+from snclr_jax.devices.mesh import place_batch, place_everywhere, replicated
+from snclr_jax.encoder.stored import prepare
+from snclr_jax.evaluate.memory.networks import Networks, Search
+from snclr_jax.step.objective import Found
 from snclr_jax.step.state import TrainState
-from snclr_jax.step.train_step import attention_query, project_and_predict, targets
-
-
-class Networks(NamedTuple):
-    """Both networks of a run and its queue; fields are named as in `TrainState`."""
-
-    step: int
-    params: Variables
-    batch_stats: Variables
-    target_params: Variables
-    target_batch_stats: Variables
-    queue: NeighborQueue
 
 
 class Gallery(NamedTuple):
@@ -46,9 +23,9 @@ class Gallery(NamedTuple):
     Attributes:
       query_id: int32 (n,) place of each image in the training set.
       neighbor_id: int32 (n, k) place of each neighbor; -1 where there is none.
-      row: int32 (n, k) of the queue.
-      similarity: float32 (n, k) cosine t . c of target projections.
-      positiveness: float32 (n, k) w, before the neighbor weight.
+      row: int32 (n, k) of the memory.
+      similarity: float32 (n, k) cosine.
+      weight: float32 (n, k) that the objective gives each.
       age: int32 (n, k) steps since the row was pushed.
       valid: bool (n, k), false where fewer than K rows were eligible.
       query_label: int (n,), below 0 where unknown; None without labels.
@@ -59,7 +36,7 @@ class Gallery(NamedTuple):
     neighbor_id: np.ndarray
     row: np.ndarray
     similarity: np.ndarray
-    positiveness: np.ndarray
+    weight: np.ndarray
     age: np.ndarray
     valid: np.ndarray
     query_label: np.ndarray | None
@@ -71,31 +48,6 @@ class Gallery(NamedTuple):
             each[:, :count] if each is not None and each.ndim == 2 else each
             for each in self
         )
-
-
-def open_networks(encoder: Encoder, mesh: Mesh) -> Networks:
-    """Returns both networks and the queue beside an encoder, from its checkpoint.
-
-    Args:
-      encoder: one whose `source` is a checkpoint's folder.
-      mesh: devices; their number divides the queue.
-
-    Raises:
-      ValueError: as `open_target`.
-    """
-    size = encoder.config.augment.size
-    shapes = jax.eval_shape(
-        lambda: encoder.model.init(jax.random.key(0), (size, size, 3))
-    )
-    parts = dict(zip(("params", "batch_stats"), shapes, strict=True))
-    expected = placed_shapes(parts, replicated(mesh))
-    online = read_arrays(epath.Path(encoder.source), expected)
-    return Networks(
-        encoder.step,
-        online["params"],
-        online.get("batch_stats", {}),
-        *open_target(encoder, mesh),
-    )
 
 
 def choose_queries(split: Split, count: int, *, seed: int) -> np.ndarray:
@@ -127,13 +79,10 @@ def choose_queries(split: Split, count: int, *, seed: int) -> np.ndarray:
 
 
 def find_gallery(
-    model: Model,
+    search: Search,
     state: TrainState | Networks,
     split: Split,
     image_id: np.ndarray,
-    *,
-    config: Any,
-    mesh: Mesh,
 ) -> Gallery:
     """Finds the neighbors of training images as the next step would (section 3.1).
 
@@ -143,22 +92,23 @@ def find_gallery(
     one class and every bank is searched. Nothing of the state changes.
 
     Args:
-      model: the networks.
-      state: of a run, or `open_networks` of a checkpoint.
+      search: of the run.
+      state: of the run, or `open_networks` of a checkpoint.
       split: the training images of that run.
-      image_id: int (n,) images to look at, places in the split.
-      config: of the run.
-      mesh: the devices. Every process calls this with the same arguments.
+      image_id: int (n,) images to look at, places in the split. Every process passes
+        the same.
 
     Returns:
       Everything in the order of `image_id`.
 
     Raises:
-      ValueError: where K is 0, or the devices do not divide the parts of a batch.
+      ValueError: where the objective finds no neighbors, or the devices do not divide
+        the micro-batches.
     """
+    config, mesh = search.forward.config, search.forward.mesh
     batch_size = config.batch_size
-    if not config.queue.k:
-        raise ValueError("queue.k of the run is 0, so no image has neighbors")
+    if not search.objective.searches:
+        raise ValueError("the run's objective finds no neighbors for its images")
     if batch_size % (config.accumulate * mesh.size):
         raise ValueError(
             f"the run's batch_size {batch_size}, in {config.accumulate} parts, is not "
@@ -169,21 +119,15 @@ def find_gallery(
     images, place = _fill_batches(image_id, batch_size, split.size, config.seed)
     share = batch_size // jax.process_count()
     first = jax.process_index() * share
-    frozen, found = FrozenConfigDict(config), []
     networks = Networks(*(getattr(state, name) for name in Networks._fields))
     networks = networks._replace(step=np.int32(networks.step))
+    batches = []
     for batch in images.reshape(-1, batch_size):
         pixels = place_batch(split.read(batch[first : first + share]), mesh)
         ids = place_everywhere(batch, mesh)
-        found.append(
-            jax.device_get(
-                _search(networks, pixels, ids, model=model, config=frozen, mesh=mesh)
-            )
-        )
-    neighbors, weights = jax.tree.map(
-        lambda *parts: np.concatenate(parts)[place], *found
-    )
-    return _gallery(image_id, neighbors, weights, int(state.step), split.labels)
+        batches.append(jax.device_get(_search(networks, pixels, ids, search=search)))
+    found = jax.tree.map(lambda *parts: np.concatenate(parts)[place], *batches)
+    return _gallery(image_id, found, int(state.step), split.labels)
 
 
 def _fill_batches(
@@ -215,61 +159,33 @@ def read_pictures(split: Split, gallery: Gallery) -> tuple[np.ndarray, np.ndarra
     return queries, neighbors
 
 
-@partial(jax.jit, static_argnames=("model", "config", "mesh"))
+@partial(jax.jit, static_argnames="search")
 def _search(
-    networks: Networks,
-    images: Array,
-    image_id: Array,
-    *,
-    model: Model,
-    config: FrozenConfigDict,
-    mesh: Mesh,
-) -> tuple[Neighbors, Array]:
-    """Returns the neighbors of one batch, without keys, and their positiveness."""
-    view = prepare(images, config)
-    place: dict[str, Any] = dict(config=config, mesh=mesh)
-    (target,), _ = targets(model, networks, (view,), **place)
-    ((_, y, z),), _ = project_and_predict(
-        model,
-        networks.params,
-        networks.batch_stats,
-        (view,),
-        0,
-        networks.step,
-        **place,
-    )
-    loss, neighbors = search_and_loss(
-        networks.queue,
-        prediction=z,
-        anchor=attention_query(model, networks.params, y, config.attention),
-        target=target,
-        image_id=image_id,
-        **place,
-    )
-    found = neighbors, loss.weights
-    return jax.lax.with_sharding_constraint(found, replicated(mesh))
+    networks: Networks, images: Array, image_id: Array, *, search: Search
+) -> Found | None:
+    view = prepare(images, search.forward.config)
+    found = search.neighbors(networks, view, image_id)
+    return jax.lax.with_sharding_constraint(found, replicated(search.forward.mesh))
 
 
 def _gallery(
     image_id: np.ndarray,
-    neighbors: Any,  # `Neighbors`, of numpy arrays
-    weights: np.ndarray,
+    found: Any,  # `Found`, of numpy arrays
     step: int,
     labels: np.ndarray | None,
 ) -> Gallery:
     query_label = neighbor_label = None
     if labels is not None:
         query_label = labels[image_id]
-        known = neighbors.image_id != UNKNOWN_IMAGE
-        neighbor_label = np.where(known, labels[neighbors.image_id], -1)
+        neighbor_label = np.where(found.image_id >= 0, labels[found.image_id], -1)
     return Gallery(
         query_id=image_id,
-        neighbor_id=neighbors.image_id,
-        row=neighbors.row,
-        similarity=neighbors.similarity,
-        positiveness=weights,
-        age=np.where(neighbors.valid, step - neighbors.pushed_at, 0),
-        valid=neighbors.valid,
+        neighbor_id=found.image_id,
+        row=found.row,
+        similarity=found.similarity,
+        weight=found.weight,
+        age=np.where(found.valid, step - found.pushed_at, 0),
+        valid=found.valid,
         query_label=query_label,
         neighbor_label=neighbor_label,
     )

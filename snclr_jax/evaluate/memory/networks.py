@@ -1,76 +1,117 @@
-"""The target network of a run and the queue that it filled, out of a checkpoint."""
+"""Both networks of a run and its objective's state, and what images find in it."""
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
-import jax.numpy as jnp
+import optax
 from etils import epath
-from jax.sharding import Mesh, NamedSharding
+from flax.traverse_util import unflatten_dict
+from jax import Array
+from ml_collections import FrozenConfigDict
 
-from snclr_jax.devices.mesh import placed_shapes, replicated
+from snclr_jax.devices.mesh import placed_shapes
 from snclr_jax.encoder.stored import Encoder
-from snclr_jax.models import Variables, target_subset
-from snclr_jax.queue.ring import NeighborQueue, init_queue
-from snclr_jax.queue.sharded import QUEUE_SPEC
+from snclr_jax.models import Variables, build_model
 from snclr_jax.run.checkpoint_reader import read_arrays
+from snclr_jax.run.digest import by_path
+from snclr_jax.settings.objective import build_objective
+from snclr_jax.step.forward import Forward
+from snclr_jax.step.objective import Found, Now, Objective, Seen
+from snclr_jax.step.state import OBJECTIVE, init_train_state, state_shardings
 
 
-class Target(NamedTuple):
-    """What images search the queue with; fields are named as in `TrainState`.
+class Networks(NamedTuple):
+    """What a step reads of a run; fields are named as in `TrainState`."""
 
-    Attributes:
-      target_params: of the target's encoder and projector, on every device.
-      target_batch_stats: their running BatchNorm statistics.
-      queue: rows spread over the devices.
-    """
-
+    step: Any
+    params: Variables
+    batch_stats: Variables
     target_params: Variables
     target_batch_stats: Variables
-    queue: NeighborQueue
+    objective: Any
 
 
-def open_target(encoder: Encoder, mesh: Mesh) -> Target:
-    """Returns the target network and queue beside an encoder, from its checkpoint.
+class Search(NamedTuple):
+    """How images of a run search its objective's state: all that is not an array."""
+
+    forward: Forward
+    objective: Objective
+
+    @classmethod
+    def of(cls, config, mesh) -> Search:
+        """Returns that of a run's config."""
+        objective = build_objective(config)
+        model = build_model(config.model, predictor=objective.predictor)
+        return cls(Forward(model, FrozenConfigDict(config), mesh), objective)
+
+    def neighbors(
+        self, networks: Networks, view: Array, image_id: Array
+    ) -> Found | None:
+        """Returns what images find, as in the next step; traced.
+
+        Args:
+          networks: of the run.
+          view: (b, s, s, c) of each image, for both networks.
+          image_id: (b,) int32 place of each in the training set.
+        """
+        forward, objective = self.forward, self.objective
+        online, _ = forward.online(
+            networks.params, networks.batch_stats, (view,), networks.step
+        )
+        target = online.projection
+        if objective.target:
+            target, _ = forward.target(
+                networks.target_params, networks.target_batch_stats, (view,)
+            )
+        return objective.neighbors(
+            networks.params.get(OBJECTIVE, {}),
+            networks.objective,
+            Seen(online.projection, online.prediction, target, image_id),
+            Now(networks.step, 1, forward.mesh),
+        )
+
+
+def open_networks(encoder: Encoder, search: Search) -> Networks:
+    """Returns the networks and the objective's state beside an encoder.
 
     Args:
       encoder: one whose `source` is a checkpoint's folder.
-      mesh: devices; their number divides the queue.
+      search: of its config, on the devices to read them to.
 
     Raises:
-      ValueError: where they do not, or the checkpoint holds something else.
+      ValueError: where the devices do not suit the objective, or the checkpoint holds
+        something else.
     """
-    config, model = encoder.config, encoder.model
-    if config.queue.size % mesh.size:
+    config, (forward, objective) = encoder.config, search
+    try:
+        objective.check(config, forward.mesh.size)
+    except ValueError as error:
         raise ValueError(
-            f"queue.size {config.queue.size} of the run is not a multiple of the "
-            f"{mesh.size} devices; look at its quality on a number that divides it"
+            f"the run does not fit the {forward.mesh.size} devices here: {error} in a "
+            "new run; look at this one on a number of devices that suits it"
+        ) from error
+    state = jax.eval_shape(
+        lambda: init_train_state(
+            forward.model, objective, optax.identity(), config, forward.mesh
         )
-
-    def init() -> Target:
-        size = config.augment.size
-        params, batch_stats = model.init(jax.random.key(0), (size, size, 3))
-        queue = init_queue(
-            config.queue.size, model.embedding_dim, dtype=jnp.dtype(config.queue.dtype)
-        )
-        return Target(target_subset(params), target_subset(batch_stats), queue)
-
-    if config.queue.size == 0:
-        raise ValueError(
-            f"{encoder.source} is of a run without a queue (queue.size=0), and there "
-            "is nothing to score of one"
-        )
-    shapes = jax.eval_shape(init)
-    networks = placed_shapes(shapes[:2], replicated(mesh))
-    rows = {
-        name: placed_shapes(getattr(shapes.queue, name), NamedSharding(mesh, spec))
-        for name, spec in vars(QUEUE_SPEC).items()
-    }
-    expected = dict(zip(Target._fields, (*networks, rows), strict=True))
-    found = read_arrays(epath.Path(encoder.source), expected)
-    return Target(
-        found["target_params"],
-        found.get("target_batch_stats", {}),
-        NeighborQueue(**found["queue"]),
     )
+    shardings = state_shardings(state, objective, forward.mesh)
+    expected = {
+        name: jax.tree.map(
+            placed_shapes, getattr(state, name), getattr(shardings, name)
+        )
+        for name in Networks._fields[1:]
+    }
+    parts = {
+        name: unflatten_dict(by_path(part), sep="/") for name, part in expected.items()
+    }
+    read = by_path(read_arrays(epath.Path(encoder.source), parts))
+    found = {
+        name: jax.tree.unflatten(
+            jax.tree.structure(part), [read[f"{name}/{path}"] for path in by_path(part)]
+        )
+        for name, part in expected.items()
+    }
+    return Networks(step=encoder.step, **found)

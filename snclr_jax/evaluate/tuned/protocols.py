@@ -91,7 +91,7 @@ def linear_augmented(
     )
     return Protocol(
         name="linear_augmented",
-        model=build_model(run_config.model, attention=run_config.attention.kind),
+        model=build_model(run_config.model),
         config=config,
         optimizer=_optimizer(config, images),
         tunes_encoder=False,
@@ -187,7 +187,7 @@ def _model_to_tune(run_config: Any, drop_path: float) -> Model:
     """
     changes = dict(bn_scope=None, freeze_patch_embed=False, drop_path=drop_path)
     config = ConfigDict(run_config.model.to_dict() | changes)
-    return build_model(config, attention=run_config.attention.kind)
+    return build_model(config)
 
 
 def _is_vit(run_config: Any) -> bool:

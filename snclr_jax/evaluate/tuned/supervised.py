@@ -21,7 +21,7 @@ from snclr_jax.evaluate.features import extract_features, make_encode
 from snclr_jax.evaluate.frozen.classifier import Scaling, Weights, logits, score
 from snclr_jax.models import Model
 from snclr_jax.run.metrics import NonFiniteError, progress_bar
-from snclr_jax.step.train_step import DROP_PATH
+from snclr_jax.step.forward import DROP_PATH
 from snclr_jax.step.views import Batch, image_keys, random_views
 
 # What image_keys are numbered by where the head is drawn.

@@ -30,7 +30,9 @@ def split_of(images, labels=None):
 @functools.cache
 def a_run(mesh):
     """Returns (config, model, state) with a target and an attention of their own."""
-    config = tiny.config(attention__kind="linear", attention__temperature=0.2)
+    config = tiny.config(
+        objective__attention__kind="linear", objective__attention__temperature=0.2
+    )
     model, _, state = tiny.build(config, mesh)
     rng = np.random.default_rng(1)
     networks = jax.device_get((state.params, state.target_params))
@@ -58,13 +60,13 @@ def expected_gallery(config, model, state, images, image_id):
     t = unit_rows(np.asarray(target))
     y = unit_rows(np.asarray(outputs.projection))
     anchor = np.asarray(model.attend(state.params, y))
-    queue = jax.device_get(state.queue)
+    queue = jax.device_get(state.objective)
     for i, image in enumerate(image_id):
         offers = sorted(
             (-t[i] @ queue.keys[row], row)
-            for row in range(config.queue.size)
+            for row in range(config.objective.queue.size)
             if queue.pushed_at[row] >= 0 and queue.image_id[row] != image
-        )[: config.queue.k]
+        )[: config.objective.queue.k]
         rows = [row for _, row in offers]
         weights = np.exp([anchor[i] @ queue.keys[row] / 0.2 for row in rows])
         yield rows, [-s for s, _ in offers], weights / weights.sum()
@@ -79,7 +81,7 @@ def test_a_gallery_is_what_the_next_step_would_choose(rng, mesh_of, devices):
     image_id = rng.permutation(IMAGES)[: config.batch_size]
     split = split_of(images, labels)
     found = find_gallery(model, state, split, image_id, config=config, mesh=mesh)
-    queue = jax.device_get(state.queue)
+    queue = jax.device_get(state.objective)
     for i, (rows, similarity, weights) in enumerate(
         expected_gallery(config, model, state, images, image_id)
     ):
@@ -110,10 +112,10 @@ def test_few_images_are_found_in_a_batch_of_others(rng, mesh_of):
 
 
 def test_what_cannot_be_searched_is_named(mesh_of):
-    config = tiny.config(queue__k=0)
+    config = tiny.config(objective__queue__k=0)
     with pytest.raises(ValueError, match="queue.k of the run is 0"):
         find_gallery(None, None, None, [0], config=config, mesh=mesh_of(1))
-    config.queue.k = 2
+    config.objective.queue.k = 2
     with pytest.raises(ValueError, match="batch_size 16, in 1 parts.*of 3 devices"):
         find_gallery(None, None, None, [0], config=config, mesh=mesh_of(3))
 

@@ -62,7 +62,7 @@ def place(searches, mesh):
 
 def expected_use(searches):
     """The same by loops: every query lists the rows that it may choose, by cosine."""
-    queue, settings = searches.queue, searches.config.queue
+    queue, settings = searches.queue, searches.config.objective.queue
     chosen, known, same = [], 0, 0
     for number, (query, image) in enumerate(
         zip(searches.queries, searches.image_id, strict=True)

@@ -59,7 +59,7 @@ def run_config(name="patchnet", **fields):
 def encoder_of(name):
     """Fresh parameters and running statistics, under the key "encoder"."""
     config = run_config(name)
-    model = build_model(config.model, attention=config.attention.kind)
+    model = build_model(config.model, attention=config.objective.attention.kind)
     init = jax.jit(lambda: model.init(jax.random.key(0), (SIZE, SIZE, 3)))
     return tuple(
         {name: jax.device_get(tree[name]) for name in tree if name == "encoder"}

@@ -1,0 +1,337 @@
+"""SNCLR: soft neighbors as positive supporters (ICLR 2023).
+
+Each target's K nearest rows of the queue are its neighbors; how positive each is, is
+the attention of the online projection. `snclr_plain.py` is the definition,
+`snclr_fused.py` computes the same on a sharded queue.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from typing import Annotated, Any, ClassVar, Literal, cast
+
+import jax
+import jax.numpy as jnp
+from annotated_types import Ge, Gt, Lt
+from jax import Array
+from ml_collections import ConfigDict
+
+from snclr_jax.objectives.snclr_fused import Direction, search_and_loss
+from snclr_jax.queue.ring import NeighborQueue, Neighbors, init_queue
+from snclr_jax.queue.settings import QueueSettings
+from snclr_jax.queue.sharded import QUEUE_SPEC, push_targets
+from snclr_jax.step.objective import Found, Now, Objective, Panel, Seen, Shown
+from snclr_jax.step.schedules import linear_warmup
+
+LARGEST_CHOSEN_QUEUE = 65_536
+
+
+@dataclasses.dataclass(frozen=True)
+class Attention:
+    """The positiveness of neighbors (section 3.2)."""
+
+    # "cosine" (no parameters) or "linear" (f1 and f2 are learned matrices).
+    kind: Literal["cosine", "linear"] = "cosine"
+    # Of the softmax over an image's neighbors; the lower, the more they differ.
+    temperature: Annotated[float, Ge(1e-6)] = 1.0
+    # Softmax weights are divided by gamma.
+    gamma: Annotated[float, Gt(0)] = 1.0
+    # Softmax weights at or below this become 0; the authors' option is 1 / K.
+    threshold: Annotated[float, Ge(0), Lt(1)] | None = None
+    # True: positiveness sends no gradient into the projection.
+    stop_gradient: bool = False
+
+
+@dataclasses.dataclass(frozen=True)
+class SNCLR(Objective):
+    """InfoNCE with soft neighbors as further positives, and a queue to find them in."""
+
+    # "paper" (log of the weighted sum) or "soft_cross_entropy" (the authors' code).
+    form: Literal["paper", "soft_cross_entropy"] = "paper"
+    # tau, which divides every similarity in the loss.
+    temperature: Annotated[float, Ge(1e-6)] = 0.2
+    # Loss = scale x mean of both directions.
+    scale: Annotated[float, Gt(0)] = 1.0
+    # Leave an image's own candidates out of its denominator.
+    decoupled: bool = False
+    # Multiplies the positiveness of all neighbors, after a linear warm-up.
+    neighbor_weight: Annotated[float, Ge(0)] = 1.0
+    neighbor_warmup_epochs: Annotated[float, Ge(0)] = 0.0
+    attention: Attention = Attention()
+    queue: QueueSettings = QueueSettings()
+
+    predictor: ClassVar[bool] = True
+    target: ClassVar[bool] = True
+    shown: ClassVar[tuple[Shown, ...]] = (
+        Shown("w", "positiveness_mean", ".2f"),
+        Shown("max", "positiveness_max", ".2f"),
+        Shown("entropy", "positiveness_entropy", ".2f"),
+        Shown("similarity", "neighbor_similarity", ".2f"),
+        Shown("age", "neighbor_age", ".0f"),
+        Shown("purity", "neighbor_purity", ".2f"),
+        Shown("recall", "search_recall", ".3f"),
+    )
+    panels: ClassVar[tuple[Panel, ...]] = (
+        (
+            "positiveness w",
+            {"positiveness_max": "largest", "positiveness_mean": "mean"},
+            True,
+        ),
+        ("entropy of w (nats)", {"positiveness_entropy": ""}, False),
+        ("neighbors of own class (share)", {"neighbor_purity": ""}, True),
+        ("similarity of neighbors (cosine)", {"neighbor_similarity": ""}, False),
+        ("age of neighbors (steps)", {"neighbor_age": ""}, True),
+        ("weight λ of all neighbors", {"neighbor_weight": ""}, True),
+    )
+    explanation: ClassVar[str] = (
+        "How positive neighbors are: w is a softmax over the K neighbors of an image, "
+        "so its mean is 1 / K / gamma, and its entropy is log K where all neighbors "
+        "count alike. The weight λ multiplies all of them."
+    )
+    fixed: ClassVar[tuple[str, ...]] = ("attention.kind",)
+    changes: ClassVar[dict[str, str]] = {
+        "queue.size": "the queue starts empty",
+        "queue.dtype": "the queue starts empty",
+        "queue.k": "every image has that many neighbors as positives",
+        "attention": "neighbors are weighted otherwise",
+        **dict.fromkeys(
+            ("form", "temperature", "scale", "decoupled"),
+            "the loss is another one, and not to be compared with that before",
+        ),
+    }
+    chosen: ClassVar[tuple[str, ...]] = ("queue.size",)
+
+    def init(self, key: Array, dim: int) -> tuple[dict[str, Array], NeighborQueue]:
+        """Returns W1 and W2 of linear attention, and an empty queue.
+
+        Both matrices start as the identity, where the attention is the inner product.
+        """
+        del key
+        params = {}
+        if self.attention.kind == "linear":
+            params = {"w1": jnp.eye(dim), "w2": jnp.eye(dim)}
+        return params, init_queue(
+            self.queue.size, dim, dtype=jnp.dtype(self.queue.dtype)
+        )
+
+    def specs(self, state: NeighborQueue) -> NeighborQueue:
+        """Rows of the queue are split over the devices."""
+        del state
+        return QUEUE_SPEC
+
+    def loss(
+        self, params: dict[str, Array], state: NeighborQueue, seen: Seen, now: Now
+    ) -> tuple[Array, tuple[Direction, ...]]:
+        """Returns scale x the mean of L_vu, prediction of view v, target of view u.
+
+        With two views that is scale (L_12 + L_21) / 2. With more than two global views,
+        each view predicts the targets of all the others; local views have no target
+        (SwAV, section 3.3).
+        """
+        directions = tuple(
+            search_and_loss(
+                state,
+                prediction=_without(seen.prediction, number),
+                anchor=self._anchor(params, _without(seen.projection, number)),
+                target=target,
+                image_id=seen.image_id,
+                settings=self,
+                mesh=now.mesh,
+                neighbor_weight=self._neighbor_weight(now),
+            )
+            for number, target in enumerate(seen.target)
+        )
+        loss = jnp.asarray(sum(each.value for each in directions)) / len(directions)
+        return self.scale * loss, directions
+
+    def update(self, state: NeighborQueue, seen: Seen, now: Now) -> NeighborQueue:
+        """Pushes the targets of the second view, or of all, after all were searched."""
+        pushed = seen.target[1:2] if self.queue.push == "second" else seen.target
+        for target in pushed:
+            state = push_targets(
+                state,
+                target,
+                seen.image_id,
+                now.step,
+                banks=self.queue.banks,
+                mesh=now.mesh,
+            )
+        return state
+
+    def metrics(
+        self,
+        aux: tuple[Direction, ...],
+        seen: Seen,
+        labels: Array | None,
+        now: Now,
+    ) -> dict[str, Array]:
+        """Returns means over all directions and all neighbors that were found."""
+        metrics = {"neighbor_weight": self._neighbor_weight(now)}
+        if self.queue.k == 0:
+            return metrics
+        # (v, n b, k): the views that predict, and the images of every target.
+        weights = jnp.concatenate([each.weights for each in aux], axis=1)
+        neighbors = jax.tree.map(
+            lambda *leaves: jnp.concatenate(leaves), *(each.neighbors for each in aux)
+        )
+        valid = neighbors.valid
+        found = jnp.maximum(jnp.sum(valid), 1)
+
+        def mean_over_found(values: Array) -> Array:
+            return jnp.sum(jnp.where(valid, values, 0.0)) / found
+
+        has_neighbors = jnp.any(valid, axis=1)
+        images = jnp.maximum(jnp.sum(has_neighbors), 1)
+        share = weights / jnp.maximum(jnp.sum(weights, axis=-1, keepdims=True), 1e-12)
+        entropy = -jnp.sum(jax.scipy.special.xlogy(share, share)) / weights.shape[0]
+        metrics |= {
+            "positiveness_mean": mean_over_found(jnp.mean(weights, axis=0)),
+            "positiveness_max": jnp.max(weights),
+            "positiveness_entropy": entropy / images,
+            "neighbor_similarity": mean_over_found(neighbors.similarity),
+            "neighbor_age": mean_over_found(now.step - neighbors.pushed_at),
+            "neighbors_found": jnp.sum(valid) / valid.size,
+        }
+        if self.queue.search == "approx":
+            recalls = [cast(Array, each.recall) for each in aux]
+            metrics["search_recall"] = jnp.mean(jnp.stack(recalls))
+        if labels is not None:
+            image_id = jnp.tile(seen.image_id, len(aux))
+            own, theirs = labels[image_id][:, None], labels[neighbors.image_id]
+            # A label below 0 is unknown, as in STL-10's unlabelled images.
+            known = valid & (own >= 0) & (theirs >= 0)
+            same = jnp.sum(known & (own == theirs))
+            metrics["neighbor_purity"] = same / jnp.maximum(jnp.sum(known), 1)
+        return metrics
+
+    @property
+    def searches(self) -> bool:
+        """Where K is not 0."""
+        return self.queue.k > 0
+
+    def neighbors(
+        self, params: dict[str, Array], state: NeighborQueue, seen: Seen, now: Now
+    ) -> Found:
+        """Returns the neighbors of the first target, and their positiveness."""
+        direction = search_and_loss(
+            state,
+            prediction=seen.prediction[0],
+            anchor=self._anchor(params, seen.projection[0]),
+            target=seen.target[0],
+            image_id=seen.image_id,
+            settings=self,
+            mesh=now.mesh,
+        )
+        neighbors: Neighbors = direction.neighbors
+        return Found(
+            neighbors.similarity,
+            neighbors.row,
+            neighbors.image_id,
+            neighbors.pushed_at,
+            neighbors.valid,
+            direction.weights,
+        )
+
+    def pushed_at(self, state: NeighborQueue) -> Array:
+        """Returns when the rows of the queue were pushed."""
+        return state.pushed_at
+
+    def check(self, config: ConfigDict, devices: int) -> None:
+        """Refuses a queue that devices, banks or K do not fit."""
+        queue = self.queue
+        unit = math.lcm(devices, queue.banks)
+        if queue.size % unit:
+            raise ValueError(
+                f"objective.queue.size {queue.size} is not a multiple of {devices} "
+                f"devices and {queue.banks} objective.queue.banks; use "
+                f"{-(-queue.size // unit) * unit}"
+            )
+        if queue.dtype == "float64" and config.model.dtype != "float64":
+            raise ValueError(
+                "objective.queue.dtype 'float64' needs model.dtype='float64'; use "
+                "'float32'"
+            )
+        if config.batch_size % queue.banks:
+            raise ValueError(
+                f"batch_size {config.batch_size} is not a multiple of "
+                f"objective.queue.banks {queue.banks}; use "
+                f"{-(-config.batch_size // queue.banks) * queue.banks}"
+            )
+        if queue.k > queue.size // queue.banks:
+            raise ValueError(
+                f"objective.queue.size {queue.size} in {queue.banks} "
+                f"objective.queue.banks never holds objective.queue.k={queue.k} "
+                "neighbors for an image; use a larger queue or a smaller k"
+            )
+
+    def notes(self, config: ConfigDict, images: int) -> list[str]:
+        """Says where a queue is long or short for the images and the batch."""
+        size, batch, found = self.queue.size, config.batch_size, []
+        if self.queue.k and size > images:
+            found.append(
+                f"objective.queue.size {size} is {size / images:.1f} times the "
+                f"training set of {images} images: it holds every image, and neighbors "
+                f"repeat one another; {images // 2} rows would be half the set"
+            )
+        if self.queue.k and size < 10 * batch:
+            found.append(
+                f"objective.queue.size {size} is {size / batch:.1f} batches: all "
+                "neighbors come from the last steps; ten batches or more offer a choice"
+            )
+        return found
+
+    @classmethod
+    def choose(
+        cls, section: ConfigDict, *, images: int, devices: int
+    ) -> dict[str, Any]:
+        """Returns half the images as the size of the queue: a power of two.
+
+        Long, without holding every image several times; a multiple of what the queue is
+        divided into, at most `LARGEST_CHOSEN_QUEUE`.
+        """
+        unit = math.lcm(devices, section.queue.banks)
+        most = max(min(images // 2, LARGEST_CHOSEN_QUEUE), 1)
+        power = 1 << most.bit_length() - 1
+        return {"queue.size": max(power // unit * unit, unit)}
+
+    def batch_limits(self) -> tuple[int, int]:
+        """A tenth of the queue, so that neighbors do not all come from the last steps.
+
+        The images of a batch are divided among the banks.
+        """
+        return self.queue.banks, self.queue.size // 10
+
+    def savings(self) -> tuple[str, ...]:
+        """A queue of half the bytes."""
+        if self.queue.dtype == "bfloat16":
+            return ()
+        return (f"--config.objective.queue.dtype=bfloat16 (it is {self.queue.dtype})",)
+
+    def _anchor(self, params: dict[str, Array], y: Array) -> Array:
+        """Returns what is compared with queue rows to get the positiveness.
+
+            f1(y) . f2(c) = (W1 y) . (W2 c) = (W2^T W1 y) . c
+
+        so queue rows never move. Neither projection has a bias: that of f2 would cancel
+        in the softmax, that of f1 is left out with it (a choice of this project).
+        `attention.stop_gradient` cuts the path into y; W1 and W2 still learn.
+        """
+        if self.attention.stop_gradient:
+            y = jax.lax.stop_gradient(y)
+        if self.attention.kind == "cosine":
+            return y
+        highest = jax.lax.Precision.HIGHEST
+        y = jnp.dot(y, params["w1"].T, precision=highest)
+        return jnp.dot(y, params["w2"], precision=highest)
+
+    def _neighbor_weight(self, now: Now) -> Array:
+        warmup_steps = round(self.neighbor_warmup_epochs * now.steps_per_epoch)
+        return linear_warmup(
+            now.step, peak=self.neighbor_weight, warmup_steps=warmup_steps
+        )
+
+
+def _without(views: Array, number: int) -> Array:
+    """Returns all views (v, b, d) but one."""
+    return jnp.concatenate([views[:number], views[number + 1 :]])
