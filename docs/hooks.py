@@ -1,4 +1,4 @@
-"""MkDocs hook: writes the configuration reference from the configs' own comments.
+"""MkDocs hook: writes the configuration reference from the comments beside each field.
 
 A comment explains the assignment below it, and those that follow it without a blank
 line or another comment between. A function's docstring explains its section, and what
@@ -8,15 +8,22 @@ comes in it before the first comment.
 from __future__ import annotations
 
 import ast
+import dataclasses
 import html
 import importlib
+import inspect
 import re
+import types
+import typing
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from snclr_jax.objectives import OBJECTIVES
+
 ROOT = Path(__file__).parents[1]
 MARKER = re.compile(r"<!-- fields of configs/(\w+)\.py -->")
+OBJECTIVES_MARKER = "<!-- fields of every objective -->"
 
 
 class Field(NamedTuple):
@@ -30,7 +37,65 @@ class Field(NamedTuple):
 
 def on_page_markdown(markdown: str, **_: Any) -> str:
     """Puts the fields of a config in place of its marker; MkDocs calls it."""
+    if OBJECTIVES_MARKER in markdown:
+        markdown = markdown.replace(OBJECTIVES_MARKER, objectives_reference())
     return MARKER.sub(lambda marker: reference(marker[1]), markdown)
+
+
+def objectives_reference() -> str:
+    """Returns a table of fields for every section of every objective."""
+    parts = []
+    for name, cls in OBJECTIVES.items():
+        for section, part in _sections("objective", cls):
+            parts += [
+                f"### {name}: `{section}`",
+                _escape(" ".join((part.__doc__ or "").split())),
+                _table(list(_class_fields(section, part))),
+            ]
+    return "\n\n".join(parts)
+
+
+def _sections(path: str, cls: type) -> Iterator[tuple[str, type]]:
+    """Yields a dataclass and those that its fields are, by their dotted names."""
+    yield path, cls
+    for field in dataclasses.fields(cls):
+        if dataclasses.is_dataclass(field.default):
+            yield from _sections(f"{path}.{field.name}", type(field.default))
+
+
+def _class_fields(section: str, cls: type) -> Iterator[Field]:
+    kinds = typing.get_type_hints(cls, include_extras=True)
+    lines = inspect.getsource(cls).splitlines()
+    defaults = {field.name: field.default for field in dataclasses.fields(cls)}
+    text = ""
+    for node in ast.parse("\n".join(lines)).body[0].body:
+        if not isinstance(node, ast.AnnAssign) or node.target.id not in defaults:
+            continue
+        comment = _comment_above(lines, node.lineno)
+        if comment or not lines[node.lineno - 2].strip():
+            text = comment
+        default = defaults[node.target.id]
+        if not dataclasses.is_dataclass(default):
+            kind = _kind(kinds[node.target.id])
+            yield Field(f"{section}.{node.target.id}", kind, repr(default), text)
+
+
+def _kind(kind: Any) -> str:
+    """Returns a type with what it allows, in words."""
+    match typing.get_origin(kind):
+        case typing.Literal:
+            return " or ".join(f'"{each}"' for each in typing.get_args(kind))
+        case typing.Annotated:
+            base, *bounds = typing.get_args(kind)
+            signs = {"Ge": "≥", "Gt": ">", "Le": "≤", "Lt": "<"}
+            rules = (
+                f"{signs[type(each).__name__]} {dataclasses.astuple(each)[0]}"
+                for each in bounds
+            )
+            return f"{base.__name__}, {', '.join(rules)}"
+        case types.UnionType | typing.Union:
+            return f"{_kind(typing.get_args(kind)[0])}, or None"
+    return kind.__name__
 
 
 def reference(name: str) -> str:
@@ -56,6 +121,8 @@ def read_fields(name: str) -> list[Field]:
     fields = [
         Field(path, kind, default, explained.get(path, ""))
         for path, kind, default in _flatten(config)
+        # Those of an objective stand in its own file.
+        if not path.startswith("objective.") or path == "objective.name"
     ]
     return sorted(fields, key=lambda field: order.get(field.name, len(order)))
 
