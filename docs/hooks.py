@@ -118,10 +118,13 @@ def read_fields(name: str) -> list[Field]:
     config = importlib.import_module(f"snclr_jax.configs.{name}").get_config()
     explained = explanations((ROOT / "configs" / f"{name}.py").read_text())
     order = {path: place for place, path in enumerate(explained)}
+    # Of the section, all fields but this one stand in the objective's file.
+    order["objective.name"] = order.get("objective", 0)
+    names = " or ".join(f'"{each}"' for each in OBJECTIVES)
+    explained["objective.name"] = f'{names}, or "module:Class" for one of your own.'
     fields = [
         Field(path, kind, default, explained.get(path, ""))
         for path, kind, default in _flatten(config)
-        # Those of an objective stand in its own file.
         if not path.startswith("objective.") or path == "objective.name"
     ]
     return sorted(fields, key=lambda field: order.get(field.name, len(order)))

@@ -16,11 +16,14 @@ from snclr_jax.configs import base
 from snclr_jax.configs import evaluate as evaluation_settings
 
 from snclr_jax import main
+from snclr_jax.objectives import OBJECTIVES
 
 ROOT = Path(__file__).parents[1]
 DOCS = ROOT / "docs"
 PAGES = sorted(DOCS.glob("*.md"))
-TEXT = {page.name: page.read_text() for page in PAGES}
+README = ROOT / "README.md"
+# The README is read like a page; its links start at the root.
+TEXT = {page.name: page.read_text() for page in (*PAGES, README)}
 SOURCES = "\n".join(
     path.read_text()
     for folder in ("snclr_jax", "configs")
@@ -33,7 +36,9 @@ EVALUATING = ("evaluate", "features")
 OF_OTHERS = ("my_photos", "bgr_to_rgb", "mask_rcnn_snclr.py")
 FENCE = re.compile(r"^```.*?^```$", re.MULTILINE | re.DOTALL)
 
-pages = pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+pages = pytest.mark.parametrize(
+    "page", [*PAGES, README], ids=lambda page: page.name
+)
 
 
 def load_hooks():
@@ -74,7 +79,7 @@ def check_command(words):
     _, name, *arguments = words
     if name == "--help":
         return
-    assert name in main.COMMANDS, f"snclr {name} is no command"
+    assert name in {*main.COMMANDS, "recipes"}, f"snclr {name} is no command"
     fields = FIELDS["evaluate" if name in EVALUATING else "base"]
     for argument in arguments:
         flag, _, value = argument.partition("=")
@@ -90,31 +95,54 @@ def check_command(words):
 
 
 def check_config(value):
+    """Loads a recipe, by its name or its path; FILE and others' files are left out."""
     file, _, variant = value.partition(":")
-    if file.startswith("configs/"):
-        name = file.removeprefix("configs/").removesuffix(".py")
+    name = file.removeprefix("configs/").removesuffix(".py")
+    if file.startswith("configs/") or re.fullmatch(r"[a-z]\w*", file):
         importlib.import_module(f"snclr_jax.configs.{name}").get_config(variant)
 
 
 @pytest.mark.parametrize("name", CONFIGS)
 def test_every_field_is_explained_with_its_default(name):
     page = hooks.on_page_markdown(f"<!-- fields of configs/{name}.py -->")
+    leaves = {
+        field: value
+        for field, value in FIELDS[name].items()
+        if not hasattr(value, "items")
+        # Those of an objective stand in its own file.
+        and (not field.startswith("objective.") or field == "objective.name")
+    }
+    check_reference(page, leaves)
+
+
+@pytest.mark.parametrize("name", OBJECTIVES)
+def test_every_field_of_an_objective_is_explained_with_its_default(name):
+    fields = fields_of(OBJECTIVES[name].section(name), "objective.")
+    del fields["objective.name"]
+    # Objectives share names of fields, and each has its own tables.
+    tables = hooks.objectives_reference().split(f"### {name}: ")[1:]
+    page = "\n".join(table.partition("\n### ")[0] for table in tables)
+    leaves = {f: v for f, v in fields.items() if not hasattr(v, "items")}
+    check_reference(page, leaves)
+
+
+def check_reference(page, leaves):
     rows = dict(
         re.fullmatch(r"\| `([\w.]+)` \| (.+) \|", line).groups()
         for line in page.splitlines()
         if line.startswith("| `")
     )
-    leaves = {f: v for f, v in FIELDS[name].items() if not hasattr(v, "items")}
     assert set(rows) == set(leaves)
     for field, value in leaves.items():
         _, default, explanation = rows[field].split(" | ", 2)
         assert default == f"`{value!r}`", field
-        assert len(explanation.split()) > 0, f"{field} has no comment in configs/"
+        assert len(explanation.split()) > 0, f"{field} has no comment"
 
 
 def test_reference_stands_on_its_page():
     found = hooks.MARKER.findall(TEXT["configuration.md"])
     assert found == list(CONFIGS)
+    assert TEXT["configuration.md"].count(hooks.OBJECTIVES_MARKER) == 1
 
 
 def test_comment_explains_what_follows_without_a_break():
@@ -159,9 +187,9 @@ def test_commands_exist_with_their_flags(page):
 
 
 def test_commands_are_found_and_wrong_ones_refused():
-    fence = "```bash\ny && x/snclr train --config=configs/digits.py \\\n --a\n```"
+    fence = "```bash\ny && x/snclr train --config=digits \\\n --a\n```"
     assert list(commands_of(f"{fence}\n`snclr compare A`")) == [
-        ["x/snclr", "train", "--config=configs/digits.py", "--a"],
+        ["x/snclr", "train", "--config=digits", "--a"],
         ["snclr", "compare", "A"],
     ]
     for wrong in (
@@ -173,10 +201,14 @@ def test_commands_are_found_and_wrong_ones_refused():
     ):
         with pytest.raises(AssertionError):
             check_command(wrong.split())
-    with pytest.raises(ModuleNotFoundError):
-        check_command("snclr train --config=configs/none.py".split())
-    with pytest.raises(ValueError):
-        check_command("snclr train --config=configs/digits.py:none".split())
+    for recipe in ("none", "configs/none.py"):
+        with pytest.raises(ModuleNotFoundError):
+            check_command(f"snclr train --config={recipe}".split())
+    for recipe in ("digits:none", "configs/digits.py:none"):
+        with pytest.raises(ValueError):
+            check_command(f"snclr train --config={recipe}".split())
+    check_command("snclr train --config=cifar10:authors,debug".split())
+    check_command("snclr train --config=FILE".split())
 
 
 @pages
@@ -209,16 +241,17 @@ def test_links_lead_somewhere(page):
     prose = FENCE.sub("", TEXT[page.name])
     for link in re.findall(r"\]\(([^)]+)\)", prose):
         if not link.startswith(("http", "#")):
-            assert (DOCS / link.partition("#")[0]).is_file(), f"{link} does not exist"
+            file = page.parent / link.partition("#")[0]
+            assert file.exists(), f"{link} does not exist"
 
 
 def test_every_metric_is_explained():
     written = re.findall(r'(?:metrics|means)\["(\w+)"\] =', SOURCES)
-    steps = (ROOT / "snclr_jax" / "train_step.py").read_text()
-    described = (ROOT / "snclr_jax" / "describe.py").read_text()
-    for source in (steps, described):
-        block = re.search(r"\n( +)metrics = \{\n(.*?)\n\1\}", source, re.DOTALL)[2]
-        written += re.findall(r'^ +"(\w+)":', block, re.MULTILINE)
+    steps = [ROOT / "snclr_jax" / "step" / "train_step.py"]
+    objectives = sorted((ROOT / "snclr_jax" / "objectives").glob("*.py"))
+    step = "\n".join(path.read_text() for path in steps + objectives)
+    for block in re.findall(r"metrics \|?= \{(.*?)\}", step, re.DOTALL):
+        written += re.findall(r'"(\w+)":', block)
     assert len(set(written)) > 15
     for name in written:
         assert f"`{name}`" in TEXT["watching.md"], f"{name} is not explained"
@@ -268,9 +301,15 @@ def test_site_builds_strictly(tmp_path):
         folder = "" if page.stem == "index" else page.stem
         assert (tmp_path / folder / "index.html").is_file()
     settings = (tmp_path / "configuration" / "index.html").read_text()
-    assert "<code>queue.exclude_same_image</code>" in settings
+    for field in ("batch_size", "objective.queue.exclude_same_image", "finetune.layer_decay"):
+        assert f"<code>{field}</code>" in settings
     reference = (tmp_path / "api" / "index.html").read_text()
-    for name in ("losses.soft_neighbor_loss", "train.train", "encoder.open_encoder"):
+    for name in (
+        "objectives.snclr_plain.soft_neighbor_loss",
+        "step.objective.Objective",
+        "train.train",
+        "encoder.stored.open_encoder",
+    ):
         assert f'id="snclr_jax.{name}"' in reference
     # The equation of a docstring is a block of its own.
     assert re.search(r"<code>w_ik = softmax_k\(", reference)
