@@ -4,19 +4,35 @@ from __future__ import annotations
 
 import importlib
 import importlib.util
+import math
 import re
 import shlex
 import subprocess
 import sys
 from pathlib import Path
 
+import jax
+import jax.numpy as jnp
+import numpy as np
 import pytest
+import tiny
 from absl import flags
+from jax.sharding import NamedSharding
+from jax.sharding import PartitionSpec as P
 from snclr_jax.configs import base
 from snclr_jax.configs import evaluate as evaluation_settings
 
 from snclr_jax import main
+from snclr_jax.devices.mesh import AXIS
+from snclr_jax.evaluate.evaluations import EVALUATIONS, NEED_TEST
 from snclr_jax.objectives import OBJECTIVES
+from snclr_jax.objectives.snclr_plain import (
+    info_nce,
+    positiveness,
+    soft_neighbor_loss,
+)
+from snclr_jax.settings.check import check_config
+from snclr_jax.step.objective import Now, Seen
 
 ROOT = Path(__file__).parents[1]
 DOCS = ROOT / "docs"
@@ -33,12 +49,16 @@ CONFIGS = {"base": base, "evaluate": evaluation_settings}
 # Commands whose flags --config.FIELD are those of configs/evaluate.py.
 EVALUATING = ("evaluate", "features")
 # Names in backticks that are the reader's or another project's.
-OF_OTHERS = ("my_photos", "bgr_to_rgb", "mask_rcnn_snclr.py")
+OF_OTHERS = (
+    "my_photos",
+    "bgr_to_rgb",
+    "mask_rcnn_snclr.py",
+    "my_objective.py",
+    "my_recipe.py",
+)
 FENCE = re.compile(r"^```.*?^```$", re.MULTILINE | re.DOTALL)
 
-pages = pytest.mark.parametrize(
-    "page", [*PAGES, README], ids=lambda page: page.name
-)
+pages = pytest.mark.parametrize("page", [*PAGES, README], ids=lambda page: page.name)
 
 
 def load_hooks():
@@ -86,7 +106,7 @@ def check_command(words):
         if not flag.startswith("--"):
             continue
         if flag == "--config":
-            check_config(value)
+            check_recipe(value)
         elif flag.startswith("--config."):
             field = flag.removeprefix("--config.")
             assert field in fields or field == "FIELD", f"no field {field}"
@@ -94,7 +114,7 @@ def check_command(words):
             assert flag.removeprefix("--") in flags.FLAGS, f"no flag {flag}"
 
 
-def check_config(value):
+def check_recipe(value):
     """Loads a recipe, by its name or its path; FILE and others' files are left out."""
     file, _, variant = value.partition(":")
     name = file.removeprefix("configs/").removesuffix(".py")
@@ -258,8 +278,6 @@ def test_every_metric_is_explained():
 
 
 def test_every_evaluation_is_explained():
-    from snclr_jax.evaluate.evaluations import EVALUATIONS, NEED_TEST
-
     rows = re.findall(r"^\| `(\w+)`( \*)? \|", TEXT["evaluation.md"], re.MULTILINE)
     assert {name for name, _ in rows} >= set(EVALUATIONS)
     starred = {name for name, star in rows if star}
@@ -267,12 +285,6 @@ def test_every_evaluation_is_explained():
 
 
 def test_collapsed_losses_are_those_of_the_page():
-    import math
-
-    import jax.numpy as jnp
-
-    from snclr_jax.objectives.snclr_plain import positiveness, soft_neighbor_loss
-
     b, k = 6, 3
     one = jnp.zeros((b, 4)).at[:, 0].set(1.0)
     keys = jnp.broadcast_to(one[:, None], (b, k, 4))
@@ -285,6 +297,66 @@ def test_collapsed_losses_are_those_of_the_page():
             one, one, keys, positiveness(one, keys), temperature=0.2, form=form
         )
         assert loss == pytest.approx(value, rel=1e-5)
+
+
+@pytest.fixture
+def my_recipe(tmp_path, monkeypatch):
+    """Writes the two files of docs/architecture.md, and returns the recipe."""
+    code = re.findall(r"^```python\n(.*?)^```$", TEXT["architecture.md"], re.M | re.S)
+    for name in ("my_objective", "my_recipe"):
+        (source,) = (text for text in code if name_of_example(text) == name)
+        (tmp_path / f"{name}.py").write_text(source)
+        monkeypatch.delitem(sys.modules, name, raising=False)
+    monkeypatch.syspath_prepend(tmp_path)
+    return importlib.import_module("my_recipe")
+
+
+def name_of_example(text):
+    if "class InfoNCE(Objective)" in text:
+        return "my_objective"
+    return "my_recipe" if "from my_objective import" in text else None
+
+
+def test_example_of_an_objective_trains(my_recipe, mesh_of):
+    config = my_recipe.get_config("debug")
+    check_config(config, devices=8)
+    _, step, state = tiny.build(config, mesh_of(8))
+    losses = []
+    for _ in range(3):
+        state, metrics = step(state, tiny.batch(config, mesh_of(8)))
+        losses.append(float(metrics["loss"]))
+    assert losses[-1] < losses[0]
+    assert 0 <= metrics["target_hits"] <= 1
+    assert not state.objective
+
+
+@pytest.mark.parametrize("devices", [1, 8])
+def test_example_of_an_objective_is_the_loss_without_neighbors(
+    my_recipe, mesh_of, rng, devices
+):
+    objective = my_recipe.InfoNCE(temperature=0.3)
+    rows = rng.normal(size=(3, 2, 16, 8)).astype("float32")
+    rows /= np.linalg.norm(rows, axis=-1, keepdims=True)
+    mesh = mesh_of(devices)
+    now = Now(jnp.int32(0), 10, mesh)
+    rows = jax.device_put(rows, NamedSharding(mesh, P(None, None, AXIS)))
+    seen = Seen(*rows, image_id=jnp.arange(16))
+    loss, _ = jax.jit(lambda seen: objective.loss({}, (), seen, now))(seen)
+    z, t = seen.prediction, seen.target
+    directions = (
+        info_nce(z[view], t[other], temperature=0.3) for view, other in ((0, 1), (1, 0))
+    )
+    assert loss == pytest.approx(float(sum(directions)) / 2, rel=1e-5)
+
+
+def test_folders_stand_in_the_order_that_the_tests_assert():
+    line = "devices, models, visualize < step, queue < objectives < settings, run < "
+    line += "encoder < data < evaluate, export, preflight < report < train < main"
+    assert line in TEXT["architecture.md"]
+    assert line in (ROOT / "CONTRIBUTING.md").read_text()
+    package = ROOT / "snclr_jax"
+    entries = {path.stem for path in package.iterdir() if path.suffix in ("", ".py")}
+    assert set(re.findall(r"\w+", line)) == entries - {"__init__", "__pycache__"}
 
 
 def test_every_page_is_in_the_navigation():
@@ -301,7 +373,11 @@ def test_site_builds_strictly(tmp_path):
         folder = "" if page.stem == "index" else page.stem
         assert (tmp_path / folder / "index.html").is_file()
     settings = (tmp_path / "configuration" / "index.html").read_text()
-    for field in ("batch_size", "objective.queue.exclude_same_image", "finetune.layer_decay"):
+    for field in (
+        "batch_size",
+        "objective.queue.exclude_same_image",
+        "finetune.layer_decay",
+    ):
         assert f"<code>{field}</code>" in settings
     reference = (tmp_path / "api" / "index.html").read_text()
     for name in (
