@@ -3,8 +3,8 @@
 A recipe starts from `get_config()`, overrides few fields and ends with
 `variant(config, name)`. On the command line variants follow a colon:
 
-    snclr train --config=configs/digits.py:authors --config.objective.temperature=0.1
-    snclr train --config=configs/imagenet_vit_s16.py:authors,debug
+    snclr train --config=digits:authors --config.objective.temperature=0.1
+    snclr train --config=imagenet_vit_s16:authors,debug
 
 Epochs count passes over the training set. A field that may be None is a placeholder.
 """

@@ -4,7 +4,7 @@ Views, optimizer and heads follow what works for MoCo v3 on CIFAR (solo-learn's
 published settings); queue and neighbors follow an independent SNCLR run (batch 256,
 K 5, queue 4096: 87.64% kNN, 89.64% linear after 200 epochs).
 
-    snclr train --config=configs/cifar10.py --config.data.path=FOLDER
+    snclr train --config=cifar10 --config.data.path=FOLDER
 
 FOLDER holds train/<class>/* and test/<class>/*. From TFDS instead:
 --config.data.name=tfds --config.data.tfds_name=cifar10 --config.data.path=DATA_DIR.

@@ -3,7 +3,7 @@
 Same paper, views, optimizer, heads and queue; references: an independent SNCLR run
 (batch 256, K 5, queue 4096) reports 58.57% kNN and 65.45% linear after 200 epochs.
 
-    snclr train --config=configs/cifar100.py --config.data.path=FOLDER
+    snclr train --config=cifar100 --config.data.path=FOLDER
 
 FOLDER holds train/<class>/* and test/<class>/*. From TFDS instead:
 --config.data.name=tfds --config.data.tfds_name=cifar100 --config.data.path=DATA_DIR.

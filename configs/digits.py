@@ -3,7 +3,7 @@
 scikit-learn's 1,797 digits, each drawn several times in random size, place, rotation
 and colors; train and test share no original. Nothing is downloaded.
 
-    snclr train --config=configs/digits.py
+    snclr train --config=digits
 
 Two CPU cores, about three minutes of training; accuracies in benchmarks/RESULTS.md. All
 choices were made on 2,000 held-back training pictures (data.holdback=2000).

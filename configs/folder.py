@@ -1,6 +1,6 @@
 """Any folder of images, with or without labels.
 
-    snclr train --config=configs/folder.py --config.data.path=my_photos
+    snclr train --config=folder --config.data.path=my_photos
 
 my_photos is one folder of JPEG, PNG or WebP files of any size (subfolders included), or
 holds train/<class>/* and, for evaluation, test/<class>/*.

@@ -3,7 +3,7 @@
 The classes are those of CMC (Tian et al., 2020). Views are those of MoCo v3 (Chen et
 al., 2021), heads and optimizer those of `configs/cifar10.py`.
 
-    snclr train --config=configs/imagenet100.py --config.data.path=FOLDER
+    snclr train --config=imagenet100 --config.data.path=FOLDER
 
 FOLDER holds train/<class>/* and val/<class>/*: a folder of links to the class folders
 of ImageNet will do. `snclr prepare` turns it into array_record shards, which read

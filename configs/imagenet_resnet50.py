@@ -5,12 +5,12 @@ number of epochs is an argument: 100 (the default), 200, 400 or 800. MoCo v3 giv
 settings for 100, 300 and 1000; 200 and 400 take those of 300, and 800 those of 1000.
 Data, K and queue: `configs/imagenet_base.py`.
 
-    snclr train --config=configs/imagenet_resnet50.py --config.data.path=DATA_DIR
-    snclr train --config=configs/imagenet_resnet50.py:400 --config.data.path=DATA_DIR
+    snclr train --config=imagenet_resnet50 --config.data.path=DATA_DIR
+    snclr train --config=imagenet_resnet50:400 --config.data.path=DATA_DIR
 
 DATA_DIR holds the TFDS set imagenet2012, prepared as array_record. Without it,
 
-    snclr preflight --config=configs/imagenet_resnet50.py --topology=v5e:8x8
+    snclr preflight --config=imagenet_resnet50 --topology=v5e:8x8
 
 compiles the step for a slice of 64 TPU v5e chips and prints what it costs: 6.3 of
 16 GiB, 4.2 TFLOP and 43 GB read and written per chip and step, at best 67 ms, so 0.6 h

@@ -3,11 +3,11 @@
 That of `configs/imagenet_vit_s16.py` with the wider network: MoCo v3 (Chen et al.,
 2021) trains both alike.
 
-    snclr train --config=configs/imagenet_vit_b16.py --config.data.path=DATA_DIR
+    snclr train --config=imagenet_vit_b16 --config.data.path=DATA_DIR
 
 DATA_DIR holds the TFDS set imagenet2012, prepared as array_record. Without it,
 
-    snclr preflight --config=configs/imagenet_vit_b16.py --topology=v5e:8x8
+    snclr preflight --config=imagenet_vit_b16 --topology=v5e:8x8
 
 compiles the step for a slice of 64 TPU v5e chips and prints what it costs: 4.2 of
 16 GiB, 22 TFLOP and 102 GB read and written per chip and step, at best 212 ms, so 5.5 h

@@ -3,11 +3,11 @@
 Views, optimizer, heads and schedule are those of MoCo v3 (Chen et al., 2021), K that of
 SNCLR's start script. Data, K and queue: `configs/imagenet_base.py`.
 
-    snclr train --config=configs/imagenet_vit_s16.py --config.data.path=DATA_DIR
+    snclr train --config=imagenet_vit_s16 --config.data.path=DATA_DIR
 
 DATA_DIR holds the TFDS set imagenet2012, prepared as array_record. Without it,
 
-    snclr preflight --config=configs/imagenet_vit_s16.py --topology=v5e:8x8
+    snclr preflight --config=imagenet_vit_s16 --topology=v5e:8x8
 
 compiles the step for a slice of 64 TPU v5e chips and prints what it costs: 8.8 of
 16 GiB, 5.4 TFLOP and 61 GB read and written per chip and step, at best 91 ms, so 2.4 h

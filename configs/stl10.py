@@ -4,7 +4,7 @@ Views, heads and optimizer are those of `configs/cifar10.py`, with the blur of M
 (Chen et al., 2021), which larger images need. The labelled training images join the
 unlabelled ones; only they are classified by (an image whose label is -1 is unlabelled).
 
-    snclr train --config=configs/stl10.py --config.data.path=DATA_DIR
+    snclr train --config=stl10 --config.data.path=DATA_DIR
 
 DATA_DIR holds the TFDS set stl10, prepared as array_record. 2.9 GB of pixels stay on
 every device.

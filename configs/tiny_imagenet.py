@@ -2,7 +2,7 @@
 
 Views, heads and optimizer are those of `configs/cifar10.py`.
 
-    snclr train --config=configs/tiny_imagenet.py --config.data.path=tiny-imagenet-200
+    snclr train --config=tiny_imagenet --config.data.path=tiny-imagenet-200
 
 The folder holds train/<class>/images/*, as it is distributed. Its test images have no
 classes, and must not be taken for the test split; its validation images lie in one

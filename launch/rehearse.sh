@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Rehearses a run of many machines on this one: N processes, a CPU device each.
 #
-#   launch/rehearse.sh -n 4 --config=configs/digits.py --workdir=runs/rehearsal
+#   launch/rehearse.sh -n 4 --config=digits --workdir=runs/rehearsal
 #
 # The arguments after -n N are those of snclr train. Ctrl-C is passed on, which saves.
 # Needs bash 5.1.

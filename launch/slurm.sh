@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Trains on GPU nodes under SLURM, and continues by itself after a preemption:
 #
-#   sbatch --nodes=2 launch/slurm.sh --config=configs/imagenet_vit_s16.py \
+#   sbatch --nodes=2 launch/slurm.sh --config=imagenet_vit_s16 \
 #       --config.data.path=/shared/sets --workdir=/shared/runs/vit
 #
 # The arguments are those of snclr train; the workdir lies where every node sees it.

@@ -1,6 +1,6 @@
 """Compiling a recipe for a machine before there is one: does it fit, what does it cost.
 
-    snclr preflight --config=configs/imagenet_vit_s16.py --topology=v5e:8x8
+    snclr preflight --config=imagenet_vit_s16 --topology=v5e:8x8
 
 `hlo.py` counts what a compiled program does; nothing here runs one.
 """
