@@ -59,7 +59,8 @@ def automatic(config, mesh: Mesh):
     """Returns the plain direction, partitioned by the compiler alone."""
 
     def forward(prediction, anchor, queue, target, image_id):
-        neighbors = find_neighbors(queue, target, config.objective.queue.k, image_id=image_id)
+        k = config.objective.queue.k
+        neighbors = find_neighbors(queue, target, k, image_id=image_id)
         weights = losses.positiveness(anchor, neighbors.keys, valid=neighbors.valid)
         value = losses.soft_neighbor_loss(
             prediction,

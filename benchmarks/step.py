@@ -1,11 +1,11 @@
-"""One training step of the cifar10 recipe on this device: its time, by its parts.
+"""One training step of the cifar10 recipe on this device: its time, by stages.
 
     python benchmarks/step.py [BATCH ...]        # default: 256 512
     python benchmarks/step.py debug              # rehearses it on a CPU
 
 Random images, bfloat16. "same batch" starts one step after the other, "with feed" takes
 batches as a run does. On a GPU, four steps of the first batch size are traced, and the
-time of their kernels is summed by the part of the step that they belong to.
+time of their kernels is summed by the stage of the step that they belong to.
 """
 
 from __future__ import annotations

@@ -26,10 +26,10 @@ def get_config() -> ConfigDict:
     config.seed = 0
     # Images per step, over all devices.
     config.batch_size = 256
-    # Parts that a step's images pass through the networks in, one after the other: less
-    # memory, the same loss over the whole batch. Needs model.bn_scope.
+    # Gradient accumulation: micro-batches that go through the networks one after the
+    # other. Less memory, the same loss over the whole batch. Needs model.bn_scope.
     config.accumulate = 1
-    # Passes over the training set.
+    # Over the training set.
     config.epochs = 100
 
     config.data = _data()
@@ -281,7 +281,7 @@ def apply_preset(config: ConfigDict, *, preset: str) -> ConfigDict:
     objective.attention.gamma = 1.0
     objective.attention.threshold = None
     objective.attention.stop_gradient = False
-    # The authors keep one queue per device: set objective.queue.banks to their number of devices.
+    # The authors keep one queue per device: set banks to their number of devices.
     objective.queue.banks = 1
     objective.queue.exclude_same_image = not authors
     objective.queue.push = "second"

@@ -269,7 +269,7 @@ class Loop:
         images, waited = steps * self.config.batch_size, self.feed.take_waited()
         seconds = self.clock.lap(images, waited)
         means["images_per_second"] = images / seconds
-        # What the whole run takes follows from it, see watch.py.
+        # What the whole run takes follows from it, see run/watch.py.
         means["epoch"] = step / self.steps_per_epoch
         if not self.feed.resident:
             means["data_wait"] = waited / seconds

@@ -1,8 +1,8 @@
 """Random resized crops on the host: which box of an image, and the box's pixels.
 
-The boxes are those of torchvision's RandomResizedCrop, which `augment.py` draws on the
-device for resident sets, and a function of (seed, step, row of the global batch, view)
-alone.
+The boxes are those of torchvision's RandomResizedCrop, which `step/augment.py` draws on
+the device for resident sets. They follow from (seed, step, row of the global batch,
+view) alone.
 """
 
 from __future__ import annotations

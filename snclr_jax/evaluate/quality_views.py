@@ -67,7 +67,7 @@ def encode_random_views(
       Everything in the order of the images.
 
     Raises:
-      ValueError: where the devices do not divide the parts of a batch.
+      ValueError: where the devices do not divide the micro-batches of a batch.
     """
     batch_size, parts = config.batch_size, config.accumulate
     if batch_size % (parts * mesh.size):

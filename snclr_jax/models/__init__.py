@@ -58,7 +58,7 @@ class Model:
     """Encoder, projector and predictor as pure functions.
 
     Parameters are a dictionary with the keys "encoder", "projector" and, where there is
-    one, "predictor"; batch statistics use the same keys and leave out the parts that
+    one, "predictor"; batch statistics use the same keys and leave out networks that
     have none. Every array in both is float32.
 
     Attributes:
@@ -100,8 +100,8 @@ class Model:
         Args:
           params, batch_stats: the online network's.
           images: (b, h, w, c), float32, channels already normalized. Or (b, v, h, w, c)
-            of v views of each image, in one pass: every view has batch statistics of
-            its own, as if they passed one after the other.
+            of v views of each image, in one forward pass: batch statistics are those
+            of one view at a time, as in v forward passes.
           keys: (b,) or (b, v), one PRNG key per image, which alone decides the branches
             that stochastic depth drops for it; read where `drop_path` is not 0.
 

@@ -12,7 +12,7 @@ from snclr_jax.preflight.chips import Chip
 from snclr_jax.preflight.hlo.work import Collective, Cost, Work
 from snclr_jax.settings.objective import build_objective
 
-# The named scope of train_step.py around the objective.
+# The named scope of step/train_step.py around the objective.
 SCOPES = ("objective",)
 GIB = 2**30
 

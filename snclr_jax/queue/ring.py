@@ -3,8 +3,8 @@
 The queue is one ring of rows with one fixed layout, whatever the number of devices.
 Rows are unit vectors; nothing here normalizes.
 
-This file is the plain form, easy to read and to test. `sharded_queue.py` computes the
-same on rows that are spread over devices.
+This file is the plain form, easy to read and to test. `sharded.py` computes the same on
+rows that are spread over devices.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """Search among the rows of one device, in blocks of queries and rows.
 
 The similarities of all queries with all rows never exist at once. Nothing here
-communicates; `sharded_queue.py` elects the winners among the devices.
+communicates; `sharded.py` elects the winners among the devices.
 """
 
 from __future__ import annotations

@@ -17,8 +17,8 @@ from typing import Any, NamedTuple
 
 from snclr_jax.run.terminal import RED, YELLOW, draw, duration, sparkline, table
 
-# As train.py, checkpoint.py, metrics.py and evaluate/results.py name them, which import
-# JAX; tests/run/test_watch.py compares.
+# As checkpoint.py, metrics.py, workdir.py and evaluate/results.py name them, which
+# import JAX; tests/run/test_watch.py compares.
 CONFIG_FILE = "config.json"
 METRICS_FILE = "metrics.jsonl"
 SUMMARY_FILE = "summary.json"

@@ -128,7 +128,7 @@ def _view_sizes(augment) -> tuple[str, ...]:
 
 
 def _check_parts(config, devices: int) -> None:
-    """Checks the parts that a batch is cut into: BatchNorm groups and accumulation."""
+    """Checks what a batch is divided into: BatchNorm groups and micro-batches."""
     scope, parts = config.model.bn_scope, config.accumulate
     if scope is not None and config.batch_size % scope:
         raise ValueError(

@@ -17,16 +17,16 @@ from snclr_jax.devices.mesh import AXIS, over_batch
 def in_parts(
     forward: Callable[..., tuple[Any, Any]], parts: int, mesh: Mesh, *arrays: Array
 ) -> tuple[Any, Any]:
-    """Returns `forward(*arrays)`, computed for one part of the batch after the other.
+    """Returns `forward(*arrays)`, computed for one micro-batch after the other.
 
-    The backward pass computes each part again, so that no more than one part's
-    activations exist at once, while the loss still sees the whole batch (GradCache:
-    Gao et al., 2021). A part takes as many consecutive rows of every device.
+    The backward pass computes each micro-batch again, so that the activations of one
+    exist at a time, while the loss still sees the whole batch (GradCache: Gao et al.,
+    2021). A micro-batch takes equally many consecutive rows of every device.
 
     Args:
       forward: from arrays (b, ...) to outputs (b, ...) and BatchNorm statistics. These
-        move by a mean over groups of images; the mean over parts is the same.
-      parts: a divisor of the images of each device.
+        move by a mean over groups of images; the mean over micro-batches is the same.
+      parts: number of micro-batches, a divisor of the images of each device.
       mesh: the devices.
       *arrays: (b, ...).
     """

@@ -1,4 +1,4 @@
-"""Both networks on the views of a batch, as a training step passes them."""
+"""Both networks on the views of a batch: projections, predictions and targets."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ class Forward:
     ) -> tuple[Array, Variables]:
         """Returns unit target projections t (v, b, d) of v views, and BN statistics.
 
-        BatchNorm never sees two views at once, whether they pass together or not.
+        BatchNorm statistics are those of one view at a time, on every device.
         """
         projections = []
         for group in self._passes(views):

@@ -97,8 +97,8 @@ class Objective:
     """What a step minimizes. The fields of a subclass are its section of a config.
 
     A field's comment is its reference; its type says what is allowed: `Literal` names
-    the choices, `Annotated[float, Ge(0)]` a range (annotated-types), and one that may
-    be None has None as its default. A field may be such a dataclass itself.
+    the choices, `Annotated[float, Ge(0)]` a range (annotated-types), and a field that
+    may be None has None as its default. A field may be such a dataclass itself.
 
     Methods are traced, but for `check`, `notes`, `choose`, `batch_limits` and
     `savings`. They see whole global arrays: plain `jax.numpy` is exact on any mesh.
@@ -145,7 +145,7 @@ class Objective:
         return {}, ()
 
     def specs(self, state: Any) -> Any:
-        """Returns a PartitionSpec for each array of the state; whole by default."""
+        """Returns a PartitionSpec for each array of the state; all replicated."""
         return jax.tree.map(lambda _: P(), state)
 
     def loss(self, params: Any, state: Any, seen: Seen, now: Now) -> tuple[Array, Any]:

@@ -31,9 +31,9 @@ class TrainState(flax.struct.PyTreeNode):
       batch_stats: running BatchNorm statistics of the online network.
       target_params: exponential moving average of the encoder's and projector's params;
         {} where the objective has no target network.
-      target_batch_stats: the target network's own running BatchNorm statistics.
+      target_batch_stats: running BatchNorm statistics of the target network.
       opt_state: the optimizer's state.
-      objective: the objective's own state, such as a queue.
+      objective: the state of the objective, such as a queue.
       probe: a linear classifier of the encoder's features, for metrics; None for none.
     """
 
@@ -103,11 +103,11 @@ def init_train_state(
 
 
 def state_shardings(state: TrainState, objective: Objective, mesh: Mesh) -> TrainState:
-    """Returns the shardings of a state: the objective says its own, the rest is whole.
+    """Returns the shardings of a state: the objective's by `specs`, others replicated.
 
     Args:
       state: arrays, or their shapes.
-      objective: whose state is a part of it.
+      objective: what is minimized; `state.objective` is its state.
       mesh: the devices.
     """
     shardings = jax.tree.map(lambda _: replicated(mesh), state)

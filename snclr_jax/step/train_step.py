@@ -1,7 +1,7 @@
 """The training step: one pure function, compiled once over a device mesh.
 
 Read `train_step` inside `make_train_step` first: views, both networks, the objective,
-gradients, optimizer, moving average, the objective's own state, metrics.
+gradients, optimizer, moving average, the state of the objective, metrics.
 """
 
 from __future__ import annotations

@@ -6,9 +6,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from snclr_jax.objectives.describe import Direction, feature_std
 
 from snclr_jax.objectives import describe as metrics_of
-from snclr_jax.objectives.describe import Direction, feature_std
 from snclr_jax.objectives.snclr_fused import Loss
 from snclr_jax.queue.ring import Neighbors
 from snclr_jax.step.views import Batch

@@ -115,8 +115,8 @@ def test_attention_sends_gradient_into_the_anchor(inputs):
 @pytest.mark.parametrize(
     "change, message",
     [
-        ({"form": "papr"}, "loss.form 'papr'"),
-        ({"temperature": 0.0}, "loss.temperature 0.0"),
+        ({"form": "papr"}, "objective.form 'papr'"),
+        ({"temperature": 0.0}, "objective.temperature 0.0"),
     ],
 )
 def test_bad_settings_are_named(inputs, change, message):

@@ -1,1 +1,1 @@
-"""What a run's own networks and memory show."""
+"""What the networks of a run and the memory of its objective show."""

@@ -51,12 +51,11 @@ def linear_augmented(
     every step and the last epoch counts.
 
     Args:
-      run_config: of the pretraining run; reads `model`, `attention.kind`, `data` and
-        `augment`.
+      run_config: of the pretraining run; reads `model`, `data` and `augment`.
       images: number of training images.
       devices: that they are spread over.
       seed: of the head, the views and the order of the images.
-      epochs: passes over the training images.
+      epochs: over the training images.
       batch_size: images per step; less where there are fewer, and always a multiple of
         the devices.
       learning_rate: for a batch of 256, in proportion for others. None is MoCo v3's:
