@@ -281,7 +281,7 @@ def apply_preset(config: ConfigDict, *, preset: str) -> ConfigDict:
     objective.attention.gamma = 1.0
     objective.attention.threshold = None
     objective.attention.stop_gradient = False
-    # The authors keep one queue per device: set objective.queue.banks to their number of devices.
+    # The authors keep one queue per device: set banks to their number of devices.
     objective.queue.banks = 1
     objective.queue.exclude_same_image = not authors
     objective.queue.push = "second"

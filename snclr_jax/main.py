@@ -177,7 +177,8 @@ def _train() -> None:
         said = str(error).partition("\n")[0]
         _fail(
             f"the run does not fit into memory ({said}); use a smaller batch_size, "
-            "model, augment.size or objective.queue.size, a larger accumulate, or model.remat"
+            "model, augment.size or objective.queue.size, a larger accumulate, or "
+            "model.remat"
         )
 
 

@@ -268,7 +268,7 @@ def test_site_builds_strictly(tmp_path):
         folder = "" if page.stem == "index" else page.stem
         assert (tmp_path / folder / "index.html").is_file()
     settings = (tmp_path / "configuration" / "index.html").read_text()
-    assert "<code>queue.exclude_same_image</code>" in settings
+    assert "<code>objective.queue.exclude_same_image</code>" in settings
     reference = (tmp_path / "api" / "index.html").read_text()
     for name in ("losses.soft_neighbor_loss", "train.train", "encoder.open_encoder"):
         assert f'id="snclr_jax.{name}"' in reference

@@ -80,9 +80,9 @@ def positiveness_of_logits(
     axis: each passes its own, `valid`, and gets their weights.
     """
     if temperature <= 0:
-        raise ValueError(f"attention.temperature {temperature} must be > 0")
+        raise ValueError(f"objective.attention.temperature {temperature} must be > 0")
     if gamma <= 0:
-        raise ValueError(f"attention.gamma {gamma} must be > 0")
+        raise ValueError(f"objective.attention.gamma {gamma} must be > 0")
     if logits.shape[-1] == 0:
         return logits
     if valid is None:
@@ -118,7 +118,7 @@ def soft_neighbor_loss(
         form="soft_cross_entropy"  L_i = sum_k w_ik (log D_i - s_ik)
 
     The first form is satisfied by one good neighbor, the second pulls every one. The
-    authors' code is the second form, times 2 tau, which the step's `loss.scale` holds.
+    authors' code is the second form, times 2 tau, which `objective.scale` holds.
 
     Args:
       prediction: (b, d) unit rows z, predictions of one view.
@@ -241,11 +241,11 @@ def _max(values: Array, axis_name: str | None) -> Array:
 def check_loss(form: str, temperature: float, decoupled: bool, batch: int) -> None:
     """Raises ValueError for settings that no loss is defined for."""
     if form not in FORMS:
-        raise ValueError(f"loss.form {form!r} is unknown; use one of {FORMS}")
+        raise ValueError(f"objective.form {form!r} is unknown; use one of {FORMS}")
     if temperature <= 0:
-        raise ValueError(f"loss.temperature {temperature} must be > 0")
+        raise ValueError(f"objective.temperature {temperature} must be > 0")
     if decoupled and batch < 2:
         raise ValueError(
-            "loss.decoupled=True leaves nothing in the denominator of a batch of 1; "
-            "use a batch of at least 2"
+            "objective.decoupled=True leaves nothing in the denominator of a batch of "
+            "1; use a batch of at least 2"
         )

@@ -115,8 +115,8 @@ def test_attention_sends_gradient_into_the_anchor(inputs):
 @pytest.mark.parametrize(
     "change, message",
     [
-        ({"form": "papr"}, "loss.form 'papr'"),
-        ({"temperature": 0.0}, "loss.temperature 0.0"),
+        ({"form": "papr"}, "objective.form 'papr'"),
+        ({"temperature": 0.0}, "objective.temperature 0.0"),
     ],
 )
 def test_bad_settings_are_named(inputs, change, message):
@@ -136,9 +136,9 @@ def test_decoupled_loss_of_one_image_is_refused(inputs):
 
 def test_positiveness_rejects_a_temperature_of_zero(inputs):
     _, _, y, neighbor_keys, _ = inputs
-    with pytest.raises(ValueError, match="attention.temperature 0"):
+    with pytest.raises(ValueError, match="objective.attention.temperature 0"):
         losses.positiveness(y, neighbor_keys, temperature=0)
-    with pytest.raises(ValueError, match="attention.gamma 0"):
+    with pytest.raises(ValueError, match="objective.attention.gamma 0"):
         losses.positiveness(y, neighbor_keys, gamma=0)
 
 

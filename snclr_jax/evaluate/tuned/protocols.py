@@ -51,8 +51,7 @@ def linear_augmented(
     every step and the last epoch counts.
 
     Args:
-      run_config: of the pretraining run; reads `model`, `attention.kind`, `data` and
-        `augment`.
+      run_config: of the pretraining run; reads `model`, `data` and `augment`.
       images: number of training images.
       devices: that they are spread over.
       seed: of the head, the views and the order of the images.
