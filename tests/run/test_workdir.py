@@ -52,8 +52,8 @@ def test_a_change_is_taken_where_its_field_or_section_is_named(tmp_path):
     assert check_workdir(changed, tmp_path, allow=allow) == [
         "config.objective.queue.k was 4 and is 2 from step 0 on; every image has that "
         "many neighbors as positives",
-        f"config.objective.temperature was {before} and is 0.3 from step 0 on; the loss "
-        "is another one, and not to be compared with that before",
+        f"config.objective.temperature was {before} and is 0.3 from step 0 on; the "
+        "loss is another one, and not to be compared with that before",
     ]
     record_run(changed, tmp_path)
     assert read_config(tmp_path)["objective"]["queue"]["k"] == 2
