@@ -11,7 +11,7 @@ from __future__ import annotations
 import jax
 import jax.numpy as jnp
 import report
-from direction import Inputs, Shape, abstract_inputs, config_of, direction
+from direction import Inputs, Shape, abstract_inputs, direction, settings_of
 from jax.sharding import Mesh
 
 from snclr_jax.devices.mesh import make_mesh, over_batch
@@ -39,9 +39,9 @@ HEADER = [
 ]
 
 
-def symmetric(config, mesh: Mesh):
+def symmetric(settings, mesh: Mesh):
     """Returns both directions with their gradients, and the push: a step's share."""
-    one = direction(config, mesh)
+    one = direction(settings, mesh)
 
     def run(queue, first, second, image_id):
         """Each view is its (prediction, anchor, target)."""
@@ -55,12 +55,11 @@ def symmetric(config, mesh: Mesh):
     return jax.jit(run, donate_argnums=0)
 
 
-def automatic(config, mesh: Mesh):
+def automatic(settings, mesh: Mesh):
     """Returns the plain direction, partitioned by the compiler alone."""
 
     def forward(prediction, anchor, queue, target, image_id):
-        k = config.objective.queue.k
-        neighbors = find_neighbors(queue, target, k, image_id=image_id)
+        neighbors = find_neighbors(queue, target, settings.queue.k, image_id=image_id)
         weights = losses.positiveness(anchor, neighbors.keys, valid=neighbors.valid)
         value = losses.soft_neighbor_loss(
             prediction,
@@ -68,8 +67,8 @@ def automatic(config, mesh: Mesh):
             neighbors.keys,
             weights,
             valid=neighbors.valid,
-            temperature=config.objective.temperature,
-            form=config.objective.form,
+            temperature=settings.temperature,
+            form=settings.form,
         )
         return value, neighbors._replace(keys=None)
 
@@ -104,15 +103,15 @@ def figures(name: str, lowered: jax.stages.Lowered) -> list[str]:
 
 
 def main() -> None:
-    mesh, config = make_mesh(slice_devices(TOPOLOGY)), config_of(SHAPE)
-    one = abstract_inputs(SHAPE, config, mesh)
+    mesh, settings = make_mesh(slice_devices(TOPOLOGY)), settings_of(SHAPE)
+    one = abstract_inputs(SHAPE, settings, mesh)
     view = one.prediction, one.anchor, one.target
     programs = {
-        "one direction": jax.jit(direction(config, mesh)).lower(one),
-        "symmetric step": symmetric(config, mesh).lower(
+        "one direction": jax.jit(direction(settings, mesh)).lower(one),
+        "symmetric step": symmetric(settings, mesh).lower(
             one.queue, view, view, one.image_id
         ),
-        "one direction, automatic partitioning": automatic(config, mesh).lower(one),
+        "one direction, automatic partitioning": automatic(settings, mesh).lower(one),
     }
     report.write(
         "Collectives on 64 TPU v4 chips",

@@ -1,4 +1,4 @@
-"""One direction of the step as every benchmark runs it: config, inputs, program."""
+"""One direction of the step as every benchmark runs it: settings, inputs, program."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh, NamedSharding
-from ml_collections import ConfigDict
-from snclr_jax.configs import base
 
+from snclr_jax.objectives.snclr import SNCLR
 from snclr_jax.objectives.snclr_fused import search_and_loss
 from snclr_jax.queue.ring import NeighborQueue
+from snclr_jax.queue.settings import QueueSettings
 from snclr_jax.queue.sharded import QUEUE_SPEC, ROWS
 
 
@@ -36,12 +36,10 @@ class Inputs(NamedTuple):
     image_id: Any
 
 
-def config_of(shape: Shape, **queue) -> ConfigDict:
-    """Returns the base config with the authors' form, these sizes and queue fields."""
-    config = base.get_config()
-    config.objective.form = "soft_cross_entropy"
-    config.queue.update(size=shape.q, k=shape.k, **queue)
-    return config
+def settings_of(shape: Shape, **queue) -> SNCLR:
+    """Returns SNCLR with the authors' form, these sizes and settings of the queue."""
+    sizes = QueueSettings(size=shape.q, k=shape.k, **queue)
+    return SNCLR(form="soft_cross_entropy", queue=sizes)
 
 
 def inputs_of(keys: Any, prediction: Any, anchor: Any, target: Any) -> Inputs:
@@ -67,9 +65,9 @@ def unit_rows(shape: Shape) -> tuple[np.ndarray, ...]:
     return unit(shape.q), unit(shape.b), unit(shape.b), unit(shape.b)
 
 
-def abstract_inputs(shape: Shape, config: ConfigDict, mesh: Mesh) -> Inputs:
+def abstract_inputs(shape: Shape, settings: SNCLR, mesh: Mesh) -> Inputs:
     """Returns the inputs' shapes and shardings: nothing is allocated."""
-    keys = jax.ShapeDtypeStruct((shape.q, shape.d), config.objective.queue.dtype)
+    keys = jax.ShapeDtypeStruct((shape.q, shape.d), settings.queue.dtype)
     rows = jax.ShapeDtypeStruct((shape.b, shape.d), jnp.float32)
     specs = Inputs(QUEUE_SPEC, *[ROWS] * 4)
     return jax.tree.map(
@@ -81,17 +79,17 @@ def abstract_inputs(shape: Shape, config: ConfigDict, mesh: Mesh) -> Inputs:
     )
 
 
-def direction(config: ConfigDict, mesh: Mesh) -> Callable[..., Any]:
+def direction(settings: SNCLR, mesh: Mesh) -> Callable[..., Any]:
     """Returns the fused direction: its loss and neighbors, and its gradients.
 
     The gradients are those of prediction and anchor.
     """
 
     def forward(prediction, anchor, queue, target, image_id):
-        loss, neighbors = search_and_loss(
-            queue, prediction, anchor, target, image_id, config=config, mesh=mesh
+        found = search_and_loss(
+            queue, prediction, anchor, target, image_id, settings=settings, mesh=mesh
         )
-        return loss.value, neighbors
+        return found.value, found.neighbors
 
     def run(inputs: Inputs):
         queue, prediction, anchor, target, image_id = inputs
@@ -102,7 +100,7 @@ def direction(config: ConfigDict, mesh: Mesh) -> Callable[..., Any]:
     return run
 
 
-def compile_direction(shape: Shape, config: ConfigDict, mesh: Mesh):
+def compile_direction(shape: Shape, settings: SNCLR, mesh: Mesh):
     """Returns the compiled `direction` over `mesh`, a function of one `Inputs`."""
-    program = jax.jit(direction(config, mesh))
-    return program.lower(abstract_inputs(shape, config, mesh)).compile()
+    program = jax.jit(direction(settings, mesh))
+    return program.lower(abstract_inputs(shape, settings, mesh)).compile()

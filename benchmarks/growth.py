@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import jax
 import report
-from direction import Shape, compile_direction, config_of, inputs_of, unit_rows
+from direction import Shape, compile_direction, inputs_of, settings_of, unit_rows
 from measure import measure
 
 from snclr_jax.devices.mesh import make_mesh
@@ -33,7 +33,7 @@ one device the collectives send nothing."""
 def compiled(shape: Shape, devices: int) -> tuple[jax.stages.Compiled, Cost, list[str]]:
     """Returns the program over `devices`, its cost, and the cells that tables share."""
     mesh = make_mesh(jax.devices()[:devices])
-    program = compile_direction(shape, config_of(shape), mesh)
+    program = compile_direction(shape, settings_of(shape), mesh)
     temporaries = program.memory_analysis().temp_size_in_bytes / 1e6
     per_device = cost(program.as_text())
     sizes = [str(size) for size in (shape.b, shape.q, shape.k)]

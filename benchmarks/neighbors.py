@@ -12,7 +12,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import report
-from direction import Shape, compile_direction, config_of, inputs_of, unit_rows
+from direction import Shape, compile_direction, inputs_of, settings_of, unit_rows
 from measure import measure
 
 from snclr_jax.devices.mesh import make_mesh
@@ -49,11 +49,11 @@ def clustered_rows() -> Rows:
 
 def search(queue: dict, data: list[Rows]) -> tuple[list[np.ndarray], float]:
     """Returns the (b, k) rows found in each data set, and milliseconds."""
-    config = config_of(SHAPE, **queue)
-    run = compile_direction(SHAPE, config, make_mesh(jax.devices()[:1]))
+    settings = settings_of(SHAPE, **queue)
+    run = compile_direction(SHAPE, settings, make_mesh(jax.devices()[:1]))
     found = []
     for keys, *batch in data:
-        keys = jnp.asarray(keys, config.objective.queue.dtype)
+        keys = jnp.asarray(keys, settings.queue.dtype)
         inputs = inputs_of(keys, *map(jnp.asarray, batch))
         (_, neighbors), _ = run(inputs)
         found.append(np.asarray(neighbors.row))

@@ -20,7 +20,7 @@ import sys
 import jax
 import jax.numpy as jnp
 import report
-from direction import Shape, compile_direction, config_of, inputs_of, unit_rows
+from direction import Shape, compile_direction, inputs_of, settings_of, unit_rows
 from measure import Figures, measure
 
 from snclr_jax.devices.mesh import make_mesh
@@ -36,7 +36,7 @@ ROUNDS = 3
 
 def ours(shape: Shape) -> Figures:
     """Measures the fused direction."""
-    run = compile_direction(shape, config_of(shape), make_mesh(jax.devices()[:1]))
+    run = compile_direction(shape, settings_of(shape), make_mesh(jax.devices()[:1]))
     inputs = inputs_of(*map(jnp.asarray, unit_rows(shape)))
     figures = measure(lambda: jax.block_until_ready(run(inputs)))
     (loss, _), gradients = run(inputs)

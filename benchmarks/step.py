@@ -27,6 +27,7 @@ from snclr_jax.data import Split
 from snclr_jax.data.feed import Feed
 from snclr_jax.devices.mesh import make_mesh
 from snclr_jax.models import build_model
+from snclr_jax.settings.objective import build_objective
 from snclr_jax.step.optim import learning_rate, make_optimizer
 from snclr_jax.step.state import init_train_state
 from snclr_jax.step.train_step import make_train_step
@@ -59,11 +60,14 @@ def time_step(batch: int, *, debug: bool, traced: bool) -> None:
     mesh, rng = make_mesh(), np.random.default_rng(0)
     images = rng.integers(0, 256, (IMAGES, 32, 32, 3), dtype=np.uint8)
     split = Split(lambda rows: images[rows], size=IMAGES, labels=np.zeros(IMAGES, int))
-    model = build_model(config.model, attention=config.objective.attention.kind)
+    objective = build_objective(config)
+    model = build_model(config.model, predictor=objective.predictor)
     per_epoch = IMAGES // batch
     optimizer = make_optimizer(config, learning_rate(config, per_epoch))
-    step = make_train_step(model, optimizer, config, mesh, steps_per_epoch=per_epoch)
-    state = init_train_state(model, optimizer, config, mesh)
+    step = make_train_step(
+        model, objective, optimizer, config, mesh, steps_per_epoch=per_epoch
+    )
+    state = init_train_state(model, objective, optimizer, config, mesh)
     feed = Feed(config, split, mesh)
     first = feed.next()
     started = time.perf_counter()

@@ -86,16 +86,15 @@ VARIANT is debug (a minute on a CPU, with the embedded digits in place of the da
 paper or authors (their choices, configs/base.py); several are joined by commas.
 Every field of configs/base.py can be set:
 
-  snclr train --config=configs/digits.py --config.objective.queue.k=0    # InfoNCE
+  snclr train --config=configs/digits.py --config.objective.queue.k=0          # plain InfoNCE
   snclr train --config=configs/digits.py --config.objective.temperature=0.1
   snclr train --config=configs/folder.py --config.data.path=my_photos
   snclr train --config=configs/imagenet_resnet50.py:400 --config.data.path=DIR
   snclr train --config=configs/imagenet_vit_s16.py:debug
 
 Ctrl-C and SIGTERM save; the same command continues where it stopped. A run is continued
-with its own config: --allow_changes=objective.queue.size,data takes a changed field or
-section, and says what it means; model, optim.name, objective.name and
-objective.attention.kind cannot change.
+with its own config: --allow_changes=objective.queue.size,loss takes a changed field or section,
+and says what it means; model, optim.name and objective.attention.kind cannot change.
 
 Several processes: --coordinator=HOST:PORT --processes=N --process=I on each; on Cloud
 TPU and under srun they find each other. launch/ has scripts for both.

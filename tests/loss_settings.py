@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
-import ml_collections
+from snclr_jax.objectives.snclr import SNCLR, Attention
+from snclr_jax.queue.settings import QueueSettings
 
 
-def config_of(
+def settings_of(
     k=5, banks=1, form="paper", tau=0.2, decoupled=False, exclude=True, **queue
 ):
-    queue = {"k": k, "banks": banks, "exclude_same_image": exclude} | queue
-    return ml_collections.ConfigDict(
-        {
-            "queue": {"search": "exact", "recall": 0.9, "block": 1024} | queue,
-            "loss": {"form": form, "temperature": tau, "decoupled": decoupled},
-            "attention": {"temperature": 0.5, "gamma": 1.5, "threshold": 0.1},
-        }
+    """Returns SNCLR with small blocks and an attention that cuts some weights."""
+    queue = {"recall": 0.9, "block": 1024} | queue
+    return SNCLR(
+        form=form,
+        temperature=tau,
+        decoupled=decoupled,
+        attention=Attention(temperature=0.5, gamma=1.5, threshold=0.1),
+        queue=QueueSettings(k=k, banks=banks, exclude_same_image=exclude, **queue),
     )

@@ -38,14 +38,14 @@ def make_config(**fields: Any) -> SimpleNamespace:
     return SimpleNamespace(**(defaults | fields))
 
 
-def small_model(name: str, attention: str = "cosine", **fields: Any) -> Model:
+def small_model(name: str, predictor: bool = True, **fields: Any) -> Model:
     sizes = {
         "resnet18": dict(width=4),
         "vit_ti": dict(width=12, depth=1, patch_size=8),
         "patchnet": dict(width=8, depth=1),
     }
     config = make_config(name=name, **(sizes[name] | fields))
-    return build_model(config, attention=attention)
+    return build_model(config, predictor=predictor)
 
 
 def with_two_stages(model: Model) -> Model:
@@ -75,9 +75,7 @@ def arbitrary_variables(model: Model, size: int = 16) -> tuple[Variables, Variab
 def encoder_parameters(
     name: str, size: int, width: int | None = None, **fields: Any
 ) -> int:
-    model = build_model(
-        make_config(name=name, width=width, **fields), attention="cosine"
-    )
+    model = build_model(make_config(name=name, width=width, **fields), predictor=True)
     params, _ = jax.eval_shape(lambda: model.init(jax.random.key(0), (size, size, 3)))
     return sum(math.prod(leaf.shape) for leaf in jax.tree.leaves(params["encoder"]))
 

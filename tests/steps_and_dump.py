@@ -14,9 +14,11 @@ import tiny
 from jax.experimental.multihost_utils import process_allgather
 
 from snclr_jax.devices.mesh import make_mesh, place_batch, place_everywhere
+from snclr_jax.objectives.snclr import SNCLR
 from snclr_jax.queue.sharded import push_targets
-from snclr_jax.step import train_step
+from snclr_jax.settings.objective import build_objective
 from snclr_jax.step.state import TrainState, state_shardings
+from snclr_jax.step.views import Batch
 
 FILLED = 24  # rows of the queue before the first step, whose 48 then wrap
 STEPS = {"float32": 1, "float64": 10, "banks": 10}
@@ -50,10 +52,10 @@ CASES = {
 }
 
 
-def describe_and_keep(directions, batch, step, describe=train_step.describe):
-    """Returns the step's metrics, and the neighbors that they describe."""
-    neighbors = [direction.neighbors for direction in directions]
-    return describe(directions, batch, step) | {"neighbors": neighbors}
+def metrics_and_neighbors(snclr, aux, seen, labels, now, metrics=SNCLR.metrics):
+    """Returns the metrics of a step, and the neighbors that they describe."""
+    neighbors = [direction.neighbors for direction in aux]
+    return metrics(snclr, aux, seen, labels, now) | {"neighbors": neighbors}
 
 
 def place_own(rows: Any, mesh) -> jax.Array:
@@ -62,11 +64,11 @@ def place_own(rows: Any, mesh) -> jax.Array:
     return place_batch(own, mesh)
 
 
-def place_tiny_batch(config, mesh, *, seed: int) -> train_step.Batch:
+def place_tiny_batch(config, mesh, *, seed: int) -> Batch:
     """Returns `tiny.batch` over the devices of all processes."""
     here = make_mesh(jax.local_devices())
     whole = tiny.batch(config, here, seed=seed, resident=config.data.resident)
-    batch = train_step.Batch(
+    batch = Batch(
         image_id=place_own(whole.image_id, mesh),
         labels=place_everywhere(np.asarray(whole.labels), mesh),
     )
@@ -90,12 +92,12 @@ def fill(state: TrainState, config, mesh) -> TrainState:
 
     rows = place_own(rows.astype(config.objective.queue.dtype), mesh)
     queue = push(state.objective, rows, place_own(image_id, mesh), state.step)
-    return state.replace(queue=queue)
+    return state.replace(objective=queue)
 
 
-def moved(state: TrainState, mesh) -> list[str]:
+def moved(state: TrainState, config, mesh) -> list[str]:
     """Returns the leaves that are not where `state_shardings` says."""
-    expected = jax.tree.leaves(state_shardings(state, mesh))
+    expected = jax.tree.leaves(state_shardings(state, build_objective(config), mesh))
     leaves = jax.tree_util.tree_leaves_with_path(state)
     return [
         jax.tree_util.keystr(path)
@@ -123,7 +125,7 @@ def run(case: str, mesh) -> dict[str, Any]:
     }
     owned_rows = state.objective.keys.addressable_shards[0].data.shape[0]
     return arrays | {
-        f"moved/{case}": np.array(moved(state, mesh), str),
+        f"moved/{case}": np.array(moved(state, config, mesh), str),
         f"owned_rows/{case}": owned_rows,
     }
 
@@ -137,7 +139,7 @@ if __name__ == "__main__":
             int(process),
             shutdown_timeout_seconds=30,  # one that failed waits for the other so long
         )
-    train_step.describe = describe_and_keep
+    SNCLR.metrics = metrics_and_neighbors
     arrays = {}
     for case in CASES:
         jax.config.update("jax_enable_x64", case != "float32")

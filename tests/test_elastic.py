@@ -90,7 +90,7 @@ def test_another_queue_is_taken_where_it_is_asked_for(run, tmp_path, capsys):
     run(tmp_path, 2, until=4)
     with pytest.raises(ValueError, match="size is 64, the run has 32.*allow_changes=q"):
         run(tmp_path, 2, objective__queue__size=64)
-    state = run(tmp_path, 2, objective__queue__size=64, allow=("queue.size",))
+    state = run(tmp_path, 2, objective__queue__size=64, allow=("objective.queue.size",))
     said = capsys.readouterr().out
     assert (
         "config.objective.queue.size was 32 and is 64 from step 4 on; the queue starts"
@@ -100,7 +100,10 @@ def test_another_queue_is_taken_where_it_is_asked_for(run, tmp_path, capsys):
     assert pushed_at.shape == (64,) and state.step == STEPS
     # 8 steps of 16 rows fill 64 twice; nothing is from before step 8.
     assert pushed_at.min() >= 8
-    assert json.loads((tmp_path / "config.json").read_text())["queue"]["size"] == 64
+    assert (
+        json.loads((tmp_path / "config.json").read_text())["objective"]["queue"]["size"]
+        == 64
+    )
     # From now on it is the run's own.
     again = run(tmp_path, 2, objective__queue__size=64)
     jax.tree.map(np.testing.assert_array_equal, again, state)

@@ -31,7 +31,7 @@ def test_mistakes_end_in_one_line_that_names_the_fix(tmp_path):
             DIGITS,
             workdir,
             "--config.objective.queue.k=99",
-        ): "queue.k=99 neighbors",
+        ): "objective.queue.k=99 neighbors",
         ("train", DIGITS, workdir, "--config.data.name=folder"): "data.path",
         ("evaluate",): "evaluate needs --workdir",
         ("evaluate", workdir): "run does not exist; name a workdir",

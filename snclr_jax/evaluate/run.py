@@ -81,8 +81,9 @@ def evaluate(
     config, origin = target_config(encoder.config, settings.data)
     data = open_data(config.data)
     train, test = labelled_splits(data, what)
-    networks, search = None, Search.of(config, mesh)
+    networks = None
     if "quality" in what and origin == OWN and epath.Path(encoder.source).is_dir():
+        search = Search.of(config, mesh)
         if search.objective.searches:
             networks = open_networks(encoder, search)
     subjects = make_subjects(

@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import html
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
+
+from flax.traverse_util import flatten_dict
+from ml_collections import ConfigDict
 
 from snclr_jax import __version__
 from snclr_jax.encoder.stored import Encoder
 from snclr_jax.export.load_lines import image_lines, load_lines
 from snclr_jax.settings.check import get_field
+from snclr_jax.settings.objective import objective_class
 
 # What tells one run from another at a glance; the rest is in the file or the run.
 SUMMARY = (
@@ -27,10 +31,6 @@ SUMMARY = (
     "batch_size",
     "optim.name",
     "optim.learning_rate",
-    "queue.size",
-    "queue.k",
-    "loss.form",
-    "loss.temperature",
     "seed",
 )
 # Fields that only some networks read.
@@ -112,13 +112,27 @@ def model_card(
         load=load_lines(encoder, file, format),
         images=_images(encoder, format),
         scores=_scores(encoder, records),
-        settings=_rows(
-            (field, value)
-            for field in SUMMARY
-            if (value := get_field(config, field)) not in (None, "")
-            and config.model.name.startswith(ONLY.get(field, ""))
-        ),
+        settings=_rows([*_summary(config), *_of_objective(config)]),
     )
+
+
+def _summary(config: ConfigDict) -> Iterator[tuple[str, Any]]:
+    for field in SUMMARY:
+        value = get_field(config, field)
+        read = config.model.name.startswith(ONLY.get(field, ""))
+        if read and value not in (None, ""):
+            yield field, value
+
+
+def _of_objective(config: ConfigDict) -> Iterator[tuple[str, Any]]:
+    """The objective's name, and its settings that are not its defaults."""
+    if "objective" not in config:  # exported by an earlier version
+        return
+    name = config.objective.name
+    defaults = flatten_dict(objective_class(name).section(name).to_dict(), sep=".")
+    for field, value in flatten_dict(config.objective.to_dict(), sep=".").items():
+        if field == "name" or value != defaults.get(field):
+            yield f"objective.{field}", value
 
 
 def _images(encoder: Encoder, format: str) -> str:

@@ -133,7 +133,7 @@ class SNCLR(Objective):
             search_and_loss(
                 state,
                 prediction=_without(seen.prediction, number),
-                anchor=self._anchor(params, _without(seen.projection, number)),
+                anchor=self.anchor(params, _without(seen.projection, number)),
                 target=target,
                 image_id=seen.image_id,
                 settings=self,
@@ -217,7 +217,7 @@ class SNCLR(Objective):
         direction = search_and_loss(
             state,
             prediction=seen.prediction[0],
-            anchor=self._anchor(params, seen.projection[0]),
+            anchor=self.anchor(params, seen.projection[0]),
             target=seen.target[0],
             image_id=seen.image_id,
             settings=self,
@@ -308,7 +308,7 @@ class SNCLR(Objective):
             return ()
         return (f"--config.objective.queue.dtype=bfloat16 (it is {self.queue.dtype})",)
 
-    def _anchor(self, params: dict[str, Array], y: Array) -> Array:
+    def anchor(self, params: dict[str, Array], y: Array) -> Array:
         """Returns what is compared with queue rows to get the positiveness.
 
             f1(y) . f2(c) = (W1 y) . (W2 c) = (W2^T W1 y) . c

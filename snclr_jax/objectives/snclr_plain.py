@@ -118,7 +118,7 @@ def soft_neighbor_loss(
         form="soft_cross_entropy"  L_i = sum_k w_ik (log D_i - s_ik)
 
     The first form is satisfied by one good neighbor, the second pulls every one. The
-    authors' code is the second form, times 2 tau, which `SNCLR.scale` holds.
+    authors' code is the second form, times 2 tau, which `objective.scale` holds.
 
     Args:
       prediction: (b, d) unit rows z, predictions of one view.

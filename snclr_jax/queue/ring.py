@@ -76,7 +76,9 @@ def init_queue(size: int, dim: int, *, dtype: jnp.dtype = jnp.float32) -> Neighb
       ValueError: for a negative size or a dimension below 1.
     """
     if size < 0 or dim < 1:
-        raise ValueError(f"queue.size {size} must be >= 0 and its dim {dim} >= 1")
+        raise ValueError(
+            f"objective.queue.size {size} must be >= 0 and its dim {dim} >= 1"
+        )
     return NeighborQueue(
         keys=jnp.zeros((size, dim), dtype),
         image_id=jnp.full((size,), UNKNOWN_IMAGE, jnp.int32),
@@ -138,7 +140,7 @@ def per_bank(count: int, banks: int, what: str) -> int:
     """Returns count / n, or raises ValueError naming `what` that is being divided."""
     if count % banks:
         raise ValueError(
-            f"{what} {count} is not a multiple of queue.banks={banks}; "
+            f"{what} {count} is not a multiple of objective.queue.banks={banks}; "
             f"use {count} -> {-(-count // banks) * banks}"
         )
     return count // banks
@@ -183,7 +185,7 @@ def find_neighbors(
         queue,
         image_id,
         bank_of(batch, banks, "the batch"),
-        bank_of(size, banks, "queue.size"),
+        bank_of(size, banks, "objective.queue.size"),
     )
     similarity = jnp.where(allowed, similarities(queries, queue.keys), -jnp.inf)
     similarity, row = jax.lax.top_k(similarity, k)
@@ -245,7 +247,7 @@ def push(
         return queue
     batch = keys.shape[0]
     pushed_per_bank = per_bank(batch, banks, "the batch")
-    rows_per_bank = per_bank(size, banks, "queue.size")
+    rows_per_bank = per_bank(size, banks, "objective.queue.size")
     bank = bank_of(batch, banks, "the batch")
     within = jnp.arange(batch, dtype=jnp.int32) - bank * pushed_per_bank
     row = bank * rows_per_bank + (queue.cursor + within) % rows_per_bank

@@ -78,7 +78,7 @@ def search_own_rows(
         return Candidates(nothing.astype(targets.dtype), nothing, None)
     if not settings.exclude_same_image:
         image_id = jnp.full_like(image_id, UNKNOWN_IMAGE)
-    row_bank = bank_of(queue.image_id.shape[0], settings.banks, "queue.size")
+    row_bank = bank_of(queue.image_id.shape[0], settings.banks, "objective.queue.size")
     row_bank, row_image, pushed_at = (
         jax.lax.dynamic_slice_in_dim(each, _first_row(queue), owned)
         for each in (row_bank, queue.image_id, queue.pushed_at)

@@ -165,8 +165,8 @@ def check_workdir(
       workdir: the run's folder.
       found: which images the config's data are, see `Data.identity`: a folder may hold
         others than it did. Kept in `data.json`, and named "data.found" in `allow`.
-      allow: fields, such as "objective.queue.size", or sections, such as "data", that
-        may differ from those of the run so far.
+      allow: fields, such as "epochs", or sections, such as "data", that may differ
+        from those of the run so far.
 
     Returns:
       What the changes mean, one sentence each.

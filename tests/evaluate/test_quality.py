@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import jax
 import numpy as np
 import pytest
 import scipy.special
 import scipy.stats
 import tiny
+from saved import IMAGES, filled_queue
 
 from snclr_jax.data import Split
 from snclr_jax.encoder.stored import Encoder
 from snclr_jax.evaluate import quality as quality_module
-from snclr_jax.evaluate.memory.networks import Target
+from snclr_jax.evaluate.memory.networks import Networks
 from snclr_jax.evaluate.quality import (
     alignment,
     effective_rank,
@@ -184,54 +186,66 @@ def without_augmentation():
 
 
 def networks_of(config, mesh):
-    """Returns an untrained encoder and its target network."""
+    """Returns an untrained encoder and its run's networks, the queue full."""
     model, _, state = tiny.build(config, mesh)
     encoder = Encoder(
         model, state.params, state.batch_stats, config, "untrained", 0, "a test"
     )
-    return encoder, Target(
-        state.target_params, state.target_batch_stats, state.objective
-    )
+    queue = filled_queue(np.random.default_rng(1), config, mesh, step=9)
+    state = state.replace(objective=queue, step=np.int32(9))
+    return encoder, Networks(*(getattr(state, name) for name in Networks._fields))
 
 
 def test_unchanged_views_have_the_features_of_whole_images(rng, mesh_of):
     config, mesh = without_augmentation(), mesh_of(2)
-    encoder, target = networks_of(config, mesh)
+    encoder, networks = networks_of(config, mesh)
     images = rng.integers(0, 256, (21, 32, 32, 3), dtype=np.uint8)
+    ids = rng.permutation(IMAGES)[:21].astype(np.int32)
     mean, std = (np.array(each) for each in (config.data.mean, config.data.std))
     whole = np.float32((images / 255 - mean) / std)
     place = dict(config=config, mesh=mesh)
 
     # A batch, and one that has to be filled up.
-    found = encode_random_views(encoder, None, split_of(images), **place)
+    views = encode_random_views(encoder, None, split_of(images), ids, **place)
     expected = encoder.model.encode(encoder.params, encoder.batch_stats, whole)
-    np.testing.assert_allclose(found.first, expected, atol=1e-4)
-    np.testing.assert_allclose(found.second, expected, atol=1e-4)
+    np.testing.assert_allclose(views.first, expected, atol=1e-4)
+    np.testing.assert_allclose(views.second, expected, atol=1e-4)
     assert np.std(expected, axis=0).max() > 1e-2
-    assert found.target is None
+    assert views.found is None
     # One whole batch has the same statistics in any order.
-    found = encode_random_views(encoder, target, split_of(images[:16]), **place)
-    projection, _ = encoder.model.target(*target[:2], whole[:16])
-    expected = unit_rows(np.asarray(projection))
-    np.testing.assert_allclose(found.target, expected, atol=1e-4)
+    images, ids = images[:16], ids[:16]
+    views = encode_random_views(encoder, networks, split_of(images), ids, **place)
+    projection, _ = encoder.model.target(
+        networks.target_params, networks.target_batch_stats, whole[:16]
+    )
+    t = unit_rows(np.asarray(projection))
+    queue = jax.device_get(networks.objective)
+    for i in range(16):
+        offers = sorted(
+            (-t[i] @ queue.keys[row], row)
+            for row in range(config.objective.queue.size)
+            if queue.pushed_at[row] >= 0 and queue.image_id[row] != ids[i]
+        )[: config.objective.queue.k]
+        assert views.found.row[i].tolist() == [row for _, row in offers]
 
 
 def test_random_views_differ_and_agree_on_one_and_eight_devices(rng, mesh_of):
     images = rng.integers(0, 256, (21, 32, 32, 3), dtype=np.uint8)
-    config = tiny.config()
+    config, ids = tiny.config(), np.arange(21, dtype=np.int32)
 
     def encoded(mesh):
         networks = networks_of(config, mesh)
         return encode_random_views(
-            *networks, split_of(images), config=config, mesh=mesh
+            *networks, split_of(images), ids, config=config, mesh=mesh
         )
 
     one, eight = encoded(mesh_of(1)), encoded(mesh_of(8))
-    for ours, theirs in zip(one, eight, strict=True):
+    for ours, theirs in zip(one[:2], eight[:2], strict=True):
         np.testing.assert_allclose(ours, theirs, atol=1e-4)
     assert 0.001 < alignment(one.first, one.second) < 2
-    np.testing.assert_allclose(np.linalg.norm(one.target, axis=1), 1, rtol=1e-5)
+    similarities = (each.found.similarity for each in (one, eight))
+    np.testing.assert_allclose(*similarities, atol=1e-4)
     with pytest.raises(ValueError, match="batch_size 16, in 1 parts.*of 3 devices"):
         encode_random_views(
-            None, None, split_of(images), config=config, mesh=mesh_of(3)
+            None, None, split_of(images), ids, config=config, mesh=mesh_of(3)
         )

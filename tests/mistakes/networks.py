@@ -202,18 +202,4 @@ MISTAKES = [
             '        x = normalize(x, "join_bn")\n        return mean(x)\n        for',
         ),
     ),
-    *of(
-        "snclr_jax/models/heads.py",
-        "tests/step/test_step_oracle.py",
-        (
-            "attention multiplies by W1 alone",
-            "jnp.dot(jnp.dot(y, w1.T, precision=highest), w2, precision=highest)",
-            "jnp.dot(y, w1.T, precision=highest) + 0 * w2[0]",
-        ),
-        (
-            "attention multiplies by W2 transposed",
-            "w1.T, precision=highest), w2,",
-            "w1.T, precision=highest), w2.T,",
-        ),
-    ),
 ]

@@ -125,8 +125,8 @@ MISTAKES = [
         "tests/settings/test_check.py",
         (
             "the authors' scale is fixed when the config is built",
-            '4 * config.objective.get_ref("temperature")',
-            "4 * config.objective.temperature",
+            '4 * objective.get_ref("temperature")',
+            "4 * objective.temperature",
         ),
     ),
 ]

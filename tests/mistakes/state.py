@@ -43,7 +43,7 @@ MISTAKES = [
             '        found = state.replace(**arrays["state"])\n',
             '        found = state.replace(**arrays["state"])\n'
             "        found = "
-            "found.replace(queue=found.queue.replace(cursor=found.queue.c"
+            "found.replace(objective=found.queue.replace(cursor=found.queue.c"
             "ursor * 0))\n",
         ),
         (

@@ -11,31 +11,142 @@ MISTAKES = [
         (
             "the target's statistics are the online network's",
             "            target_batch_stats=target_batch_stats,\n",
-            "            target_batch_stats=target_subset(forward.batch_stats),\n",
+            "            target_batch_stats=target_subset(batch_stats),\n",
         ),
         (
             "the online statistics are the target's",
-            "            batch_stats=forward.batch_stats,\n",
-            "            batch_stats=forward.batch_stats | target_batch_stats,\n",
+            "            batch_stats=batch_stats,\n",
+            "            batch_stats=batch_stats | target_batch_stats,\n",
         ),
         (
             "the target starts from the online statistics",
-            "    stats, found = state.target_batch_stats, []\n",
-            "    stats, found = target_subset(state.batch_stats), []\n",
+            "                state.target_params, state.target_batch_stats, global_views",
+            "                state.target_params, target_subset(state.batch_stats), "
+            "global_views",
         ),
         (
-            "a view predicts its own target",
-            "others = outputs[:number] + outputs[number + 1 :]",
-            "others = list(outputs)",
+            "targets come from the online network",
+            "                state.target_params, state.target_batch_stats, global_views",
+            "                target_subset(state.params), state.target_batch_stats, "
+            "global_views",
         ),
         (
-            "local views move the statistics",
-            "stats = moved if first < whole else stats",
-            "stats = moved",
+            "targets are projections of the online network",
+            "own if target is None else target",
+            "own",
+        ),
+        (
+            "the objective sees the state of the step after",
+            "objective.update(state.objective, seen, now)",
+            "objective.update(state.objective, seen, now._replace(step=now.step + 1))",
+        ),
+        (
+            "the target follows the parameters before the step",
+            "                target_subset(params), state.target_params, 1.0 - momentum",
+            "                target_subset(state.params), "
+            "state.target_params, 1.0 - momentum",
+        ),
+        (
+            "momentum of the target upside down",
+            "state.target_params, 1.0 - momentum",
+            "state.target_params, momentum",
         ),
     ),
     *of(
-        "snclr_jax/objectives/describe.py",
+        "snclr_jax/step/forward.py",
+        "tests/step/test_step_oracle.py",
+        (
+            "local views move the statistics",
+            "            if first < count:\n                batch_stats = moved\n",
+            "            batch_stats = moved\n",
+        ),
+        (
+            "every view drops the same paths",
+            "DROP_PATH + first + each, len(view)",
+            "DROP_PATH, len(view)",
+        ),
+        (
+            "every step drops the same paths",
+            "image_keys(self.config.seed, step, DROP_PATH",
+            "image_keys(self.config.seed, 0, DROP_PATH",
+        ),
+        (
+            "rows of length 1 by the sum",
+            "    square = jnp.sum(rows * rows,",
+            "    square = jnp.sum(jnp.abs(rows),",
+        ),
+        (
+            "predictions are projections",
+            "jnp.unstack(unit(outputs.prediction), axis=1)",
+            "jnp.unstack(unit(outputs.projection), axis=1)",
+        ),
+    ),
+    *of(
+        "snclr_jax/objectives/snclr.py",
+        "tests/step/test_step_oracle.py",
+        (
+            "a view predicts its own target",
+            "    return jnp.concatenate([views[:number], views[number + 1 :]])",
+            "    return views",
+        ),
+        (
+            "the anchor is the prediction",
+            "self.anchor(params, _without(seen.projection, number))",
+            "self.anchor(params, _without(seen.prediction, number))",
+        ),
+        (
+            "the weight of neighbors is not passed",
+            "                neighbor_weight=self._neighbor_weight(now),\n",
+            "",
+        ),
+        (
+            "the scale of the loss is dropped",
+            "return self.scale * loss, directions",
+            "return loss, directions",
+        ),
+        (
+            "the search knows no image",
+            "                image_id=seen.image_id,\n",
+            "                image_id=jnp.full_like(seen.image_id, -1),\n",
+        ),
+        (
+            "pushed rows know no image",
+            "                seen.image_id,\n                now.step,",
+            "                jnp.full_like(seen.image_id, -1),\n                now.step,",
+        ),
+        (
+            "the first view is pushed",
+            "seen.target[1:2] if",
+            "seen.target[0:1] if",
+        ),
+        (
+            "directions are added",
+            "for each in directions)) / len(directions)",
+            "for each in directions))",
+        ),
+        (
+            "the gradient switch is not read",
+            "        if self.attention.stop_gradient:\n",
+            "        if False:\n",
+        ),
+        (
+            "rows are pushed at the next step",
+            "                now.step,\n                banks",
+            "                now.step + 1,\n                banks",
+        ),
+        (
+            "attention multiplies by W1 alone",
+            'jnp.dot(y, params["w2"], precision=highest)',
+            'y + 0 * params["w2"][0]',
+        ),
+        (
+            "attention multiplies by W2 transposed",
+            'jnp.dot(y, params["w2"], precision=highest)',
+            'jnp.dot(y, params["w2"].T, precision=highest)',
+        ),
+    ),
+    *of(
+        "snclr_jax/objectives/snclr.py",
         "tests/objectives/test_snclr_metrics.py",
         (
             "metrics count missing neighbors",
@@ -64,8 +175,8 @@ MISTAKES = [
         ),
         (
             "recall of the first direction",
-            "jnp.mean(jnp.stack(cast(list[Array], recalls)))",
-            "cast(list[Array], recalls)[0]",
+            "jnp.mean(jnp.stack(recalls))",
+            "recalls[0]",
         ),
         (
             "purity counts unknown labels",
@@ -87,6 +198,10 @@ MISTAKES = [
             "jnp.sum(valid) / valid.size",
             "jnp.mean(has_neighbors)",
         ),
+    ),
+    *of(
+        "snclr_jax/step/forward.py",
+        "tests/objectives/test_snclr_metrics.py",
         (
             "deviation without the root of d",
             "jnp.mean(jnp.std(y, axis=0)) * jnp.sqrt(y.shape[1])",
@@ -131,89 +246,6 @@ MISTAKES = [
             "statistics are those of the last part",
             "jnp.mean(each, axis=0), stats",
             "each[-1], stats",
-        ),
-    ),
-    *of(
-        "snclr_jax/step/train_step.py",
-        "tests/step/test_step_oracle.py",
-        (
-            "the anchor is the prediction",
-            "anchor=attention_query(model, params, y, config.objective.attention)",
-            "anchor=attention_query(model, params, z, config.objective.attention)",
-        ),
-        (
-            "the weight of neighbors is not passed",
-            "            neighbor_weight=neighbor_weight,\n"
-            "        )\n"
-            "        return Direction",
-            "        )\n        return Direction",
-        ),
-        (
-            "the scale of the loss is dropped",
-            "return config.objective.scale * loss, forward",
-            "return loss, forward",
-        ),
-        (
-            "the search knows no image",
-            "            image_id=batch.image_id,\n            config=config",
-            "            image_id=jnp.full_like(batch.image_id, -1),\n"
-            "            config=config",
-        ),
-        (
-            "pushed rows know no image",
-            "            batch.image_id,\n            state.step,",
-            "            jnp.full_like(batch.image_id, -1),\n            state.step,",
-        ),
-        (
-            "targets come from the online network",
-            "model.target(state.target_params, stats, views)",
-            "model.target(target_subset(state.params), stats, views)",
-        ),
-        (
-            "every view drops the same paths",
-            "DROP_PATH + first + each, len(view)",
-            "DROP_PATH, len(view)",
-        ),
-        (
-            "every step drops the same paths",
-            "image_keys(config.seed, step, DROP_PATH",
-            "image_keys(config.seed, 0, DROP_PATH",
-        ),
-        (
-            "the first view is pushed",
-            "all_targets[1:2] if",
-            "all_targets[0:1] if",
-        ),
-        (
-            "the target follows the parameters before the step",
-            "            target_subset(params), state.target_params, 1.0 - momentum",
-            "            target_subset(state.params), "
-            "state.target_params, 1.0 - momentum",
-        ),
-        (
-            "momentum of the target upside down",
-            "state.target_params, 1.0 - momentum",
-            "state.target_params, momentum",
-        ),
-        (
-            "directions are added",
-            "for each in directions) / len(directions)",
-            "for each in directions)",
-        ),
-        (
-            "the gradient switch is not read",
-            "    if settings.stop_gradient:\n",
-            "    if False:\n",
-        ),
-        (
-            "rows are pushed at the next step",
-            "            state.step,\n            banks",
-            "            state.step + 1,\n            banks",
-        ),
-        (
-            "rows of length 1 by the sum",
-            "    square = jnp.sum(rows * rows,",
-            "    square = jnp.sum(jnp.abs(rows),",
         ),
     ),
 ]

@@ -86,14 +86,14 @@ def test_gradient_reaches_every_parameter(trained: SimpleNamespace) -> None:
     assert silent == []
 
 
-def test_param_tree_names_the_four_parts() -> None:
-    for attention, parts in (
-        ("cosine", {"encoder", "projector", "predictor"}),
-        ("linear", {"encoder", "projector", "predictor", "attention"}),
-    ):
-        model = small_model("patchnet", attention)
+def test_a_predictor_exists_only_where_it_is_asked_for() -> None:
+    for predictor, more in ((True, {"predictor"}), (False, set())):
+        model = small_model("patchnet", predictor)
         params, _ = jax.eval_shape(lambda m=model: m.init(jax.random.key(0), (8, 8, 3)))
-        assert set(params) == parts
+        assert set(params) == {"encoder", "projector"} | more
+    params, stats = jax.jit(model.init, static_argnums=1)(jax.random.key(0), (8, 8, 3))
+    outputs, _ = model.online(params, stats, random_images())
+    np.testing.assert_array_equal(outputs.prediction, outputs.projection)
 
 
 # Batch normalization
@@ -119,7 +119,7 @@ def test_online_uses_batch_statistics_and_encode_the_running_ones() -> None:
     np.testing.assert_allclose(whole, alone, rtol=1e-4, atol=1e-6)
 
 
-# Types, attention, errors
+# Types, errors
 
 
 @pytest.mark.parametrize("name", SMALL)
@@ -155,33 +155,6 @@ def test_bfloat16_computes_the_same_function_roughly() -> None:
     assert 0 < error < 0.05 * np.abs(expected).max()
 
 
-def test_linear_attention_starts_as_the_identity() -> None:
-    model = small_model("patchnet", "linear")
-    params = jax.jit(
-        lambda key: {"attention": model.init(key, (8, 8, 3))[0]["attention"]}
-    )(jax.random.key(0))
-    y = random_images().reshape(-1, 8)[:5]
-    np.testing.assert_array_equal(model.attend(params, y), y)
-
-
-def test_cosine_attention_leaves_the_anchor_alone() -> None:
-    y = random_images().reshape(-1, 8)[:5]
-    np.testing.assert_array_equal(small_model("patchnet").attend({}, y), y)
-
-
-def test_linear_attention_folds_both_projections_into_the_query() -> None:
-    model = small_model("patchnet", "linear")
-    rng = np.random.default_rng(0)
-    w1, w2 = rng.normal(size=(2, 8, 8))
-    y, c = rng.normal(size=(2, 5, 8))
-    params = {"attention": {"w1": jnp.float32(w1), "w2": jnp.float32(w2)}}
-    query = np.asarray(model.attend(params, jnp.float32(y)))
-    for i in range(5):
-        for j in range(5):
-            expected = np.dot(w1 @ y[i], w2 @ c[j])
-            assert np.dot(query[i], c[j]) == pytest.approx(expected, rel=1e-4, abs=1e-4)
-
-
 @pytest.mark.parametrize(
     ("fields", "message"),
     [
@@ -201,12 +174,7 @@ def test_linear_attention_folds_both_projections_into_the_query() -> None:
 )
 def test_bad_fields_are_refused_by_name(fields: dict[str, Any], message: str) -> None:
     with pytest.raises(ValueError, match=message):
-        build_model(make_config(**fields), attention="cosine")
-
-
-def test_unknown_attention_is_refused() -> None:
-    with pytest.raises(ValueError, match=r"attention.kind 'dot'.*linear"):
-        build_model(make_config(), attention="dot")
+        build_model(make_config(**fields))
 
 
 def test_stochastic_depth_needs_a_key_for_each_image() -> None:

@@ -188,7 +188,7 @@ def test_vit_heads_changes_the_function_and_not_the_parameters() -> None:
 def test_vit_large_has_16_heads_by_either_rule() -> None:
     for vit_heads in ("mocov3", "timm"):
         config = make_config(name="vit_l", width=None, vit_heads=vit_heads)
-        encoder = build_model(config, attention="cosine").network.encoder
+        encoder = build_model(config).network.encoder
         assert (encoder.depth, encoder.width, encoder.heads) == (24, 1024, 16)
 
 

@@ -10,14 +10,15 @@ from pathlib import Path
 
 import jax
 import jax.numpy as jnp
-import ml_collections
 import numpy as np
 import pytest
 
 from snclr_jax.devices.mesh import make_mesh
 from snclr_jax.objectives import snclr_plain as losses
+from snclr_jax.objectives.snclr import SNCLR, Attention
 from snclr_jax.objectives.snclr_fused import search_and_loss
 from snclr_jax.queue.ring import NeighborQueue, find_neighbors, push
+from snclr_jax.queue.settings import QueueSettings
 from snclr_jax.queue.sharded import push_targets
 
 GOLDEN = sorted((Path(__file__).parents[1] / "golden").glob("*.npz"))
@@ -49,58 +50,43 @@ def queue_before(meta, arrays):
     )
 
 
-def authors_config(meta):
-    return ml_collections.ConfigDict(
-        {
-            "queue": {
-                "k": meta["k"],
-                "banks": meta["world"],
-                "exclude_same_image": True,
-                "search": "exact",
-                "block": 2**21,
-            },
-            "loss": {
-                "form": "soft_cross_entropy",
-                "temperature": meta["temperature"],
-                "decoupled": False,
-            },
-            "attention": {
-                "temperature": 1.0,
-                "gamma": 1.0,
-                "threshold": 1 / meta["k"] if meta["threshold"] else None,
-            },
-        }
+def authors_settings(meta):
+    return SNCLR(
+        form="soft_cross_entropy",
+        temperature=meta["temperature"],
+        attention=Attention(threshold=1 / meta["k"] if meta["threshold"] else None),
+        queue=QueueSettings(k=meta["k"], banks=meta["world"], block=2**21),
     )
 
 
-def plain_direction(queue, prediction, projection, target, config):
+def plain_direction(queue, prediction, projection, target, settings):
     neighbors = find_neighbors(
-        queue, target, config.objective.queue.k, banks=config.objective.queue.banks
+        queue, target, settings.queue.k, banks=settings.queue.banks
     )
     weights = losses.positiveness(
-        projection, neighbors.keys, threshold=config.objective.attention.threshold
+        projection, neighbors.keys, threshold=settings.attention.threshold
     )
     value = losses.soft_neighbor_loss(
         prediction,
         target,
         neighbors.keys,
         weights,
-        temperature=config.objective.temperature,
-        form=config.objective.form,
+        temperature=settings.temperature,
+        form=settings.form,
     )
     return value, neighbors
 
 
-def fused_direction(queue, prediction, projection, target, config):
+def fused_direction(queue, prediction, projection, target, settings):
     mesh = make_mesh(jax.devices()[:4])
     image_id = jnp.full((prediction.shape[0],), -1, jnp.int32)
-    loss, neighbors = search_and_loss(
-        queue, prediction, projection, target, image_id, config=config, mesh=mesh
+    found = search_and_loss(
+        queue, prediction, projection, target, image_id, settings=settings, mesh=mesh
     )
-    return loss.value, neighbors._replace(keys=queue.keys[neighbors.row])
+    return found.value, found.neighbors._replace(keys=queue.keys[found.neighbors.row])
 
 
-def both_directions(direction, queue, arrays, config):
+def both_directions(direction, queue, arrays, settings):
     """Value and gradients of L_12 + L_21 from the recorded, not normalized arrays."""
     names = ("pred1", "pred2", "proj1", "proj2")
     inputs = tuple(global_rows(arrays[name]) for name in names)
@@ -110,8 +96,8 @@ def both_directions(direction, queue, arrays, config):
 
     def total(inputs):
         pred1, pred2, proj1, proj2 = (normalize(x) for x in inputs)
-        loss12, neighbors2 = direction(queue, pred1, proj1, target2, config)
-        loss21, neighbors1 = direction(queue, pred2, proj2, target1, config)
+        loss12, neighbors2 = direction(queue, pred1, proj1, target2, settings)
+        loss21, neighbors1 = direction(queue, pred2, proj2, target1, settings)
         return loss12 + loss21, (loss12, loss21, neighbors1, neighbors2)
 
     (_, aux), gradients = jax.jit(jax.value_and_grad(total, has_aux=True))(inputs)
@@ -122,10 +108,10 @@ def both_directions(direction, queue, arrays, config):
 @pytest.mark.parametrize("direction", [plain_direction, fused_direction])
 def test_losses_gradients_and_neighbors_of_the_authors(path, direction):
     meta, arrays = load(path)
-    config = authors_config(meta)
+    settings = authors_settings(meta)
     queue = queue_before(meta, arrays)
     (loss12, loss21, neighbors1, neighbors2), gradients = both_directions(
-        direction, queue, arrays, config
+        direction, queue, arrays, settings
     )
     scale = 2 * meta["temperature"]
     np.testing.assert_allclose(scale * loss12, arrays["loss12"].mean(), rtol=1e-5)

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import oracle
 import pytest
-from loss_settings import config_of
+from loss_settings import settings_of
 from programs import jaxprs
 
 from snclr_jax.objectives import snclr_plain as losses
@@ -32,17 +32,18 @@ def inputs():
     return queue, unit(B, D), unit(B, D), unit(B, D), jnp.arange(B, dtype=jnp.int32)
 
 
-def plain(queue, z, y, t, image_id, config, neighbor_weight):
-    image_id = image_id if config.objective.queue.exclude_same_image else None
+def plain(queue, z, y, t, image_id, settings, neighbor_weight):
+    image_id = image_id if settings.queue.exclude_same_image else None
     neighbors = find_neighbors(
-        queue,
-        t,
-        config.objective.queue.k,
-        image_id=image_id,
-        banks=config.objective.queue.banks,
+        queue, t, settings.queue.k, image_id=image_id, banks=settings.queue.banks
     )
     weights = losses.positiveness(
-        y, neighbors.keys, valid=neighbors.valid, **config.objective.attention
+        y,
+        neighbors.keys,
+        valid=neighbors.valid,
+        temperature=settings.attention.temperature,
+        gamma=settings.attention.gamma,
+        threshold=settings.attention.threshold,
     )
     value = losses.soft_neighbor_loss(
         z,
@@ -50,22 +51,24 @@ def plain(queue, z, y, t, image_id, config, neighbor_weight):
         neighbors.keys,
         neighbor_weight * weights,
         valid=neighbors.valid,
-        **config.objective,
+        form=settings.form,
+        temperature=settings.temperature,
+        decoupled=settings.decoupled,
     )
     return value, (weights, neighbors)
 
 
 CASES = {
-    "paper": config_of(),
-    "soft cross-entropy": config_of(form="soft_cross_entropy"),
-    "decoupled, same image allowed": config_of(decoupled=True, exclude=False),
-    "two banks": config_of(k=9, banks=2, form="soft_cross_entropy"),
-    "low temperature": config_of(tau=0.01),
-    "no neighbors": config_of(k=0),
-    "more than a device owns": config_of(k=12),
-    "smallest blocks": config_of(block=1),
-    "smallest blocks, decoupled": config_of(block=1, decoupled=True, banks=2),
-    "approximate": config_of(search="approx"),
+    "paper": settings_of(),
+    "soft cross-entropy": settings_of(form="soft_cross_entropy"),
+    "decoupled, same image allowed": settings_of(decoupled=True, exclude=False),
+    "two banks": settings_of(k=9, banks=2, form="soft_cross_entropy"),
+    "low temperature": settings_of(tau=0.01),
+    "no neighbors": settings_of(k=0),
+    "more than a device owns": settings_of(k=12),
+    "smallest blocks": settings_of(block=1),
+    "smallest blocks, decoupled": settings_of(block=1, decoupled=True, banks=2),
+    "approximate": settings_of(search="approx"),
 }
 
 
@@ -74,16 +77,19 @@ def test_fused_is_the_plain_form_on_any_mesh(inputs, mesh_of, devices, names):
     queue, z, y, t, image_id = inputs
     mesh = mesh_of(devices)
     for name in names:
-        config = CASES[name]
+        settings = CASES[name]
 
-        def fused(z, y, config=config):
-            loss, neighbors = search_and_loss(
-                queue, z, y, t, image_id, config=config, mesh=mesh, neighbor_weight=0.7
+        def fused(z, y, settings=settings):
+            direction = search_and_loss(
+                *(queue, z, y, t, image_id),
+                settings=settings,
+                mesh=mesh,
+                neighbor_weight=0.7,
             )
-            return loss.value, (loss.weights, neighbors)
+            return direction.value, (direction.weights, direction.neighbors)
 
-        def expected(z, y, config=config):
-            return plain(queue, z, y, t, image_id, config, 0.7)
+        def expected(z, y, settings=settings):
+            return plain(queue, z, y, t, image_id, settings, 0.7)
 
         (value, (weights, found)), gradients = jax.jit(
             jax.value_and_grad(fused, (0, 1), has_aux=True)
@@ -108,18 +114,18 @@ def test_fused_is_the_plain_form_on_any_mesh(inputs, mesh_of, devices, names):
 @pytest.mark.parametrize("devices", [1, 8])
 def test_views_that_predict_one_target_are_averaged(inputs, mesh_of, devices):
     queue, z, y, t, image_id = inputs
-    config = config_of(decoupled=True, banks=2, form="soft_cross_entropy")
+    settings = settings_of(decoupled=True, banks=2, form="soft_cross_entropy")
     z, y = (jnp.stack([each, each[::-1], jnp.roll(each, 3, axis=1)]) for each in (z, y))
 
     def fused(z, y):
-        loss, neighbors = search_and_loss(
-            queue, z, y, t, image_id, config=config, mesh=mesh_of(devices)
+        direction = search_and_loss(
+            queue, z, y, t, image_id, settings=settings, mesh=mesh_of(devices)
         )
-        return loss.value, (loss.weights, neighbors)
+        return direction.value, (direction.weights, direction.neighbors)
 
     def expected(z, y):
         each = [
-            plain(queue, z[view], y[view], t, image_id, config, 1.0)
+            plain(queue, z[view], y[view], t, image_id, settings, 1.0)
             for view in range(3)
         ]
         value = sum(value for value, _ in each) / 3
@@ -142,13 +148,13 @@ def test_views_that_predict_one_target_are_averaged(inputs, mesh_of, devices):
 def test_nothing_larger_than_a_block_exists(mesh_of):
     """Of all arrays in the program, loops included, none holds more than a block."""
     b, q, k, d, block = 128, 4096, 16, 32, 2**14
-    config = config_of(k=k, block=block)
+    settings = settings_of(k=k, block=block)
     queue = init_queue(q, d)
 
     def loss(z, y, queue, t, image_id):
         return search_and_loss(
-            queue, z, y, t, image_id, config=config, mesh=mesh_of(1)
-        )[0].value
+            queue, z, y, t, image_id, settings=settings, mesh=mesh_of(1)
+        ).value
 
     rows = jnp.zeros((b, d))
     program = jax.make_jaxpr(jax.grad(loss, (0, 1)))(

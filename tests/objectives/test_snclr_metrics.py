@@ -6,16 +6,13 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from snclr_jax.objectives.describe import Direction, feature_std
 
-from snclr_jax.objectives import describe as metrics_of
-from snclr_jax.objectives.snclr_fused import Loss
+from snclr_jax.objectives.snclr import SNCLR
+from snclr_jax.objectives.snclr_fused import Direction
 from snclr_jax.queue.ring import Neighbors
-from snclr_jax.step.views import Batch
-
-describe = jax.jit(
-    metrics_of.describe
-)  # a single compilation, and not one an operation
+from snclr_jax.queue.settings import QueueSettings
+from snclr_jax.step.forward import feature_std
+from snclr_jax.step.objective import Now, Seen
 
 STEP, TARGETS, VIEWS, IMAGES, K = 9, 2, 3, 4, 3
 LABELS = [5, 5, -1, 5, 7, 7, -1]
@@ -28,6 +25,17 @@ VALID = np.array(
     ],
     bool,
 )
+
+
+def describe(directions, image_id, step, labels=None):
+    search = "exact" if directions[0].recall is None else "approx"
+    snclr = SNCLR(queue=QueueSettings(k=K, search=search), neighbor_weight=0.5)
+    seen, now = Seen(None, None, None, jnp.asarray(image_id)), Now(step, 1, None)
+    labels = None if labels is None else jnp.asarray(labels)
+    # A single compilation, and not one an operation.
+    metrics = jax.jit(lambda aux: snclr.metrics(aux, seen, labels, now))(directions)
+    assert metrics.pop("neighbor_weight") == 0.5
+    return metrics
 
 
 @pytest.fixture
@@ -46,21 +54,19 @@ def directions(rng):
         )
         neighbors = Neighbors(None, *(jnp.asarray(leaf) for leaf in neighbors[1:]))
         recall = jnp.asarray(0.25 + 0.5 * len(found))
-        found.append(
-            Direction(Loss(jnp.zeros(()), jnp.asarray(weights), recall), neighbors)
-        )
+        found.append(Direction(jnp.zeros(()), jnp.asarray(weights), neighbors, recall))
     return tuple(found)
 
 
 def expected(directions):
     weights, similarities, ages, entropies, same = [], [], [], [], []
-    for (loss, neighbors), valid in zip(directions, VALID, strict=True):
+    for (_, found, neighbors, _), valid in zip(directions, VALID, strict=True):
         for i in range(IMAGES):
             own = LABELS[IMAGE_ID[i]]
             for k in range(K):
                 if not valid[i, k]:
                     continue
-                weights += [float(loss.weights[v, i, k]) for v in range(VIEWS)]
+                weights += [float(found[v, i, k]) for v in range(VIEWS)]
                 similarities.append(float(neighbors.similarity[i, k]))
                 ages.append(STEP - int(neighbors.pushed_at[i, k]))
                 theirs = LABELS[int(neighbors.image_id[i, k])]
@@ -69,7 +75,7 @@ def expected(directions):
             if not valid[i].any():
                 continue
             for v in range(VIEWS):
-                row = [float(loss.weights[v, i, k]) for k in range(K) if valid[i, k]]
+                row = [float(found[v, i, k]) for k in range(K) if valid[i, k]]
                 shares = [weight / sum(row) for weight in row]
                 entropies.append(-sum(share * np.log(share) for share in shares))
     return {
@@ -85,8 +91,7 @@ def expected(directions):
 
 
 def test_every_metric_is_a_mean_over_the_neighbors_that_were_found(directions):
-    batch = Batch(jnp.asarray(IMAGE_ID), labels=jnp.asarray(LABELS))
-    metrics = describe(directions, batch, jnp.int32(STEP))
+    metrics = describe(directions, IMAGE_ID, STEP, LABELS)
     values = expected(directions)
     assert 0 < values["neighbor_purity"] < 1
     assert metrics.keys() == values.keys()
@@ -97,11 +102,8 @@ def test_every_metric_is_a_mean_over_the_neighbors_that_were_found(directions):
 def test_without_labels_there_is_no_purity_and_without_approximation_no_recall(
     directions,
 ):
-    exact = tuple(
-        Direction(loss._replace(recall=None), neighbors)
-        for loss, neighbors in directions
-    )
-    metrics = describe(exact, Batch(jnp.asarray(IMAGE_ID)), jnp.int32(STEP))
+    exact = tuple(each._replace(recall=None) for each in directions)
+    metrics = describe(exact, IMAGE_ID, STEP)
     assert expected(directions).keys() - metrics.keys() == {
         "neighbor_purity",
         "search_recall",
@@ -110,18 +112,17 @@ def test_without_labels_there_is_no_purity_and_without_approximation_no_recall(
 
 def test_where_nothing_was_found_every_metric_is_zero(directions):
     none = tuple(
-        Direction(
-            loss._replace(weights=0 * loss.weights),
-            neighbors._replace(
-                valid=jnp.zeros_like(neighbors.valid),
+        each._replace(
+            weights=0 * each.weights,
+            neighbors=each.neighbors._replace(
+                valid=jnp.zeros_like(each.neighbors.valid),
                 similarity=jnp.full((IMAGES, K), -jnp.inf),
                 image_id=jnp.full((IMAGES, K), -1),
             ),
         )
-        for loss, neighbors in directions
+        for each in directions
     )
-    batch = Batch(jnp.asarray(IMAGE_ID), labels=jnp.asarray(LABELS))
-    metrics = describe(none, batch, jnp.int32(STEP))
+    metrics = describe(none, IMAGE_ID, STEP, LABELS)
     assert metrics.pop("search_recall") == 0.5
     assert {name: float(value) for name, value in metrics.items()} == dict.fromkeys(
         metrics, 0.0
@@ -148,9 +149,8 @@ def test_purity_counts_known_labels_only(labels, purity):
         pushed_at=ones,
         valid=jnp.array([[True, True], [True, False]]),
     )
-    direction = Direction(Loss(jnp.zeros(()), ones[None], None), neighbors)
-    batch = Batch(jnp.array([0, 1]), labels=jnp.array(labels))
-    metrics = describe((direction, direction), batch, jnp.int32(1))
+    direction = Direction(jnp.zeros(()), ones[None], neighbors, None)
+    metrics = describe((direction, direction), [0, 1], 1, labels)
     assert float(metrics["neighbor_purity"]) == pytest.approx(purity)
 
 

@@ -136,9 +136,9 @@ def test_decoupled_loss_of_one_image_is_refused(inputs):
 
 def test_positiveness_rejects_a_temperature_of_zero(inputs):
     _, _, y, neighbor_keys, _ = inputs
-    with pytest.raises(ValueError, match="attention.temperature 0"):
+    with pytest.raises(ValueError, match="objective.attention.temperature 0"):
         losses.positiveness(y, neighbor_keys, temperature=0)
-    with pytest.raises(ValueError, match="attention.gamma 0"):
+    with pytest.raises(ValueError, match="objective.attention.gamma 0"):
         losses.positiveness(y, neighbor_keys, gamma=0)
 
 

@@ -88,7 +88,7 @@ def test_seeds_are_one_group_and_their_differences_are_paired(tmp_path):
     text = compare(workdirs)
     assert table(text, "settings that differ") == {
         "": ["A", "B"],
-        "queue.k": ["5", "0"],
+        "objective.queue.k": ["5", "0"],
     }
     # Student's t for 2 degrees of freedom leaves 2.5% above 4.3027 (any table).
     halves = [4.3027 * np.std(v, ddof=1) / math.sqrt(3) for v in (first, second)]

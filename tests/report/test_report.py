@@ -77,7 +77,7 @@ def save(workdir, lines, *, filled=True, **fields):
     _, _, state = tiny.build(config, mesh)
     if filled:
         queue = filled_queue(np.random.default_rng(0), config, mesh, step=60)
-        state = state.replace(queue=queue, step=state.step + 60)
+        state = state.replace(objective=queue, step=state.step + 60)
     record_run(config, workdir)
     with contextlib.closing(Checkpoints(workdir, keep=1)) as checkpoints:
         checkpoints.save(state, batches(), CLOCK, config)
@@ -148,7 +148,7 @@ def test_what_users_name_is_escaped(run):
 
 def test_settings_that_differ_come_first(run):
     first = re.search("<h2>Settings</h2>.*?<details>", run[3].read_text(), re.S)[0]
-    assert "<td>queue.size</td><td>32</td><td>4096</td>" in first
+    assert "<td>objective.queue.size</td><td>32</td><td>4096</td>" in first
     assert "<td>batch_size</td><td>16</td><td>256</td>" in first
     assert "optim.momentum" not in first
     assert "<td>optim.momentum</td><td>0.9</td>" in run[3].read_text()
@@ -201,7 +201,7 @@ def test_a_run_without_labels_or_neighbors_says_so(tmp_path, rng):
     fields = dict(data__name="folder", data__path=str(photos), objective__queue__k=0)
     save(workdir, lines, filled=False, **fields)
     text = report(workdir).read_text()
-    assert "queue.k is 0, which is InfoNCE" in text
+    assert "objective.queue.k is 0, which is InfoNCE" in text
     assert "snclr evaluate --workdir=" in text
     for absent in ("Confusion", "Positiveness", "Queue", "kNN, trained"):
         assert absent not in text

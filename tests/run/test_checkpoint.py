@@ -135,7 +135,7 @@ def store_other_bits(checkpoint):
     """As if one bit of one array had flipped on the disk."""
     (file,) = (checkpoint / "digest").glob("metadata")
     digest = json.loads(file.read_text())
-    name = "queue/keys"
+    name = "objective/keys"
     digest[name] = f"{int(digest[name], 16) ^ 1:08x}"
     file.write_text(json.dumps(digest))
 
@@ -148,7 +148,7 @@ def store_other_bits(checkpoint):
         (lose_metadata, "cannot be read; it is damaged"),
         (lose_the_position, "cannot be read; it is damaged"),
         (flip_a_byte, "is damaged"),
-        (store_other_bits, "1 of its parts have other bits.*queue/keys"),
+        (store_other_bits, "1 of its parts have other bits.*objective/keys"),
         (move_the_position, "1 of its parts have other bits.*data"),
         (name_the_clock_otherwise, "1 of its parts have other bits.*clock"),
     ],
@@ -231,7 +231,7 @@ def test_what_one_process_cannot_read_ends_all_of_them(monkeypatch, kind):
 def test_a_queue_of_no_rows_is_saved_and_restored(mesh_of, tmp_path):
     config = tiny.config(objective__queue__size=0, objective__queue__k=0)
     _, _, state = tiny.build(config, mesh_of(1))
-    state = arbitrary(state).replace(queue=state.objective)
+    state = arbitrary(state).replace(objective=state.objective)
     with contextlib.closing(Checkpoints(tmp_path, keep=1)) as checkpoints:
         checkpoints.save(state, batches(), {}, config)
         checkpoints.wait()
@@ -271,7 +271,7 @@ def test_a_checkpoint_fits_another_number_of_devices(saved, mesh_of):
     with contextlib.closing(Checkpoints(workdir, keep=1)) as checkpoints:
         restored, _ = checkpoints.restore(fresh, batches())
     jax.tree.map(np.testing.assert_array_equal, restored, state)
-    assert len(restored.queue.keys.sharding.device_set) == 2
+    assert len(restored.objective.keys.sharding.device_set) == 2
 
 
 def test_a_queue_of_another_size_or_type_starts_empty(saved, mesh_of, capsys):
@@ -283,8 +283,8 @@ def test_a_queue_of_another_size_or_type_starts_empty(saved, mesh_of, capsys):
         with contextlib.closing(Checkpoints(saved[0], keep=1)) as checkpoints:
             restored, _ = checkpoints.restore(state, batches())
         jax.tree.map(np.testing.assert_array_equal, restored.queue, state.objective)
-        assert restored.queue.keys.dtype == state.objective.keys.dtype
-        assert restored.queue.keys.sharding == state.objective.keys.sharding
+        assert restored.objective.keys.dtype == state.objective.keys.dtype
+        assert restored.objective.keys.sharding == state.objective.keys.sharding
         jax.tree.map(np.testing.assert_array_equal, restored.params, saved[1].params)
         assert restored.step == 1
 

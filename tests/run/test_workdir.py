@@ -41,19 +41,22 @@ def test_checkpoints_without_their_config_are_not_continued(tmp_path):
 def test_a_change_is_taken_where_its_field_or_section_is_named(tmp_path):
     record_run(tiny.config(), tmp_path)
     changed = tiny.config(objective__temperature=0.3, objective__queue__k=2)
-    with pytest.raises(ValueError, match="queue.k is 2, the run has 4") as refused:
-        check_workdir(changed, tmp_path, allow=("loss",))
-    assert "--allow_changes=queue.k" in str(refused.value)
+    with pytest.raises(
+        ValueError, match="objective.queue.k is 2, the run has 4"
+    ) as refused:
+        check_workdir(changed, tmp_path, allow=("objective.temperature",))
+    assert "--allow_changes=objective.queue.k" in str(refused.value)
     assert "temperature" not in str(refused.value)
-    before = tiny.config().loss.temperature
-    assert check_workdir(changed, tmp_path, allow=("loss", "queue.k")) == [
-        f"config.objective.temperature was {before} and is 0.3 from step 0 on; the "
-        "loss is another one, and not to be compared with that before",
+    before = tiny.config().objective.temperature
+    allow = ("objective.temperature", "objective.queue")
+    assert check_workdir(changed, tmp_path, allow=allow) == [
         "config.objective.queue.k was 4 and is 2 from step 0 on; every image has that "
         "many neighbors as positives",
+        f"config.objective.temperature was {before} and is 0.3 from step 0 on; the "
+        "loss is another one, and not to be compared with that before",
     ]
     record_run(changed, tmp_path)
-    assert read_config(tmp_path)["queue"]["k"] == 2
+    assert read_config(tmp_path)["objective"]["queue"]["k"] == 2
     assert check_workdir(changed, tmp_path) == []
 
 
@@ -76,7 +79,13 @@ def test_images_that_are_others_are_refused_or_taken_by_name(tmp_path):
     assert check_workdir(tiny.config(), tmp_path, found=now) == []
 
 
-@pytest.mark.parametrize("name", ["model", "model.width", "optim", "optim.name"])
+@pytest.mark.parametrize(
+    "name",
+    [
+        *("model", "model.width", "optim", "optim.name"),
+        *("objective", "objective.name", "objective.attention.kind"),
+    ],
+)
 def test_what_says_which_arrays_there_are_cannot_change(tmp_path, name):
     with pytest.raises(ValueError, match=f"allow_changes={name}: .*cannot change"):
         check_workdir(tiny.config(), tmp_path, allow=(name,))
@@ -97,7 +106,9 @@ def test_a_second_run_is_refused_until_the_first_is_gone_however_it_ends(tmp_pat
         assert first.stdout.readline() == "held\n"
         with pytest.raises(ValueError, match=f"in use .*process {first.pid} on .*stop"):
             with own_workdir(
-                tiny.config(objective__queue__k=2), tmp_path, allow=("queue.k",)
+                tiny.config(objective__queue__k=2),
+                tmp_path,
+                allow=("objective.queue.k",),
             ):
                 pass
     finally:

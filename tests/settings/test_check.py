@@ -29,29 +29,60 @@ def assert_refused(config, field, value, message):
 @pytest.mark.parametrize(
     "field, value, message",
     [
-        ("queue.size", 1001, "queue.size 1001 is not a multiple of 8 devices.*1008"),
-        ("queue.k", 5000, "never holds queue.k=5000"),
-        ("queue.banks", 3, "queue.banks"),
-        ("queue.push", "first", "queue.push 'first'.*second"),
-        ("queue.size", 0, "never holds"),
-        ("queue.search", "fast", "queue.search 'fast'.*approx"),
-        ("queue.recall", 0.0, "queue.recall 0.0 must be greater than 0"),
-        ("queue.recall", 1.5, "queue.recall 1.5 must be between 0 and 1"),
-        ("queue.block", 0, "queue.block 0 must be at least 1"),
-        ("queue.dtype", "float64", "queue.dtype 'float64' needs model.dtype"),
+        (
+            "objective.queue.size",
+            1001,
+            "objective.queue.size 1001 is not a multiple of 8 devices.*1008",
+        ),
+        ("objective.queue.k", 5000, "never holds objective.queue.k=5000"),
+        ("objective.queue.banks", 3, "objective.queue.banks"),
+        ("objective.queue.push", "first", "objective.queue.push 'first'.*second"),
+        ("objective.queue.size", 0, "never holds"),
+        ("objective.queue.search", "fast", "objective.queue.search 'fast'.*approx"),
+        (
+            "objective.queue.recall",
+            0.0,
+            "objective.queue.recall 0.0 must be greater than 0",
+        ),
+        (
+            "objective.queue.recall",
+            1.5,
+            "objective.queue.recall 1.5 must be at most 1",
+        ),
+        ("objective.queue.block", 0, "objective.queue.block 0 must be at least 1"),
+        (
+            "objective.queue.dtype",
+            "float64",
+            "objective.queue.dtype 'float64' needs model.dtype",
+        ),
         ("batch_size", 100, "batch_size 100 is not a multiple of the 8 devices.*104"),
         ("batch_size", 0, "batch_size 0 must be at least 1"),
         ("epochs", 0, "epochs 0"),
-        ("loss.form", "papr", "loss.form 'papr'.*paper"),
-        ("loss.temperature", 0.0, "loss.temperature 0.0 must be at least 1e-06"),
-        ("loss.scale", 1e-300, "loss.scale 1e-300 must be greater than 0"),
-        ("loss.neighbor_weight", -1.0, "loss.neighbor_weight -1.0"),
-        ("attention.kind", "dot", "attention.kind 'dot'.*linear"),
-        ("attention.gamma", 0.0, "attention.gamma"),
+        ("objective.form", "papr", "objective.form 'papr'.*paper"),
+        ("objective.name", "snlcr", "objective.name 'snlcr'.*mean 'snclr'.*use one of"),
+        (
+            "objective.name",
+            "json:none",
+            "objective.name 'json:none' cannot be imported",
+        ),
+        ("objective.name", "json:loads", "'json:loads' is not a subclass of Objective"),
+        (
+            "objective.temperature",
+            0.0,
+            "objective.temperature 0.0 must be at least 1e-06",
+        ),
+        ("objective.scale", 1e-300, "objective.scale 1e-300 must be greater than 0"),
+        ("objective.neighbor_weight", -1.0, "objective.neighbor_weight -1.0"),
+        ("objective.attention.kind", "dot", "objective.attention.kind 'dot'.*linear"),
+        ("objective.attention.gamma", 0.0, "objective.attention.gamma"),
         ("ema.momentum", 1.5, "ema.momentum 1.5 must be between 0 and 1"),
         ("optim.name", "adam", "optim.name 'adam'.*adamw"),
         ("optim.beta2", 1.0, "optim.beta2 1.0 must be at least 0 and below 1"),
-        ("attention.threshold", 1.5, "attention.threshold 1.5 .* below 1"),
+        (
+            "objective.attention.threshold",
+            1.5,
+            "objective.attention.threshold 1.5 .* below 1",
+        ),
         ("model.width", 0, "model.width 0 must be at least 1"),
         ("model.projector_hidden", (64, 0), r"model.projector_hidden \(64, 0\) must"),
         ("data.max_bad", 1.5, "data.max_bad 1.5 must be between 0 and 1"),
@@ -82,7 +113,7 @@ def test_the_base_and_a_queueless_config_are_accepted():
 def test_a_queue_that_is_not_searched_must_still_fit_the_devices():
     config = base.get_config()
     config.objective.queue.k, config.objective.queue.size = 0, 1001
-    with pytest.raises(ValueError, match="queue.size 1001.*1008"):
+    with pytest.raises(ValueError, match="objective.queue.size 1001.*1008"):
         check_config(config, devices=8)
 
 
@@ -93,15 +124,15 @@ def test_a_batch_larger_than_the_data_is_refused():
 
 def test_presets_hold_every_choice_of_the_table():
     authors = base.apply_preset(digits.get_config(), preset="authors")
-    assert authors.loss.form == "soft_cross_entropy"
-    assert authors.loss.scale == pytest.approx(4 * authors.loss.temperature)
-    assert authors.attention.kind == "cosine"
-    assert not authors.queue.exclude_same_image
+    assert authors.objective.form == "soft_cross_entropy"
+    assert authors.objective.scale == pytest.approx(4 * authors.objective.temperature)
+    assert authors.objective.attention.kind == "cosine"
+    assert not authors.objective.queue.exclude_same_image
     assert authors.optim.decay_all
     paper = base.apply_preset(digits.get_config(), preset="paper")
-    assert (paper.loss.form, paper.loss.scale) == ("paper", 1.0)
-    assert paper.attention.kind == "linear"
-    assert paper.queue.exclude_same_image
+    assert (paper.objective.form, paper.objective.scale) == ("paper", 1.0)
+    assert paper.objective.attention.kind == "linear"
+    assert paper.objective.queue.exclude_same_image
     for config in (authors, paper):
         assert (
             config.objective.attention.temperature,
@@ -122,7 +153,7 @@ def test_the_scale_of_the_authors_follows_a_later_temperature():
     config = digits.get_config("authors,debug")
     config.objective.temperature = 0.3
     assert config.objective.scale == pytest.approx(1.2)
-    assert json.loads(config.to_json())["loss"]["scale"] == pytest.approx(1.2)
+    assert json.loads(config.to_json())["objective"]["scale"] == pytest.approx(1.2)
     config.objective.scale = 2.0
     config.objective.temperature = 0.1
     assert config.objective.scale == 2.0
@@ -133,7 +164,7 @@ def test_the_scale_of_the_authors_follows_a_later_temperature():
 
 
 def test_variants_are_reached_through_the_recipe():
-    assert digits.get_config("authors").loss.form == "soft_cross_entropy"
+    assert digits.get_config("authors").objective.form == "soft_cross_entropy"
     assert digits.get_config("debug").epochs == 1
     with pytest.raises(ValueError, match="variant 'fast'"):
         digits.get_config("fast")
@@ -168,10 +199,12 @@ def test_notes_say_what_is_unusual():
     rate = "peak learning rate 0.008: optim.learning_rate 0.016 x batch_size 128 / 256"
     assert notes(config, 12_000) == [rate]
     (_, long) = notes(config, 1024)
-    assert "queue.size 4096 is 4.0 times the training set of 1024 images" in long
+    assert (
+        "objective.queue.size 4096 is 4.0 times the training set of 1024 images" in long
+    )
     config.objective.queue.size = 640
     (_, short) = notes(config, 12_000)
-    assert "queue.size 640 is 5.0 batches" in short
+    assert "objective.queue.size 640 is 5.0 batches" in short
     config.objective.queue.k = 0
     config.augment.local_views = 6
     (_, views) = notes(config, 12_000)
@@ -209,17 +242,25 @@ def test_views_and_parts_that_do_not_fit_are_refused(field, value, message):
     ("field", "value", "message"),
     [
         (
-            "queue.k",
+            "objective.queue.k",
             2.5,
             r"config.objective.queue.k is 2.5 \(float\), an integer is needed",
         ),
-        ("queue.k", True, r"config.objective.queue.k is True \(bool\), an integer"),
-        ("queue.k", None, r"config.objective.queue.k is None \(NoneType\), an integer"),
+        (
+            "objective.queue.k",
+            True,
+            r"config.objective.queue.k is True \(bool\), an integer",
+        ),
+        (
+            "objective.queue.k",
+            None,
+            r"config.objective.queue.k is None \(NoneType\), an integer",
+        ),
         ("model.width", "64", r"config.model.width is '64' \(str\), an integer"),
         ("model.scan", 1, r"config.model.scan is 1 \(int\), True or False"),
-        ("loss.scale", "1", r"config.objective.scale is '1' \(str\), a number"),
+        ("objective.scale", "1", r"config.objective.scale is '1' \(str\), a number"),
         (
-            "loss.scale",
+            "objective.scale",
             math.nan,
             r"config.objective.scale is nan \(float\), .* at most 3",
         ),

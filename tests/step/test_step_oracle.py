@@ -23,7 +23,8 @@ from ml_collections import ConfigDict
 from snclr_jax.configs import base
 
 from snclr_jax.devices.mesh import place_batch, place_everywhere
-from snclr_jax.step import train_step
+from snclr_jax.settings.objective import build_objective
+from snclr_jax.step.forward import Forward
 from snclr_jax.step.state import state_shardings
 from snclr_jax.step.views import Batch
 
@@ -99,10 +100,11 @@ def test_two_steps_are_the_equations(float64, mesh_of, monkeypatch, case):
     """On CPUs views pass one by one; "together" they do as on GPUs."""
     config, mesh = CASES[case], mesh_of(1 if "parts" in case else 2)
     if "together" in case:
-        together = lambda views, mesh: [views] if views else []  # noqa: E731
-        monkeypatch.setattr(train_step, "passes", together)
+        together = lambda forward, views: [views] if views else []  # noqa: E731
+        monkeypatch.setattr(Forward, "_passes", together)
     model, step, state = tiny.build(config, mesh)
-    state = jax.device_put(arbitrary(state, config), state_shardings(state, mesh))
+    shardings = state_shardings(state, build_objective(config), mesh)
+    state = jax.device_put(arbitrary(state, config), shardings)
     mine = Mine.of(state)
     networks = Networks(model.network)
     # Schedules are float32 whatever the model is, and so is a ViT's softmax.
@@ -185,7 +187,7 @@ def arbitrary(state: Any, config: ConfigDict) -> Any:
         target_params=moved(state.target_params),
         target_batch_stats=spread(state.target_batch_stats),
         opt_state=jax.tree.map(counts_on, state.opt_state),
-        queue=state.objective.replace(
+        objective=state.objective.replace(
             keys=jnp.asarray(
                 oracle.unit(rng.normal(size=(Q, config.model.embedding_dim)))
             ),
@@ -242,7 +244,7 @@ def take_step(
     ids: np.ndarray,
     config: ConfigDict,
 ) -> tuple[Mine, dict[str, float]]:
-    step, queue = state.step, {name: x.copy() for name, x in state.objective.items()}
+    step, queue = state.step, {name: x.copy() for name, x in state.queue.items()}
     # Black is -2 and white is 2: mean 0.5, standard deviation 0.25.
     views = [np.where(view > 0, 2.0, -2.0) for view in views]
     whole = config.augment.global_views
@@ -282,7 +284,7 @@ def take_step(
                 continue
             anchor, w1, w2 = y[v], None, None
             if attention.kind == "linear":
-                w1, w2 = (state.params["attention"][name] for name in ("w1", "w2"))
+                w1, w2 = (state.params["objective"][name] for name in ("w1", "w2"))
                 anchor = np.array([w2.T @ (w1 @ each) for each in y[v]])
             weights, jacobians = zip(
                 *(
@@ -332,7 +334,7 @@ def take_step(
         found = networks.online(state.params, cotangents, *inputs[v])[2]
         gradient = jax.tree.map(lambda a, b: a + np.array(b), gradient, found)
     if attention.kind == "linear":
-        gradient["attention"] = {"w1": by_w1, "w2": by_w2}
+        gradient["objective"] = {"w1": by_w1, "w2": by_w2}
 
     total_steps = config.epochs * tiny.STEPS_PER_EPOCH
     falling = (1 + math.cos(math.pi * step / total_steps)) / 2
@@ -366,7 +368,7 @@ def take_step(
     if config.objective.queue.k:
         metrics |= describe(seen, queue, ids, step, len(views) - 1, config)
     for pushed in targets if config.objective.queue.push == "both" else targets[1:2]:
-        push(queue, pushed, ids, step, config.objective.queue.banks)
+        oracle.push(queue, pushed, ids, step, banks=config.objective.queue.banks)
     after = Mine(step + 1, params, stats, target, target_stats, momentum, queue)
     return after, metrics
 
@@ -399,19 +401,6 @@ def through_unit(rows: np.ndarray, into_unit: np.ndarray) -> np.ndarray:
     length = np.linalg.norm(rows, axis=1, keepdims=True)
     along = np.sum(into_unit * rows, axis=1, keepdims=True) / length
     return (into_unit - along * rows / length) / length
-
-
-def push(
-    queue: dict[str, Any], rows: np.ndarray, ids: np.ndarray, step: int, banks: int
-) -> None:
-    of_bank = Q // banks
-    for image, row in enumerate(rows):
-        bank, number = divmod(image, B // banks)
-        place = bank * of_bank + (queue["cursor"] + number) % of_bank
-        queue["keys"][place] = row
-        queue["image_id"][place] = ids[image]
-        queue["pushed_at"][place] = step
-    queue["cursor"] = (queue["cursor"] + B // banks) % of_bank
 
 
 def norm(tree: Any) -> float:

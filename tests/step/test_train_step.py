@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable
-from types import SimpleNamespace
 from typing import NamedTuple
 
 import jax
@@ -13,14 +12,11 @@ import numpy as np
 import pytest
 import tiny
 
-from snclr_jax.queue.ring import NeighborQueue, init_queue
+from snclr_jax.objectives.snclr import SNCLR
+from snclr_jax.queue.ring import NeighborQueue
+from snclr_jax.step.forward import unit
 from snclr_jax.step.state import TrainState, state_shardings
-from snclr_jax.step.train_step import (
-    attention_query,
-    push_views,
-    unit,
-)
-from snclr_jax.step.views import Batch, random_views
+from snclr_jax.step.views import random_views
 
 
 class Steps(NamedTuple):
@@ -55,7 +51,7 @@ def test_the_step_is_compiled_once(on_eight):
 
 def test_shardings_survive_the_step(on_eight, mesh_of):
     state = on_eight.state
-    expected = state_shardings(state, mesh_of(8))
+    expected = state_shardings(state, SNCLR(), mesh_of(8))
     for leaf, sharding in zip(
         jax.tree.leaves(state), jax.tree.leaves(expected), strict=True
     ):
@@ -64,7 +60,7 @@ def test_shardings_survive_the_step(on_eight, mesh_of):
 
 
 def test_the_old_state_is_donated(on_eight):
-    assert on_eight.first_state.queue.keys.is_deleted()
+    assert on_eight.first_state.objective.keys.is_deleted()
     assert all(leaf.is_deleted() for leaf in jax.tree.leaves(on_eight.first_state))
 
 
@@ -96,19 +92,6 @@ def test_the_first_neighbors_come_from_the_first_push(on_eight):
     assert second["neighbor_age"] == 1
 
 
-def test_pushed_views_are_view_major(mesh_of):
-    config, mesh = tiny.config(objective__queue__push="both"), mesh_of(2)
-    b, dim = config.batch_size, config.model.embedding_dim
-    state = SimpleNamespace(
-        queue=init_queue(config.objective.queue.size, dim), step=jnp.int32(0)
-    )
-    batch = Batch(jnp.arange(b, dtype=jnp.int32))
-    targets = jnp.full((b, dim), 1.0), jnp.full((b, dim), 2.0)
-    push = functools.partial(push_views, config=config, mesh=mesh)
-    queue = jax.jit(lambda targets: push(state, targets, batch))(targets)
-    assert queue.keys[:, 0].tolist() == [1.0] * b + [2.0] * b
-
-
 def test_views_depend_on_seed_step_and_place_only(mesh_of):
     config = tiny.config()
 
@@ -126,34 +109,11 @@ def test_views_depend_on_seed_step_and_place_only(mesh_of):
     assert np.abs(whole[0] - whole[1]).max() > 0.1
 
 
-def test_the_gradient_switch_cuts_the_anchor_but_not_the_matrices(mesh_of):
-    y = jnp.ones((2, 16)) / 4
-
-    def gradients(stop):
-        config = tiny.config(
-            objective__attention__kind="linear",
-            objective__attention__stop_gradient=stop,
-        )
-        model, _, state = tiny.build(config, mesh_of(1))
-
-        def total(params, y):
-            return jnp.sum(
-                attention_query(model, params, y, config.objective.attention) ** 2
-            )
-
-        return jax.grad(total, (0, 1))(state.params, y)
-
-    for stop in (False, True):
-        params, into_y = gradients(stop)
-        assert all(jnp.abs(leaf).max() > 0 for leaf in params["attention"].values())
-        assert bool(jnp.abs(into_y).max() > 0) is not stop
-
-
 def test_bfloat16_ends_where_parameters_and_metrics_begin(mesh_of):
     config = tiny.config(model__dtype="bfloat16", objective__queue__dtype="bfloat16")
     _, step, state = tiny.build(config, mesh_of(1))
     after, metrics = jax.eval_shape(step, state, tiny.batch(config, mesh_of(1)))
-    assert after.queue.keys.dtype == jnp.bfloat16
+    assert after.objective.keys.dtype == jnp.bfloat16
     trained = (after.params, after.batch_stats, after.opt_state, after.target_params)
     types = {leaf.dtype for leaf in jax.tree.leaves((trained, metrics))}
     assert types == {jnp.dtype("float32"), jnp.dtype("int32")}

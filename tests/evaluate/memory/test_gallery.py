@@ -17,6 +17,7 @@ from snclr_jax.evaluate.memory.gallery import (
     find_gallery,
     read_pictures,
 )
+from snclr_jax.evaluate.memory.networks import Search
 
 
 def unit_rows(rows):
@@ -44,7 +45,7 @@ def a_run(mesh):
     queue = filled_queue(rng, config, mesh, step=9)
     step = jax.device_put(np.int32(9), state.step.sharding)
     state = state.replace(
-        params=moved[0], target_params=moved[1], queue=queue, step=step
+        params=moved[0], target_params=moved[1], objective=queue, step=step
     )
     return config, model, state
 
@@ -59,7 +60,8 @@ def expected_gallery(config, model, state, images, image_id):
     outputs, _ = jax.jit(model.online)(state.params, state.batch_stats, whole)
     t = unit_rows(np.asarray(target))
     y = unit_rows(np.asarray(outputs.projection))
-    anchor = np.asarray(model.attend(state.params, y))
+    w1, w2 = (np.asarray(state.params["objective"][name]) for name in ("w1", "w2"))
+    anchor = y @ w1.T @ w2
     queue = jax.device_get(state.objective)
     for i, image in enumerate(image_id):
         offers = sorted(
@@ -80,29 +82,29 @@ def test_a_gallery_is_what_the_next_step_would_choose(rng, mesh_of, devices):
     labels = rng.integers(-1, 3, IMAGES).astype(np.int32)
     image_id = rng.permutation(IMAGES)[: config.batch_size]
     split = split_of(images, labels)
-    found = find_gallery(model, state, split, image_id, config=config, mesh=mesh)
+    found = find_gallery(Search.of(config, mesh), state, split, image_id)
     queue = jax.device_get(state.objective)
     for i, (rows, similarity, weights) in enumerate(
         expected_gallery(config, model, state, images, image_id)
     ):
         assert found.row[i].tolist() == rows
         np.testing.assert_allclose(found.similarity[i], similarity, atol=1e-4)
-        np.testing.assert_allclose(found.positiveness[i], weights, atol=1e-3)
+        np.testing.assert_allclose(found.weight[i], weights, atol=1e-3)
         neighbors = queue.image_id[rows]
         assert found.neighbor_id[i].tolist() == neighbors.tolist()
         assert found.age[i].tolist() == (9 - queue.pushed_at[rows]).tolist()
         assert found.neighbor_label[i].tolist() == labels[neighbors].tolist()
     assert found.query_label.tolist() == labels[image_id].tolist()
-    assert found.valid.all() and np.ptp(found.positiveness) > 0.1
+    assert found.valid.all() and np.ptp(found.weight) > 0.1
 
 
 def test_few_images_are_found_in_a_batch_of_others(rng, mesh_of):
     mesh = mesh_of(8)
-    config, model, state = a_run(mesh)
+    config, _, state = a_run(mesh)
     images = rng.integers(0, 256, (IMAGES, 32, 32, 3), dtype=np.uint8)
-    place = dict(config=config, mesh=mesh)
-    found = find_gallery(model, state, split_of(images), np.array([7, 3]), **place)
-    again = find_gallery(model, state, split_of(images), np.array([7, 3]), **place)
+    search, ids = Search.of(config, mesh), np.array([7, 3])
+    found = find_gallery(search, state, split_of(images), ids)
+    again = find_gallery(search, state, split_of(images), ids)
     jax.tree.map(np.testing.assert_array_equal, found, again)
     assert found.row.shape == (2, 4) and found.query_label is None
     # Alone in a batch of copies of themselves they would all be 0 after BatchNorm.
@@ -113,11 +115,11 @@ def test_few_images_are_found_in_a_batch_of_others(rng, mesh_of):
 
 def test_what_cannot_be_searched_is_named(mesh_of):
     config = tiny.config(objective__queue__k=0)
-    with pytest.raises(ValueError, match="queue.k of the run is 0"):
-        find_gallery(None, None, None, [0], config=config, mesh=mesh_of(1))
+    with pytest.raises(ValueError, match="objective finds no neighbors"):
+        find_gallery(Search.of(config, mesh_of(1)), None, None, [0])
     config.objective.queue.k = 2
     with pytest.raises(ValueError, match="batch_size 16, in 1 parts.*of 3 devices"):
-        find_gallery(None, None, None, [0], config=config, mesh=mesh_of(3))
+        find_gallery(Search.of(config, mesh_of(3)), None, None, [0])
 
 
 def test_queries_are_of_as_many_classes_as_there_are():
