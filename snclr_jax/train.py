@@ -10,8 +10,8 @@ from collections.abc import Callable, Sequence
 
 import jax
 import ml_collections
+import numpy as np
 from etils import epath
-from jax.sharding import Mesh
 
 from snclr_jax.data import open_data
 from snclr_jax.data.bad_files import FILE as BAD_FILES
@@ -22,8 +22,7 @@ from snclr_jax.devices.mesh import make_mesh
 from snclr_jax.devices.processes import from_first
 from snclr_jax.devices.stop_requests import Interrupted, StopRequests
 from snclr_jax.encoder.init_from import init_from
-from snclr_jax.evaluate.memory.networks import Search
-from snclr_jax.evaluate.online import OnlineKnn
+from snclr_jax.evaluate.online import Evaluator, OnlineKnn, Run
 from snclr_jax.models import build_model
 from snclr_jax.report.online import OnlineGallery
 from snclr_jax.run.checkpoint import Checkpoints
@@ -45,6 +44,7 @@ from snclr_jax.step.state import TrainState, init_train_state
 from snclr_jax.step.train_step import make_train_step
 from snclr_jax.step.views import Batch
 
+EVALUATED = "evaluation_seconds"
 LABELS = {
     "knn_raw_pixels": "kNN on raw pixels",
     "knn_untrained": "kNN on the untrained encoder",
@@ -54,7 +54,11 @@ LABELS = {
 
 
 def train(
-    config: ml_collections.ConfigDict, workdir: str, *, allow: Sequence[str] = ()
+    config: ml_collections.ConfigDict,
+    workdir: str,
+    *,
+    allow: Sequence[str] = (),
+    evaluators: Sequence[Evaluator] = (),
 ) -> TrainState:
     """Pretrains an encoder as the config says, or continues the run in the workdir.
 
@@ -68,6 +72,7 @@ def train(
       workdir: folder of the run.
       allow: fields of the config that may differ from those of the run so far, see
         `check_workdir`.
+      evaluators: what to do at intervals, besides kNN and the neighbor gallery.
 
     Returns:
       The final state.
@@ -99,7 +104,9 @@ def train(
     )
     state = init_from(untrained, config, mesh, workdir)
     feed = Feed(config, data.train, mesh, labels=config.evaluate.online_probe)
-    knn = OnlineKnn(model, config, mesh, data)
+    run = Run(config, model, objective, mesh, data)
+    knn, gallery = OnlineKnn(run), OnlineGallery(run)
+    own = [each for each in (gallery, knn) if each.possible]
     with own_workdir(config, workdir, found=data.identity, allow=allow) as changes:
         bad_files = BadFiles(workdir, data)
         checkpoints = Checkpoints(workdir, keep=config.checkpoint.keep)
@@ -117,12 +124,10 @@ def train(
             # Only now that nothing was refused does the workdir belong to this config.
             record_run(config, workdir, data.identity)
             loop = Loop(
-                config,
+                run,
                 workdir,
-                mesh=mesh,
+                evaluators=[*own, *evaluators],
                 feed=feed,
-                knn=knn,
-                gallery=OnlineGallery(Search.of(config, mesh), data),
                 checkpoints=checkpoints,
                 bad_files=bad_files,
                 clock=clock,
@@ -141,29 +146,28 @@ class Loop:
 
     def __init__(
         self,
-        config,
+        run: Run,
         workdir: str,
         *,
-        mesh: Mesh,
+        evaluators: Sequence[Evaluator],
         feed: Feed,
-        knn: OnlineKnn,
-        gallery: OnlineGallery,
         checkpoints: Checkpoints,
         bad_files: BadFiles,
         clock: Clock,
         steps_per_epoch: int,
         first_step: int,
     ) -> None:
-        self.config, self.workdir, self.feed, self.knn = config, workdir, feed, knn
-        self.gallery, self.checkpoints, self.clock = gallery, checkpoints, clock
-        self.mesh, self.first_step = mesh, first_step
+        config = run.config
+        self.context, self.config, self.workdir, self.feed = run, config, workdir, feed
+        self.checkpoints, self.clock, self.first_step = checkpoints, clock, first_step
         self.steps_per_epoch = steps_per_epoch
         self.total_steps = config.epochs * steps_per_epoch
-        self.evaluate_every = config.evaluate.every_epochs * steps_per_epoch
+        self.evaluators = [
+            (_steps_between(each, steps_per_epoch), each) for each in evaluators
+        ]
         self.bad_files, self.pending = bad_files, PendingMetrics()
         self.writer = MetricWriter(workdir, first_step=first_step)
-        shown = build_objective(config).shown
-        self.progress = Progress(self.total_steps, first_step, shown)
+        self.progress = Progress(self.total_steps, first_step, run.objective.shown)
 
     def run(self, step_function: Callable, state: TrainState) -> TrainState:
         """Takes every step from `first_step` on, and saves the last state."""
@@ -175,7 +179,7 @@ class Loop:
             batch = self.feed.next()
             step_function = self._compile(step_function, state, batch)
             # Only from here on is there more than what is saved.
-            with StopRequests(self.mesh) as requests:
+            with StopRequests(self.context.mesh) as requests:
                 self.clock.start()
                 for step in range(self.first_step + 1, self.total_steps + 1):
                     state, metrics = step_function(state, batch)
@@ -212,7 +216,7 @@ class Loop:
 
     def _pause(self, step: int, state: TrainState, stop_signal: int) -> None:
         """Saves, and stops or evaluates, where one of them is due after this step."""
-        evaluates = self._evaluates_at(step)
+        evaluates = bool(self._due(step))
         stops = stop_signal and step < self.total_steps
         due = step % self.config.checkpoint.every_steps == 0
         if not (evaluates or stops or due):
@@ -236,28 +240,40 @@ class Loop:
             self._evaluate(step, state)
         self.clock.start()
 
-    def _evaluates_at(self, step: int) -> bool:
-        every = self.evaluate_every
-        return step == self.total_steps or bool(every and step % every == 0)
+    def _due(self, step: int) -> list[Evaluator]:
+        """Returns the evaluators that a step is for; the last step is for all."""
+        last = step == self.total_steps
+        return [
+            each
+            for every, each in self.evaluators
+            if last or (every and step % every == 0)
+        ]
 
     def _evaluate(self, step: int, state: TrainState) -> None:
-        if self.gallery.possible:
-            self.writer.write_image(step, "gallery", self.gallery.draw(state))
-        if self.knn.possible:
-            accuracy = self.knn.of_state(state)
-            self.writer.write(step, {"knn": accuracy})
-            self.progress.say(f"step {step}: kNN {accuracy:.2f}%")
+        started, numbers = time.perf_counter(), {}
+        for evaluator in self._due(step):
+            for name, value in evaluator(state, self.context).items():
+                if isinstance(value, np.ndarray):
+                    self.writer.write_image(step, name, value)
+                elif value is not None:
+                    numbers[name] = float(value)
+        seconds = time.perf_counter() - started
+        # In one line and after all of them: it says that none is lacking.
+        self.writer.write(step, numbers | {EVALUATED: seconds})
+        if numbers:
+            said = ", ".join(_said(*each) for each in numbers.items())
+            self.progress.say(f"step {step}: {said}")
         self.writer.flush()
 
     def _lacks_evaluation(self) -> bool:
         """Whether the run ended between a checkpoint and the evaluation after it."""
         step = self.first_step
-        if step == 0 or not self._evaluates_at(step) or not self.knn.possible:
+        if step == 0 or not self._due(step):
             return False
 
         def lacks() -> bool:
             lines = read_metrics(self.workdir)
-            return not any(line["step"] == step and "knn" in line for line in lines)
+            return not any(line["step"] == step and EVALUATED in line for line in lines)
 
         return from_first(lacks)
 
@@ -283,6 +299,25 @@ class Loop:
                 f"{self.workdir}/{BAD_FILES}"
             )
         self.progress.show(step, means)
+
+
+def _steps_between(evaluator: Evaluator, steps_per_epoch: int) -> int:
+    """Returns the interval of an evaluator in steps; 0 is the last step alone."""
+    every: dict[str, int] = {
+        name: getattr(evaluator, name) * steps
+        for name, steps in (("every_steps", 1), ("every_epochs", steps_per_epoch))
+        if hasattr(evaluator, name)
+    }
+    if len(every) != 1:
+        raise ValueError(
+            f"evaluator {evaluator!r} has to have either every_steps or every_epochs, "
+            "an integer; 0 is the last step alone"
+        )
+    return next(iter(every.values()))
+
+
+def _said(name: str, value: float) -> str:
+    return f"kNN {value:.2f}%" if name == "knn" else f"{name} {value:.4g}"
 
 
 def _check_not_beyond(step: int, config, steps_per_epoch: int) -> None:

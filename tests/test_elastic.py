@@ -28,7 +28,7 @@ def config(**fields):
 
 
 class Nothing:
-    """In the place of an evaluation."""
+    """In the place of an evaluator."""
 
     possible = False
 

@@ -15,6 +15,7 @@ import tiny
 from PIL import Image
 from real_runs import STEPS, RealRun, assert_same_bits, interrupt_at_batch
 from snclr_jax.configs import evaluate as evaluation
+from tensorboard_events import scalars
 
 from snclr_jax.data import open_data
 from snclr_jax.data.feed import Feed
@@ -90,10 +91,47 @@ def test_a_run_that_was_killed_while_it_was_evaluated_has_the_line_in_the_end(
     again = train(config, str(tmp_path))
     jax.tree.map(np.testing.assert_array_equal, again, state)
     scores = [
-        [line for line in read_metrics(each) if "knn" in line]
+        [(line["step"], line["knn"]) for line in read_metrics(each) if "knn" in line]
         for each in (workdir, tmp_path)
     ]
     assert scores[0] == scores[1] != []
+
+
+class EveryFewSteps:
+    """An evaluator of a user."""
+
+    def __init__(self, every: int) -> None:
+        self.every_steps, self.seen = every, []
+
+    def __call__(self, state, run) -> dict:
+        self.seen.append((int(state.step), run.data.train.size))
+        picture = np.full((8, 8, 3), 7, np.uint8)
+        return {"twice_the_step": 2 * int(state.step), "a_picture": picture}
+
+
+def test_an_evaluator_of_ones_own_is_called_at_its_interval(tmp_path, capsys):
+    config = tiny.config(data__holdback=200, evaluate__every_epochs=0)
+    mine = EveryFewSteps(30)
+    train(config, str(tmp_path), evaluators=[mine])
+    assert [step for step, _ in mine.seen] == [30, 60, 81]
+    assert mine.seen[0][1] == 1300
+    lines = read_metrics(tmp_path)
+    written = {
+        line["step"]: line["twice_the_step"]
+        for line in lines
+        if "twice_the_step" in line
+    }
+    assert written == {30: 60, 60: 120, 81: 162}
+    assert [line["step"] for line in lines if "knn" in line] == [81]
+    assert "step 60: twice_the_step 120" in capsys.readouterr().out
+    shown = scalars(tmp_path / "tensorboard")
+    assert {"a_picture", "twice_the_step"} <= shown.keys()
+
+
+def test_an_evaluator_without_an_interval_is_refused(tmp_path):
+    config = tiny.config(data__holdback=200)
+    with pytest.raises(ValueError, match="either every_steps or every_epochs"):
+        train(config, str(tmp_path), evaluators=[lambda state, run: {}])
 
 
 def test_a_run_that_is_beyond_its_end_is_refused(finished, tmp_path):

@@ -1,9 +1,13 @@
-"""kNN accuracy of a network during training, and of its two baselines."""
+"""What is looked at during training, at intervals; kNN is one such evaluator."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import NamedTuple, Protocol
+
 import numpy as np
 from jax.sharding import Mesh
+from ml_collections import ConfigDict
 
 from snclr_jax.data import Data, Split
 from snclr_jax.data.feed import is_resident
@@ -14,28 +18,70 @@ from snclr_jax.evaluate.features import (
 )
 from snclr_jax.evaluate.frozen.knn import knn_accuracies
 from snclr_jax.models import Model
+from snclr_jax.step.objective import Objective
 from snclr_jax.step.state import TrainState
+
+
+class Run(NamedTuple):
+    """What an evaluator may read of a run, besides its state.
+
+    Attributes:
+      config: of the run.
+      model: the networks.
+      objective: what is minimized.
+      mesh: the devices.
+      data: the image set.
+    """
+
+    config: ConfigDict
+    model: Model
+    objective: Objective
+    mesh: Mesh
+    data: Data
+
+
+class Evaluator(Protocol):
+    """Something to do with the state of a run at intervals, and after its last step.
+
+    An evaluator also has `every_epochs` or `every_steps`, an integer; 0 is the last
+    step alone. What it is due for is saved before.
+    """
+
+    def __call__(
+        self, state: TrainState, run: Run
+    ) -> Mapping[str, float | np.ndarray | None]:
+        """Returns numbers and images, uint8 (height, width, 3), by name.
+
+        They are written to metrics.jsonl and TensorBoard. Every process calls it; what
+        process 0 returns counts, and the others may return None in place of an image.
+        """
+        ...
 
 
 class OnlineKnn:
     """Weighted kNN from training images to test images, in percent.
 
     Args:
-      model: the networks.
-      config: reads `evaluate`, `augment.size` and the channel statistics.
-      mesh: the devices.
-      data: the image set; without labels or a test split nothing is `possible`.
+      run: reads `evaluate`, `augment.size` and the channel statistics of its config;
+        without labels or a test split nothing is `possible`.
     """
 
-    def __init__(self, model: Model, config, mesh: Mesh, data: Data) -> None:
+    def __init__(self, run: Run) -> None:
+        config, mesh, data = run.config, run.mesh, run.data
         self._config, self._mesh = config, mesh
+        self.every_epochs = config.evaluate.every_epochs
         train, test = with_labels(data.train), with_labels(data.test)
         self.possible = train is not None and test is not None
         if train is None or test is None:
             return
-        self._encode = make_encode(model.encode, config, mesh)
+        self._encode = make_encode(run.model.encode, config, mesh)
         self._train = train.subset(train.thinned(config.evaluate.train_images))
         self._test = test
+
+    def __call__(self, state: TrainState, run: Run) -> dict[str, float]:
+        """Returns the accuracy as "knn"."""
+        del run
+        return {"knn": self.of_state(state)}
 
     def baseline(self, untrained: TrainState, start: TrainState) -> dict[str, float]:
         """Returns the accuracies of what a run starts from, by metric; {} for none.

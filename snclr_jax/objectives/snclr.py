@@ -18,6 +18,7 @@ from jax import Array
 from ml_collections import ConfigDict
 
 from snclr_jax.objectives.snclr_fused import Direction, search_and_loss
+from snclr_jax.objectives.snclr_plain import positiveness_of_logits
 from snclr_jax.queue.ring import NeighborQueue, Neighbors, init_queue
 from snclr_jax.queue.settings import QueueSettings
 from snclr_jax.queue.sharded import QUEUE_SPEC, push_targets
@@ -324,6 +325,32 @@ class SNCLR(Objective):
         highest = jax.lax.Precision.HIGHEST
         y = jnp.dot(y, params["w1"].T, precision=highest)
         return jnp.dot(y, params["w2"], precision=highest)
+
+    def positiveness(
+        self, logits: Array, *, valid: Array, axis_name: str | None = None
+    ) -> Array:
+        """Returns w_ik, how positive each neighbor is (section 3.2).
+
+        Another rule takes its place in a subclass, see notebooks/change_the_loss.ipynb.
+
+        Args:
+          logits: (..., b, k) products f1(y_i) . f2(c_ik).
+          valid: (b, k) bool; a missing neighbor has weight 0.
+          axis_name: of the mesh, where the neighbors of an image are spread over its
+            devices: each passes its own, and gets their weights.
+
+        Returns:
+          (..., b, k) weights >= 0; they and their gradients are finite even for an
+          image without neighbors.
+        """
+        return positiveness_of_logits(
+            logits,
+            valid=valid,
+            temperature=self.attention.temperature,
+            gamma=self.attention.gamma,
+            threshold=self.attention.threshold,
+            axis_name=axis_name,
+        )
 
     def _neighbor_weight(self, now: Now) -> Array:
         warmup_steps = round(self.neighbor_warmup_epochs * now.steps_per_epoch)

@@ -128,7 +128,6 @@ def _search_and_loss_of_device(
     *,
     settings: SNCLR,
 ) -> Direction:
-    attention = settings.attention
     z, y, t = gather(prediction), gather(anchor), gather(target)
     local = search_own_rows(queue, t, image_id, settings.queue)
     elected = elect(local.similarity, settings.queue.k)
@@ -139,14 +138,7 @@ def _search_and_loss_of_device(
     )
     # jax.custom_vjp loses what its function returns, to a type checker.
     logits, attention_logits = jnp.split(jnp.stack(cast(Any, products)), 2)
-    weights = losses.positiveness_of_logits(
-        attention_logits,
-        valid=chosen,
-        temperature=attention.temperature,
-        gamma=attention.gamma,
-        threshold=attention.threshold,
-        axis_name=AXIS,
-    )
+    weights = settings.positiveness(attention_logits, valid=chosen, axis_name=AXIS)
     per_image = losses.combine(
         _log_denominator(z, target, queue.keys, local.row, chosen, settings),
         jnp.sum(z * t, axis=-1) / settings.temperature,

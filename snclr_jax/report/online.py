@@ -5,13 +5,13 @@ from __future__ import annotations
 import jax
 import numpy as np
 
-from snclr_jax.data import Data
 from snclr_jax.evaluate.memory.gallery import (
     choose_queries,
     find_gallery,
     read_pictures,
 )
 from snclr_jax.evaluate.memory.networks import Search
+from snclr_jax.evaluate.online import Run
 from snclr_jax.step.state import TrainState
 from snclr_jax.visualize import gallery, pixels
 from snclr_jax.visualize.gallery import MOST_NEIGHBORS
@@ -23,24 +23,25 @@ class OnlineGallery:
     """Draws what `QUERIES` training images find in the memory of the objective.
 
     Args:
-      search: of the run; where its objective finds nothing, nothing is `possible`.
-      data: the image set.
+      run: where its objective finds nothing, nothing is `possible`.
     """
 
-    def __init__(self, search: Search, data: Data) -> None:
-        self._search, self._data = search, data
-        self.possible = search.objective.searches
+    def __init__(self, run: Run) -> None:
+        self._search = Search.of(run.config, run.mesh)
+        self.every_epochs = run.config.evaluate.every_epochs
+        self.possible = run.objective.searches
         if self.possible:
-            seed = search.forward.config.seed
-            self._queries = choose_queries(data.train, QUERIES, seed=seed)
+            seed = run.config.seed
+            self._queries = choose_queries(run.data.train, QUERIES, seed=seed)
 
-    def draw(self, state: TrainState) -> np.ndarray | None:
-        """Returns uint8 (height, width, 3); None but on process 0, which draws."""
-        train = self._data.train
+    def __call__(self, state: TrainState, run: Run) -> dict[str, np.ndarray | None]:
+        """Returns the picture as "gallery"; None but on process 0, which draws."""
+        train = run.data.train
         found = find_gallery(self._search, state, train, self._queries).nearest(
             MOST_NEIGHBORS
         )
         if jax.process_index() != 0:
-            return None
+            return {"gallery": None}
         pictures = read_pictures(train, found)
-        return pixels(gallery(*pictures, found, class_names=self._data.class_names))
+        figure = gallery(*pictures, found, class_names=run.data.class_names)
+        return {"gallery": pixels(figure)}

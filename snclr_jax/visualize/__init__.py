@@ -14,8 +14,8 @@ from snclr_jax.visualize.confusion import confusion
 from snclr_jax.visualize.curves import curves
 from snclr_jax.visualize.embedding import embedding
 from snclr_jax.visualize.gallery import gallery
-from snclr_jax.visualize.project import project
 from snclr_jax.visualize.memory import queue_age, queue_coverage
+from snclr_jax.visualize.project import project
 from snclr_jax.visualize.style import pixels, save_all
 
 __all__ = [

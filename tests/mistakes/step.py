@@ -20,15 +20,13 @@ MISTAKES = [
         ),
         (
             "the target starts from the online statistics",
-            "                state.target_params, state.target_batch_stats, global_views",
-            "                state.target_params, target_subset(state.batch_stats), "
-            "global_views",
+            "state.target_batch_stats, global_views",
+            "target_subset(state.batch_stats), global_views",
         ),
         (
             "targets come from the online network",
-            "                state.target_params, state.target_batch_stats, global_views",
-            "                target_subset(state.params), state.target_batch_stats, "
-            "global_views",
+            "state.target_params, state.target_batch_stats,",
+            "target_subset(state.params), state.target_batch_stats,",
         ),
         (
             "targets are projections of the online network",
@@ -42,9 +40,8 @@ MISTAKES = [
         ),
         (
             "the target follows the parameters before the step",
-            "                target_subset(params), state.target_params, 1.0 - momentum",
-            "                target_subset(state.params), "
-            "state.target_params, 1.0 - momentum",
+            "target_subset(params), state.target_params,",
+            "target_subset(state.params), state.target_params,",
         ),
         (
             "momentum of the target upside down",
@@ -111,8 +108,8 @@ MISTAKES = [
         ),
         (
             "pushed rows know no image",
-            "                seen.image_id,\n                now.step,",
-            "                jnp.full_like(seen.image_id, -1),\n                now.step,",
+            "seen.image_id,\n                now.step,",
+            "jnp.full_like(seen.image_id, -1),\n                now.step,",
         ),
         (
             "the first view is pushed",

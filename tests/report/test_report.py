@@ -21,8 +21,10 @@ from tensorboardX.proto.event_pb2 import Event
 
 from snclr_jax.data import open_data
 from snclr_jax.encoder.stored import open_encoder
-from snclr_jax.evaluate.memory.gallery import open_networks
-from snclr_jax.models import build_model
+from snclr_jax.evaluate.memory.networks import Search, open_networks
+from snclr_jax.evaluate.online import Run
+from snclr_jax.objectives.snclr import SNCLR
+from snclr_jax.queue.settings import QueueSettings
 from snclr_jax.report import measure
 from snclr_jax.report import run as run_module
 from snclr_jax.report.online import OnlineGallery
@@ -157,7 +159,8 @@ def test_settings_that_differ_come_first(run):
 def test_networks_of_a_checkpoint_are_those_that_were_saved(run):
     workdir, _, state, _ = run
     mesh = run_module.make_mesh()
-    found = open_networks(open_encoder(workdir, mesh=mesh), mesh)
+    encoder = open_encoder(workdir, mesh=mesh)
+    found = open_networks(encoder, Search.of(encoder.config, mesh))
     for name in found._fields:
         jax.tree.map(
             np.testing.assert_array_equal, getattr(found, name), getattr(state, name)
@@ -168,9 +171,8 @@ def test_networks_of_a_checkpoint_are_those_that_were_saved(run):
 def test_the_gallery_of_training_is_on_the_board(run, tmp_path):
     _, config, state, _ = run
     data = open_data(config.data)
-    mesh = run_module.make_mesh()
-    model = build_model(config.model, attention=config.objective.attention.kind)
-    image = OnlineGallery(model, config, mesh, data).draw(state)
+    of_run = Run(config, None, SNCLR(), run_module.make_mesh(), data)
+    image = OnlineGallery(of_run)(state, of_run)["gallery"]
     assert image.dtype == np.uint8 and image.std() > 20
     writer = MetricWriter(tmp_path, first_step=0)
     writer.write_image(7, "gallery", image)
@@ -186,8 +188,8 @@ def test_the_gallery_of_training_is_on_the_board(run, tmp_path):
     assert (step, tag) == (7, "gallery")
     decoded = Image.open(io.BytesIO(stored.encoded_image_string))
     assert np.array_equal(np.asarray(decoded), image)
-    config.objective.queue.k = 0
-    assert not OnlineGallery(model, config, mesh, data).possible
+    without = SNCLR(queue=QueueSettings(k=0))
+    assert not OnlineGallery(of_run._replace(objective=without)).possible
 
 
 @pytest.mark.slow
