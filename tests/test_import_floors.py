@@ -44,7 +44,6 @@ FLOORS = [
         "loaded_encoder",
         "metrics",
         "stop_requests",
-        "terminal",
         "watch",
         "whole_file",
         "workdir",

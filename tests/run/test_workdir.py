@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import subprocess
@@ -11,7 +12,13 @@ from pathlib import Path
 import pytest
 import tiny
 
-from snclr_jax.run.workdir import check_workdir, own_workdir, read_config, record_run
+from snclr_jax.run.workdir import (
+    SHOWN_FILE,
+    check_workdir,
+    own_workdir,
+    read_config,
+    record_run,
+)
 
 HERE = Path(__file__).parents[1]
 HOLD = """
@@ -32,6 +39,12 @@ def test_a_workdir_belongs_to_one_config(tmp_path):
         check_workdir(tiny.config(objective__temperature=0.3), tmp_path / "run")
 
 
+def test_what_the_objective_shows_is_kept_for_those_who_do_not_import_it(tmp_path):
+    record_run(tiny.config(), tmp_path)
+    shown = json.loads((tmp_path / SHOWN_FILE).read_text())
+    assert ["purity", "neighbor_purity", ".2f"] in shown
+
+
 def test_checkpoints_without_their_config_are_not_continued(tmp_path):
     (tmp_path / "checkpoints" / "7").mkdir(parents=True)
     with pytest.raises(ValueError, match="holds checkpoints but no config.json"):
@@ -42,18 +55,20 @@ def test_a_change_is_taken_where_its_field_or_section_is_named(tmp_path):
     record_run(tiny.config(), tmp_path)
     changed = tiny.config(objective__temperature=0.3, objective__queue__k=2)
     with pytest.raises(ValueError, match="queue.k is 2, the run has 4") as refused:
-        check_workdir(changed, tmp_path, allow=("loss",))
-    assert "--allow_changes=queue.k" in str(refused.value)
+        check_workdir(changed, tmp_path, allow=("objective.temperature",))
+    assert "--allow_changes=objective.queue.k" in str(refused.value)
     assert "temperature" not in str(refused.value)
-    before = tiny.config().loss.temperature
-    assert check_workdir(changed, tmp_path, allow=("loss", "queue.k")) == [
-        f"config.objective.temperature was {before} and is 0.3 from step 0 on; the loss is "
-        "another one, and not to be compared with that before",
-        "config.objective.queue.k was 4 and is 2 from step 0 on; every image has that many "
-        "neighbors as positives",
+    before = tiny.config().objective.temperature
+    assert check_workdir(
+        changed, tmp_path, allow=("objective.queue", "objective.temperature")
+    ) == [
+        "config.objective.queue.k was 4 and is 2 from step 0 on; every image has that "
+        "many neighbors as positives",
+        f"config.objective.temperature was {before} and is 0.3 from step 0 on; the "
+        "loss is another one, and not to be compared with that before",
     ]
     record_run(changed, tmp_path)
-    assert read_config(tmp_path)["queue"]["k"] == 2
+    assert read_config(tmp_path)["objective"]["queue"]["k"] == 2
     assert check_workdir(changed, tmp_path) == []
 
 
@@ -97,7 +112,7 @@ def test_a_second_run_is_refused_until_the_first_is_gone_however_it_ends(tmp_pat
         assert first.stdout.readline() == "held\n"
         with pytest.raises(ValueError, match=f"in use .*process {first.pid} on .*stop"):
             with own_workdir(
-                tiny.config(objective__queue__k=2), tmp_path, allow=("queue.k",)
+                tiny.config(objective__queue__k=2), tmp_path, allow=("objective.queue",)
             ):
                 pass
     finally:
