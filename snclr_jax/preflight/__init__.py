@@ -2,7 +2,7 @@
 
     snclr preflight --config=configs/imagenet_vit_s16.py --topology=v5e:8x8
 
-`hlo.py` counts what a compiled program does; nothing here runs one.
+`hlo/` counts what a compiled program does; nothing here runs one.
 """
 
 from __future__ import annotations
