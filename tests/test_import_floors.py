@@ -18,7 +18,6 @@ FLOORS = [
         "fused_loss",
         "sharded_queue",
         "augment",
-        "schedules",
         "config",
         "config_fields",
     },

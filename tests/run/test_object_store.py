@@ -52,7 +52,7 @@ def test_a_workdir_is_never_taken_for_a_folder_beside_the_program(bucket):
 
 def test_config_and_metrics_of_a_run_come_back(bucket):
     record_run(tiny.config(), bucket)
-    assert read_config(bucket)["queue"]["size"] == 32
+    assert read_config(bucket)["objective"]["queue"]["size"] == 32
     with pytest.raises(ValueError, match="queue.size is 64, the run has 32"):
         check_workdir(tiny.config(objective__queue__size=64), bucket)
     writer = MetricWriter(bucket, first_step=0)
