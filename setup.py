@@ -43,6 +43,7 @@ setup(
         "optax>=0.2.8,<0.3",
         "orbax-checkpoint>=0.12.8,<0.13",
         "pillow>=11",
+        "rich>=13",
         "safetensors>=0.5",
         "scikit-learn>=1.6",
         "scipy>=1.14",

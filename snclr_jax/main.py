@@ -61,7 +61,7 @@ snclr: contrastive pretraining of visual encoders with soft neighbors, in JAX
 
   snclr watch DIR DIR ... [--once]
       Shows runs in the terminal until all are finished: step, time left, loss, kNN,
-      images/s, neighbors, queue, checkpoint. It reads their files and nothing else.
+      images/s, neighbors, checkpoint. It reads their files and nothing else.
       With --once it looks once.
 
   snclr preflight --config=FILE[:VARIANT] [--topology=SLICE [--slices=N]] [--images=N]

@@ -63,9 +63,9 @@ def train(
     """Pretrains an encoder as the config says, or continues the run in the workdir.
 
     The same call continues a run that was killed at any moment, and ends with the same
-    bits as one that never was. Writes `config.json`, `data.json`, `metrics.jsonl`,
-    `tensorboard/`, `checkpoints/`, `summary.json` and, where images cannot be read,
-    `bad_files.jsonl`.
+    bits as one that never was. Writes `config.json`, `data.json`, `shown.json`,
+    `metrics.jsonl`, `tensorboard/`, `checkpoints/`, `summary.json` and, where images
+    cannot be read, `bad_files.jsonl`.
 
     Args:
       config: a recipe, see `configs/base.py`.

@@ -29,6 +29,7 @@ from snclr_jax.run.checkpoint_reader import (
     find_checkpoint,
     read_arrays,
 )
+from snclr_jax.run.files import replaced
 from snclr_jax.run.workdir import as_json
 from snclr_jax.step.augment import center_view, normalize
 
@@ -182,9 +183,8 @@ def save_encoder(path: str | Path, encoder: Encoder) -> None:
         "step": str(encoder.step),
         "fingerprint": encoder.fingerprint,
     }
-    temporary = path.with_suffix(".tmp")
-    save_file(encoder.tensors(), temporary, metadata=header)
-    temporary.replace(path)
+    with replaced(path) as part:
+        save_file(encoder.tensors(), part, metadata=header)
 
 
 def _read_file(path: epath.Path, network: str | None, mesh: Mesh) -> Encoder:

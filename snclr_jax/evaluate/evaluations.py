@@ -234,17 +234,28 @@ def _top(top1: float, top5: float | None) -> dict[str, float]:
     return {"top1": top1} if top5 is None else {"top1": top1, "top5": top5}
 
 
-EVALUATIONS: dict[str, Callable[[Task], Outcome]] = {
-    "knn": knn,
-    "linear": linear,
-    "linear_augmented": linear_augmented,
-    "finetune": finetune,
-    "semi": semi,
-    "fewshot": fewshot,
-    "retrieval": retrieval,
-    "quality": quality,
+class Evaluation(NamedTuple):
+    """What `--what` names.
+
+    Attributes:
+      run: does it.
+      needs_test: a labelled test split; the others compare images of one split, each
+        with all the others, if need be.
+      of_features: it takes features of any kind, raw pixels too.
+    """
+
+    run: Callable[[Task], Outcome]
+    needs_test: bool = False
+    of_features: bool = False
+
+
+EVALUATIONS = {
+    "knn": Evaluation(knn, of_features=True),
+    "linear": Evaluation(linear, needs_test=True, of_features=True),
+    "linear_augmented": Evaluation(linear_augmented, needs_test=True),
+    "finetune": Evaluation(finetune, needs_test=True),
+    "semi": Evaluation(semi, needs_test=True),
+    "fewshot": Evaluation(fewshot, needs_test=True, of_features=True),
+    "retrieval": Evaluation(retrieval, of_features=True),
+    "quality": Evaluation(quality),
 }
-# The others compare images of one split, each with all the others, if need be.
-NEED_TEST = ("linear", "linear_augmented", "finetune", "semi", "fewshot")
-# These take features of any kind, raw pixels too.
-OF_FEATURES = ("knn", "linear", "fewshot", "retrieval")

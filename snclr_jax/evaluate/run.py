@@ -14,13 +14,7 @@ from snclr_jax.data import Data, open_data
 from snclr_jax.data.bad_files import BadFiles, describe_bad
 from snclr_jax.devices.mesh import make_mesh
 from snclr_jax.encoder.stored import open_encoder
-from snclr_jax.evaluate.evaluations import (
-    EVALUATIONS,
-    NEED_TEST,
-    OF_FEATURES,
-    Outcome,
-    Task,
-)
+from snclr_jax.evaluate.evaluations import EVALUATIONS, Outcome, Task
 from snclr_jax.evaluate.memory.networks import Search, open_networks
 from snclr_jax.evaluate.online import with_labels
 from snclr_jax.evaluate.results import (
@@ -106,9 +100,9 @@ def evaluate(
             mesh=mesh,
         )
         for name in what:
-            if subject.encoder is None and name not in OF_FEATURES:
+            if subject.encoder is None and not EVALUATIONS[name].of_features:
                 continue
-            outcome = EVALUATIONS[name](task)
+            outcome = EVALUATIONS[name].run(task)
             records.append(_record(name, subject, outcome, origin, task))
             # One by one: what took hours is kept, whatever comes after it.
             _keep(destination, records[-1])
@@ -160,7 +154,7 @@ def labelled_splits(data: Data, what: Sequence[str]):
             f"{needs_labels[0]} needs two classes or more, and all {train.size} "
             "labelled training images are of one"
         )
-    needs_test = [name for name in what if name in NEED_TEST]
+    needs_test = [name for name in what if EVALUATIONS[name].needs_test]
     if test is None and needs_test:
         raise ValueError(
             f"{needs_test[0]} needs a labelled test split; for a folder, add "

@@ -11,6 +11,8 @@ from typing import Any
 import jax
 import numpy as np
 
+from snclr_jax.run.files import replaced
+
 SUFFIX = ".npz"
 
 
@@ -88,18 +90,12 @@ def write_features(
             )
     if jax.process_index() != 0:
         return
-    path = Path(path)
-    temporary = path.with_name(f"{path.name}.tmp")
-    try:
-        with temporary.open("wb") as file:
-            np.savez(
-                file,
-                features=np.asarray(features, np.float32),
-                labels=np.maximum(labels, -1).astype(np.int32),
-                image_id=np.asarray(names, np.str_),
-                split=np.asarray(split, np.str_),
-                metadata=np.asarray(json.dumps(metadata)),
-            )
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
+    with replaced(path) as part, part.open("wb") as file:
+        np.savez(
+            file,
+            features=np.asarray(features, np.float32),
+            labels=np.maximum(labels, -1).astype(np.int32),
+            image_id=np.asarray(names, np.str_),
+            split=np.asarray(split, np.str_),
+            metadata=np.asarray(json.dumps(metadata)),
+        )

@@ -9,6 +9,7 @@ import jax.numpy as jnp
 from jax import Array
 
 from snclr_jax.encoder.stored import Encoder, prepare
+from snclr_jax.run.files import replaced
 
 PLATFORMS = ("cpu", "cuda", "tpu")
 
@@ -32,6 +33,5 @@ def save_stablehlo(path: Path, encoder: Encoder) -> None:
     (batch,) = jax.export.symbolic_shape("b")
     images = jax.ShapeDtypeStruct((batch, side, side, 3), jnp.uint8)
     program = jax.export.export(jax.jit(features), platforms=PLATFORMS)(images)
-    temporary = path.with_suffix(".tmp")
-    temporary.write_bytes(program.serialize())
-    temporary.replace(path)
+    with replaced(path) as part:
+        part.write_bytes(bytes(program.serialize()))

@@ -13,6 +13,7 @@ from snclr_jax import __version__
 from snclr_jax.encoder.stored import Encoder
 from snclr_jax.export.torch_names import Tensors, to_torch
 from snclr_jax.models.vit import HEADS, sincos_positions
+from snclr_jax.run.files import replaced
 
 BATCHES = "num_batches_tracked"
 
@@ -86,6 +87,5 @@ def _save(path: Path, tensors: Tensors, encoder: Encoder, **header: str) -> None
         "fingerprint": encoder.fingerprint,
     }
     tensors = {name: np.ascontiguousarray(each) for name, each in tensors.items()}
-    temporary = path.with_suffix(".tmp")
-    save_file(tensors, temporary, metadata=header)
-    temporary.replace(path)
+    with replaced(path) as part:
+        save_file(tensors, part, metadata=header)

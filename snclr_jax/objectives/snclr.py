@@ -19,11 +19,10 @@ from ml_collections import ConfigDict
 
 from snclr_jax.objectives.snclr_fused import Direction, search_and_loss
 from snclr_jax.objectives.snclr_plain import positiveness_of_logits
-from snclr_jax.queue.ring import NeighborQueue, Neighbors, init_queue
+from snclr_jax.queue.ring import NeighborQueue, Neighbors, init_queue, per_bank
 from snclr_jax.queue.settings import QueueSettings
 from snclr_jax.queue.sharded import QUEUE_SPEC, push_targets
 from snclr_jax.step.objective import Found, Now, Objective, Panel, Seen, Shown
-from snclr_jax.step.schedules import linear_warmup
 
 LARGEST_CHOSEN_QUEUE = 65_536
 
@@ -253,12 +252,7 @@ class SNCLR(Objective):
                 "objective.queue.dtype 'float64' needs model.dtype='float64'; use "
                 "'float32'"
             )
-        if config.batch_size % queue.banks:
-            raise ValueError(
-                f"batch_size {config.batch_size} is not a multiple of "
-                f"objective.queue.banks {queue.banks}; use "
-                f"{-(-config.batch_size // queue.banks) * queue.banks}"
-            )
+        per_bank(config.batch_size, queue.banks, "batch_size")
         if queue.k > queue.size // queue.banks:
             raise ValueError(
                 f"objective.queue.size {queue.size} in {queue.banks} "
@@ -353,10 +347,10 @@ class SNCLR(Objective):
         )
 
     def _neighbor_weight(self, now: Now) -> Array:
-        warmup_steps = round(self.neighbor_warmup_epochs * now.steps_per_epoch)
-        return linear_warmup(
-            now.step, peak=self.neighbor_weight, warmup_steps=warmup_steps
-        )
+        """Rises from 0 in a straight line: early neighbors are close to random."""
+        steps = round(self.neighbor_warmup_epochs * now.steps_per_epoch)
+        risen = jnp.minimum(now.step / steps, 1.0) if steps else 1.0
+        return jnp.asarray(self.neighbor_weight * risen)
 
 
 def _without(views: Array, number: int) -> Array:

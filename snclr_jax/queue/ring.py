@@ -140,8 +140,8 @@ def per_bank(count: int, banks: int, what: str) -> int:
     """Returns count / n, or raises ValueError naming `what` that is being divided."""
     if count % banks:
         raise ValueError(
-            f"{what} {count} is not a multiple of objective.queue.banks={banks}; "
-            f"use {count} -> {-(-count // banks) * banks}"
+            f"{what} {count} is not a multiple of objective.queue.banks {banks}; use "
+            f"{-(-count // banks) * banks}"
         )
     return count // banks
 

@@ -1,13 +1,32 @@
-"""Text files that are replaced as a whole."""
+"""Files that are replaced as a whole."""
 
 from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator
 
 from etils import epath
 
 
-def write_whole(path: epath.PathLike, text: str) -> None:
-    """Writes a file so that, killed at any moment, the one before it is still there."""
+@contextlib.contextmanager
+def replaced(path: epath.PathLike) -> Iterator[epath.Path]:
+    """Yields where to write a file that then takes its place.
+
+    Killed at any moment, the file before it is still there.
+    """
     path = epath.Path(path)
     part = path.with_name(f"{path.name}.part")
-    part.write_text(text, encoding="utf-8")
-    part.replace(path)
+    try:
+        yield part
+        part.replace(path)
+    except BaseException:
+        # What went wrong before this says more.
+        with contextlib.suppress(Exception):
+            part.unlink()
+        raise
+
+
+def write_whole(path: epath.PathLike, text: str) -> None:
+    """Replaces a text file, see `replaced`."""
+    with replaced(path) as part:
+        part.write_text(text, encoding="utf-8")

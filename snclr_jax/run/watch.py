@@ -5,6 +5,7 @@ It imports no JAX, so that it starts at once where there is no accelerator.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import math
 import shutil
@@ -13,13 +14,16 @@ import sys
 import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
-from snclr_jax.run.terminal import RED, YELLOW, draw, duration, sparkline, table
+from rich.console import Console, Group
+from rich.live import Live
+from rich.table import Table
 
-# As checkpoint.py, metrics.py, workdir.py and evaluate/results.py name them, which
-# import JAX; tests/run/test_watch.py compares.
+# As train.py, checkpoint.py, metrics.py, workdir.py and evaluate/results.py name them,
+# which import JAX; tests/run/test_watch.py compares.
 CONFIG_FILE = "config.json"
+SHOWN_FILE = "shown.json"
 METRICS_FILE = "metrics.jsonl"
 SUMMARY_FILE = "summary.json"
 EVALUATION_FILE = "evaluation.json"
@@ -27,26 +31,16 @@ CHECKPOINTS = "checkpoints"
 
 MISSING, STARTING, RUNNING = "no run yet", "starting", "running"
 SILENT, FINISHED, DAMAGED = "silent", "finished", "damaged"
-COLUMNS = (
-    "run",
-    "state",
-    "step",
-    "left",
-    "loss",
-    "kNN %",
-    "images/s",
-    "purity",
-    "age",
-    "queue",
-    "checkpoint",
-    "evaluation",
-    "reason",
-)
+# Columns before and after those that an objective shows of itself.
+FIRST = ("run", "state", "step", "left", "loss", "kNN %", "images/s")
+LAST = ("checkpoint", "evaluation", "reason")
+BARS = "▁▂▃▄▅▆▇█"
 CURVE = 12  # bars of the loss curve
 NAME = 32  # columns of text that the name of a run may take
 QUIET = 60.0  # seconds without a line that never count as silence
 RECENT = 5  # lines that the speed is the median of
-STYLES = {SILENT: YELLOW, DAMAGED: RED}
+STYLES = {SILENT: "yellow", DAMAGED: "red"}
+UNITS = (("d", 86400, ".1f"), ("h", 3600, ".1f"), ("min", 60, ".0f"), ("s", 1, ".0f"))
 
 
 class Row(NamedTuple):
@@ -65,10 +59,9 @@ class Row(NamedTuple):
     cells: dict[str, str]
 
     def columns(self) -> dict[str, str]:
-        """Returns the text of every column."""
+        """Returns every text that is known, by column."""
         lasting = "" if self.since is None else f" for {duration(self.since)}"
-        known = {"run": self.name, "state": self.state + lasting, **self.cells}
-        return {name: known.get(name, "") for name in COLUMNS}
+        return {"run": self.name, "state": self.state + lasting, **self.cells}
 
 
 def watch(workdirs: Sequence[str], *, every: float = 2.0, once: bool = False) -> None:
@@ -89,26 +82,57 @@ def watch(workdirs: Sequence[str], *, every: float = 2.0, once: bool = False) ->
     if not workdirs:
         raise ValueError("no workdir is named; name one or more")
     runs = [WatchedRun(workdir) for workdir in workdirs]
-    shown, drawn, terminal = None, 0, sys.stdout.isatty()
-    try:
+    # A terminal is asked for its width at every look; a pipe has none.
+    width = None if sys.stdout.isatty() else shutil.get_terminal_size((120, 0)).columns
+    # Names of runs and metrics may look like markup.
+    console = Console(width=width, markup=False, emoji=False, highlight=False)
+    live = Live(console=console, auto_refresh=False)
+    shown = None
+    with contextlib.suppress(KeyboardInterrupt), contextlib.ExitStack() as at_end:
+        at_end.callback(live.stop)
         while True:
             rows = [run.read(time.time()) for run in runs]
             if once and all(row.state == MISSING for row in rows):
                 raise ValueError(f"no run in {', '.join(workdirs)}; check --workdir")
-            width = shutil.get_terminal_size((120, 0)).columns
-            styles = [STYLES.get(row.state, 0) for row in rows]
-            lines = table([row.columns() for row in rows], styles, width)
             facts = [(row.state, row.cells) for row in rows]
-            if terminal:
-                drawn = draw(lines, over=drawn)
+            if console.is_interactive:
+                live.start()
+                live.update(view(rows, console), refresh=True)
             elif facts != shown:
-                print("\n".join(text for text, _ in lines), flush=True)
+                console.print(view(rows, console))
             shown = facts
             if once or all(row.state == FINISHED for row in rows):
                 return
             time.sleep(every)
-    except KeyboardInterrupt:
-        print()
+
+
+def view(rows: Sequence[Row], console: Console) -> Group:
+    """Returns a table with one line for each run.
+
+    Columns that do not fit follow in another table, which begins with the names of the
+    runs again. A column without any text is left out.
+    """
+    texts = [row.columns() for row in rows]
+    own = [name for row in texts for name in row if name not in FIRST + LAST]
+    names = dict.fromkeys([*FIRST[1:], *own, *LAST])
+
+    def table(names: Sequence[str]) -> Table:
+        found = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0))
+        for name in names:
+            found.add_column(name, no_wrap=True)
+        for row, text in zip(rows, texts, strict=True):
+            cells = (text.get(name, "") for name in names)
+            found.add_row(*cells, style=STYLES.get(row.state))
+        return found
+
+    blocks = [["run"]]
+    for name in (name for name in names if any(name in text for text in texts)):
+        # A table that is wider measures as wide as the terminal.
+        needed = console.measure(table([*blocks[-1], name])).maximum
+        if len(blocks[-1]) > 1 and needed >= console.width:
+            blocks.append(["run"])
+        blocks[-1].append(name)
+    return Group(*map(table, blocks))
 
 
 class WatchedRun:
@@ -128,25 +152,28 @@ class WatchedRun:
         try:
             path = self._folder / CONFIG_FILE
             config, started = json.loads(path.read_text()), path.stat().st_mtime
+            batch, epochs = config["batch_size"], config["epochs"]
             lines, written = self._tail.read()
-            cells = dict(self._cells(config, lines))
+            total = total_steps(epochs, lines)
+            cells = dict(self._cells(batch, total, lines))
         except FileNotFoundError:
             return Row(self._name, MISSING, None, {})
         except OSError as error:
             reason = f"cannot be read: {error.strerror}"
             return Row(self._name, DAMAGED, None, {"reason": reason})
         except (ValueError, KeyError, TypeError, ArithmeticError):
-            reason = f"{CONFIG_FILE} is not a run's config"
+            reason = f"{CONFIG_FILE} or {SHOWN_FILE} is not a run's"
             return Row(self._name, DAMAGED, None, {"reason": reason})
-        state = self._state(config, lines, now - written)
+        state = self._state(batch, total, lines, now - written)
         if state in (SILENT, FINISHED):
             cells.pop("left", None)
         since = {STARTING: now - started, SILENT: now - written}.get(state)
         return Row(self._name, state, since, cells)
 
-    def _state(self, config: dict, lines: list[dict], silence: float) -> str:
+    def _state(
+        self, batch: int, total: int | None, lines: list[dict], silence: float
+    ) -> str:
         trained = [line for line in lines if "loss" in line]
-        total = total_steps(config, lines)
         summarized = (self._folder / SUMMARY_FILE).exists()
         # A summary may be left over where the checkpoints of a run were removed.
         if summarized and (total is None or lines[-1]["step"] >= total):
@@ -154,14 +181,15 @@ class WatchedRun:
         if not trained:
             return STARTING
         steps = [0, *(line["step"] for line in trained)]
-        interval = (steps[-1] - steps[-2]) * config["batch_size"] / _speed(trained)
+        interval = (steps[-1] - steps[-2]) * batch / _speed(trained)
         return SILENT if silence > max(QUIET, 3 * interval) else RUNNING
 
-    def _cells(self, config: dict, lines: list[dict]) -> Iterator[tuple[str, str]]:
+    def _cells(
+        self, batch: int, total: int | None, lines: list[dict]
+    ) -> Iterator[tuple[str, str]]:
         last = {name: value for line in lines for name, value in line.items()}
         trained = [line for line in lines if "loss" in line]
-        step, total = last.get("step", 0), total_steps(config, lines)
-        batch, queue = config["batch_size"], config["queue"]
+        step = last.get("step", 0)
         if total is None:
             yield "step", f"{step}"
         else:
@@ -175,14 +203,14 @@ class WatchedRun:
             yield "images/s", f"{speed:.0f}"
         if "knn_untrained" in last or "knn" in last:
             scores = (last.get("knn_untrained"), last.get("knn"))
-            shown = ("" if score is None else f"{score:.1f}" for score in scores)
-            yield "kNN %", " → ".join(shown).strip()
-        if "neighbor_purity" in last:
-            yield "purity", f"{last['neighbor_purity']:.2f}"
-        if "neighbor_age" in last:
-            yield "age", f"{last['neighbor_age']:.0f}"
-        if queue["k"]:
-            yield "queue", _queue(config, step)
+            texts = ("" if score is None else f"{score:.1f}" for score in scores)
+            yield "kNN %", " → ".join(texts).strip()
+        path = self._folder / SHOWN_FILE
+        # A run of an earlier version has none.
+        shown = json.loads(path.read_text()) if path.exists() else []
+        for label, metric, form in shown:
+            if metric in last:
+                yield label, f"{last[metric]:{form}}"
         yield from self._saved()
 
     def _saved(self) -> Iterator[tuple[str, str]]:
@@ -257,11 +285,11 @@ def _numbers(line: bytes) -> dict[str, float] | None:
     return numbers if "step" in numbers else None
 
 
-def total_steps(config: dict[str, Any], lines: list[dict[str, float]]) -> int | None:
+def total_steps(epochs: int, lines: list[dict[str, float]]) -> int | None:
     """Returns the steps of the whole run, or None before a line tells its epoch."""
     for line in reversed(lines):
         if line.get("epoch"):
-            return round(config["epochs"] * line["step"] / line["epoch"])
+            return round(epochs * line["step"] / line["epoch"])
     return None
 
 
@@ -271,9 +299,32 @@ def _speed(trained: list[dict[str, float]]) -> float:
     return max(statistics.median(recent), 1e-9)
 
 
-def _queue(config: dict[str, Any], step: float) -> str:
-    """The size of the queue, and how much of it the steps so far have filled."""
-    size, push = config["queue"]["size"], config["queue"]["push"]
-    views = config["augment"]["global_views"] if push == "both" else 1
-    filled = step * config["batch_size"] * views / size
-    return f"{size}" if filled >= 1 else f"{filled:.0%} of {size}"
+def sparkline(values: Sequence[float], width: int) -> str:
+    """Returns a curve of at most `width` bars, each the mean of as many values.
+
+    Example:
+      >>> sparkline([8.0, 6.0, 4.0, 2.0, 1.0], 12)
+      '█▆▄▂▁'
+    """
+    count = min(width, len(values))
+    edges = [len(values) * place // count for place in range(count + 1)]
+    means = [
+        statistics.fmean(values[start:end])
+        for start, end in zip(edges[:-1], edges[1:], strict=True)
+    ]
+    low, span = min(means), max(means) - min(means)
+    return "".join(
+        BARS[round((mean - low) / span * (len(BARS) - 1))] if span else BARS[0]
+        for mean in means
+    )
+
+
+def duration(seconds: float) -> str:
+    """Returns a time that is read at a glance.
+
+    Example:
+      >>> [duration(seconds) for seconds in (42, 200, 9000, 200_000)]
+      ['42 s', '3 min', '2.5 h', '2.3 d']
+    """
+    unit, size, form = next((u for u in UNITS if seconds >= u[1]), UNITS[-1])
+    return f"{max(seconds, 0) / size:{form}} {unit}"

@@ -22,6 +22,7 @@ from snclr_jax.settings.objective import objective_class
 
 CONFIG_FILE = "config.json"
 DATA_FILE = "data.json"
+SHOWN_FILE = "shown.json"
 LOCK_FILE = "lock"
 FOUND = "data.found"  # which images: what a config cannot say
 # What may change between a run and its continuation: it does not enter the training
@@ -85,7 +86,7 @@ def record_run(
     workdir: epath.PathLike,
     found: Mapping[str, str] = MappingProxyType({}),
 ) -> None:
-    """Writes the config and what `found` says of the images; process 0 does.
+    """Writes the config, what is shown of a run, and its images; process 0 does.
 
     Only where nothing has refused the run: from here on the workdir belongs to it.
 
@@ -96,12 +97,19 @@ def record_run(
       ValueError: on every process, where the workdir cannot be written to.
     """
 
+    contents = {
+        # `snclr watch` reads it, which imports no JAX, and so no objective.
+        SHOWN_FILE: objective_class(config.objective.name).shown,
+        DATA_FILE: dict(found),
+        CONFIG_FILE: as_json(config),
+    }
+
     def write() -> None:
         folder = epath.Path(workdir)
         try:
             folder.mkdir(parents=True, exist_ok=True)
-            write_whole(folder / CONFIG_FILE, json.dumps(as_json(config), indent=2))
-            write_whole(folder / DATA_FILE, json.dumps(dict(found), indent=2))
+            for name, content in contents.items():
+                write_whole(folder / name, json.dumps(content, indent=2))
         except OSError as error:
             raise _not_writable(workdir, error) from error
 

@@ -36,6 +36,20 @@ def learning_rate(config, steps_per_epoch: int) -> optax.Schedule:
     )
 
 
+def ema_momentum(config, steps_per_epoch: int) -> optax.Schedule:
+    """Returns the momentum of the target network, a cosine from `ema.momentum` m to 1.
+
+        m_s = 1 - (1 - m) (cos(pi s / S) + 1) / 2          (BYOL, section 3.2)
+
+    Args:
+      config: the run's config; reads `ema` and `epochs`.
+      steps_per_epoch: steps that one epoch takes.
+    """
+    total = config.epochs * steps_per_epoch
+    pull = optax.cosine_decay_schedule(1.0 - config.ema.momentum, total)
+    return lambda step: 1.0 - pull(step)
+
+
 def make_optimizer(config, schedule: optax.Schedule) -> optax.GradientTransformation:
     """Returns the optimizer that `config.optim` names.
 

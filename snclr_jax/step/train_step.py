@@ -18,9 +18,8 @@ from snclr_jax.devices.mesh import replicated
 from snclr_jax.models import Model, Variables, target_subset
 from snclr_jax.step.forward import Forward, feature_std
 from snclr_jax.step.objective import Now, Objective, Seen
-from snclr_jax.step.optim import learning_rate
+from snclr_jax.step.optim import ema_momentum, learning_rate
 from snclr_jax.step.probe import update_probe
-from snclr_jax.step.schedules import ema_momentum
 from snclr_jax.step.state import OBJECTIVE, TrainState, state_shardings
 from snclr_jax.step.views import Batch, random_views
 
@@ -49,8 +48,8 @@ def make_train_step(
       mesh: devices, axis "data".
       steps_per_epoch: turns the config's epochs into steps.
     """
-    total_steps = config.epochs * steps_per_epoch
     rate = learning_rate(config, steps_per_epoch)
+    momentum_of = ema_momentum(config, steps_per_epoch)
     forward = Forward(model, config, mesh)
 
     def train_step(state: TrainState, batch: Batch) -> tuple[TrainState, Metrics]:
@@ -95,9 +94,7 @@ def make_train_step(
         }
         target_params = state.target_params
         if objective.target:
-            momentum = ema_momentum(
-                state.step, base=config.ema.momentum, total_steps=total_steps
-            )
+            momentum = momentum_of(state.step)
             target_params = optax.incremental_update(
                 target_subset(params), state.target_params, 1.0 - momentum
             )

@@ -6,42 +6,42 @@ from mistakes.mistake import of
 
 MISTAKES = [
     *of(
-        "snclr_jax/step/schedules.py",
-        "tests/step/test_schedules.py",
-        (
-            "the target's momentum is constant",
-            "return 1.0 - (1.0 - base) * (jnp.cos(jnp.pi * progress) + 1.0) / 2.0",
-            "return base + 0.0 * progress",
-        ),
-        (
-            "the target's momentum is one step ahead",
-            "progress = jnp.minimum(step / total_steps, 1.0)",
-            "progress = jnp.minimum((step + 1) / total_steps, 1.0)",
-        ),
-        (
-            "the target's momentum ends a step early",
-            "progress = jnp.minimum(step / total_steps, 1.0)",
-            "progress = jnp.minimum(step / (total_steps - 1), 1.0)",
-        ),
-        (
-            "the target's momentum rises linearly",
-            "(jnp.cos(jnp.pi * progress) + 1.0) / 2.0",
-            "(1.0 - progress)",
-        ),
+        "snclr_jax/objectives/snclr.py",
+        "tests/objectives/test_snclr_warmup.py",
         (
             "neighbors warm up from the first step",
-            "peak * jnp.minimum(step / warmup_steps, 1.0)",
-            "peak * jnp.minimum((step + 1) / warmup_steps, 1.0)",
+            "jnp.minimum(now.step / steps, 1.0)",
+            "jnp.minimum((now.step + 1) / steps, 1.0)",
         ),
         (
             "neighbors warm up without end",
-            "peak * jnp.minimum(step / warmup_steps, 1.0)",
-            "peak * step / warmup_steps",
+            "jnp.minimum(now.step / steps, 1.0)",
+            "now.step / steps",
         ),
     ),
     *of(
         "snclr_jax/step/optim.py",
         "tests/step/test_optim.py",
+        (
+            "the target's momentum is constant",
+            "return lambda step: 1.0 - pull(step)",
+            "return lambda step: 1.0 - pull(0 * step)",
+        ),
+        (
+            "the target's momentum is one step ahead",
+            "return lambda step: 1.0 - pull(step)",
+            "return lambda step: 1.0 - pull(step + 1)",
+        ),
+        (
+            "the target's momentum ends a step early",
+            "optax.cosine_decay_schedule(1.0 - config.ema.momentum, total)",
+            "optax.cosine_decay_schedule(1.0 - config.ema.momentum, total - 1)",
+        ),
+        (
+            "the target's momentum rises linearly",
+            "optax.cosine_decay_schedule(1.0 - config.ema.momentum, total)",
+            "optax.linear_schedule(1.0 - config.ema.momentum, 0.0, total)",
+        ),
         (
             "SGD without momentum",
             "                "

@@ -10,7 +10,7 @@ from jax.sharding import PartitionSpec as P
 
 from snclr_jax.devices.mesh import make_mesh
 from snclr_jax.preflight.chips import slice_devices
-from snclr_jax.preflight.hlo.work import Traffic, cost, list_work
+from snclr_jax.preflight.hlo.work import cost, list_work
 
 
 def compile_for(function, *shapes, mesh=None, dtype=jnp.float32):
@@ -207,11 +207,11 @@ def test_collectives_are_counted_with_the_bytes_of_their_results(mesh_of):
     ours = cost(jax.jit(function).lower(shape).compile().as_text())
     row = 16 * 4
     assert ours.collectives == {
-        "all-reduce": Traffic(3, 3 * 8 * row),
-        "all-gather": Traffic(1, 64 * row),
-        "reduce-scatter": Traffic(1, 8 * row),
-        "all-to-all": Traffic(1, 8 * row),
-        "collective-permute": Traffic(1, 8 * row),
+        "all-reduce": (3, 3 * 8 * row),
+        "all-gather": (1, 64 * row),
+        "reduce-scatter": (1, 8 * row),
+        "all-to-all": (1, 8 * row),
+        "collective-permute": (1, 8 * row),
     }
 
 
@@ -273,7 +273,7 @@ operand_precision={highest,highest}, metadata={op_name="jit(f)/search/dot_genera
 
 def test_a_tpu_program_counts_main_memory_and_each_collective_once():
     whole, part = cost(TPU_TEXT), cost(TPU_TEXT, ["search"])
-    assert whole.collectives == {"all-gather": Traffic(1, 32 * 128 * 4)}
+    assert whole.collectives == {"all-gather": (1, 32 * 128 * 4)}
     product = 2 * 8 * 128 * 256
     assert (whole.flops, part.flops) == (product + 8 * 256, product)
     x, w, y = 8 * 128 * 4, 128 * 256 * 4, 8 * 256 * 4

@@ -14,20 +14,17 @@ from snclr_jax import train
 from snclr_jax.evaluate import results
 from snclr_jax.run import checkpoint, metrics, watch
 from snclr_jax.run import workdir as run_folder
-from snclr_jax.run.terminal import BOLD, draw, sparkline, table
+from snclr_jax.run.watch import sparkline
 
-CONFIG = {
-    "batch_size": 100,
-    "epochs": 4,
-    "augment": {"global_views": 2},
-    "queue": {"size": 20_000, "k": 3, "push": "second"},
-}
+CONFIG = {"batch_size": 100, "epochs": 4}
+SHOWN = [["purity", "neighbor_purity", ".2f"], ["age", "neighbor_age", ".0f"]]
 STEPS = 400  # 100 in each epoch
 
 
-def start(workdir, **changed):
+def start(workdir, shown=SHOWN):
     workdir.mkdir(parents=True)
-    (workdir / "config.json").write_text(json.dumps(CONFIG | changed))
+    (workdir / "config.json").write_text(json.dumps(CONFIG))
+    (workdir / "shown.json").write_text(json.dumps(shown))
     return workdir
 
 
@@ -48,6 +45,7 @@ def look(workdir, after=0.0):
 
 def test_file_names_are_those_of_their_writers():
     assert watch.CONFIG_FILE == run_folder.CONFIG_FILE
+    assert watch.SHOWN_FILE == run_folder.SHOWN_FILE
     assert watch.CHECKPOINTS == checkpoint.FOLDER
     assert watch.METRICS_FILE == metrics.METRICS_FILE
     assert watch.SUMMARY_FILE == train.SUMMARY_FILE
@@ -67,7 +65,7 @@ def test_a_run_from_its_start_to_its_end(tmp_path):
     workdir = start(tmp_path / "run")
     row = run.read(now + 50)
     assert row.state == "starting" and 45 < row.since < 55
-    assert row.cells == {"step": "0", "queue": "0% of 20000"}
+    assert row.cells == {"step": "0"}
 
     write(workdir, {"step": 0, "knn_raw_pixels": 16.6, "knn_untrained": 32.66})
     assert run.read(now).state == "starting"
@@ -86,7 +84,6 @@ def test_a_run_from_its_start_to_its_end(tmp_path):
         "kNN %": "32.7 → 72.0",
         "purity": "0.68",
         "age": "16",
-        "queue": "50% of 20000",
     }
 
     for step in (50, 100):
@@ -106,7 +103,6 @@ def test_a_run_from_its_start_to_its_end(tmp_path):
     row = run.read(now)
     assert row.state == "finished" and "left" not in row.cells
     assert row.cells["step"] == "400/400 100%"
-    assert row.cells["queue"] == "20000"
     assert row.cells["checkpoint"] == "100"
     assert row.cells["evaluation"] == "linear top1 89.39"
 
@@ -181,6 +177,39 @@ def test_damaged_config_is_said_in_its_row(tmp_path, text):
     assert "config.json" in row.cells["reason"]
 
 
+def test_an_earlier_run_does_not_say_what_its_objective_shows(tmp_path):
+    workdir = start(tmp_path / "run")
+    write(workdir, line(50, 2.0, neighbor_age=4.0))
+    assert look(workdir).cells["age"] == "4"
+    (workdir / "shown.json").write_text("{")
+    assert "shown.json" in look(workdir).cells["reason"]
+    (workdir / "shown.json").unlink()
+    row = look(workdir)
+    assert row.state == "running" and "age" not in row.cells
+
+
+def test_columns_of_several_objectives_are_united_in_order(
+    tmp_path, capsys, monkeypatch
+):
+    monkeypatch.setenv("COLUMNS", "200")
+    names = ("a", "b", "[c]")
+    for name, labels in zip(names, ("xy", "zx", "w"), strict=True):
+        workdir = start(tmp_path / name, [[each, each, ".1f"] for each in labels])
+        (workdir / "checkpoints" / "50").mkdir(parents=True)
+        write(workdir, line(50, 2.0, x=1.0, y=2.0, z=3.0))
+    monkeypatch.chdir(tmp_path)
+    watch.watch(names, once=True)
+    header, *rows = capsys.readouterr().out.splitlines()
+    # None of them has w, and a name in brackets is no markup.
+    assert header.split()[-5:] == ["images/s", "x", "y", "z", "checkpoint"]
+    assert [row.split()[-4:] for row in rows] == [
+        ["500", "1.0", "2.0", "50"],
+        ["500", "1.0", "3.0", "50"],
+        ["2.000", "▁", "500", "50"],
+    ]
+    assert rows[1].index("3.0") == header.index("z") and rows[2].startswith("[c] ")
+
+
 def test_damaged_evaluation_is_said_in_its_cell(tmp_path):
     workdir = start(tmp_path / "run")
     for text in ("{", "[]", '{"records": [{}]}', '{"records": []}'):
@@ -205,7 +234,7 @@ def test_one_line_for_each_run_on_a_wide_terminal(tmp_path, capsys, monkeypatch)
     assert header.split()[:6] == ["run", "state", "step", "left", "loss", "images/s"]
     assert [row.split()[0] for row in rows] == ["run0", "run1", "none", "bad", "run2"]
     assert "2.000 █▁" in rows[0] and "4.000 █▁" in rows[4]
-    assert rows[2].split(maxsplit=1)[1] == "no run yet"
+    assert rows[2].strip().endswith("no run yet")
     assert "damaged" in rows[3]
     # Columns stand below their names.
     assert rows[0].index("2.000") == rows[4].index("4.000") == header.index("loss")
@@ -222,7 +251,7 @@ def test_width_is_respected_and_no_column_is_lost(tmp_path, capsys, monkeypatch,
     assert max(map(len, lines)) <= width
     names = " ".join(each for each in lines if each.startswith("run")).split()
     assert set(names) - {"run", "%"} == {
-        *("state", "step", "left", "loss", "kNN", "images/s", "purity", "queue"),
+        *("state", "step", "left", "loss", "kNN", "images/s", "purity"),
     }
     assert [each[0] for each in lines if not each.startswith("run")] == list(
         "ab" * names.count("run")
@@ -268,7 +297,7 @@ def test_control_c_ends_it(tmp_path):
     assert process.stdout.readline().startswith("run")
     threading.Timer(0.2, process.send_signal, [2]).start()
     out, _ = process.communicate(timeout=20)
-    assert process.returncode == 0 and out.endswith("\nended\n")
+    assert process.returncode == 0 and out.endswith("ended\n")
 
 
 def test_nothing_to_look_at_is_refused(tmp_path):
@@ -286,17 +315,36 @@ def test_sparkline_has_the_shape_of_the_curve():
     assert len(sparkline(list(range(1000)), 12)) == 12
 
 
-def test_table_leaves_out_empty_columns():
-    rows = [{"run": "a", "x": "", "y": "1"}, {"run": "b", "x": "", "y": ""}]
-    assert table(rows, [0, 31], 80) == [("run  y", BOLD), ("a    1", 0), ("b", 31)]
+def test_a_terminal_is_drawn_over_and_never_beyond_its_height(
+    tmp_path, capsys, monkeypatch
+):
+    for name, value in {
+        "FORCE_COLOR": "1",
+        "TERM": "xterm",
+        "COLUMNS": "80",
+        "LINES": "4",
+    }.items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.setattr(watch, "STYLES", {"running": "yellow"})
+    monkeypatch.chdir(tmp_path)
+    names = [f"run{number}" for number in range(9)]
+    for name in names:
+        write(start(tmp_path / name), line(50, 2.0))
+    looks = []
 
+    def go_on(_):
+        looks.append(capsys.readouterr().out)
+        if len(looks) == 2:
+            raise KeyboardInterrupt
 
-def test_drawing_goes_over_what_was_drawn(capsys, monkeypatch):
-    monkeypatch.setenv("LINES", "4")
-    monkeypatch.setenv("COLUMNS", "80")
-    assert draw([("one", 0), ("two", 33)], over=0) == 2
-    assert draw([(str(n), 0) for n in range(9)], over=2) == 3
-    first, second = capsys.readouterr().out.split("\x1b[2A")
-    assert first == "\r\x1b[J\x1b[0mone\x1b[0m\n\x1b[33mtwo\x1b[0m\n"
-    # Three lines of nine: the terminal has four, and the cursor stands on the last.
-    assert [n for n in "0123" if f"m{n}\x1b" in second] == ["0", "1", "2"]
+    monkeypatch.setattr(time, "sleep", go_on)
+    watch.watch(names)
+    first, second = looks
+    last = capsys.readouterr().out
+    assert "run1" in first and "..." in first and "run2" not in first
+    assert "\x1b[33mrun0" in first
+    # Up over three lines from the fourth, and each of them cleared.
+    assert first.count("\x1b[1A") == 0 and second.count("\x1b[1A") == 3
+    assert second.count("\x1b[2K") == 4 and "run1" in second
+    # At the end nothing is cut off.
+    assert all(name in last for name in names)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import subprocess
@@ -11,7 +12,13 @@ from pathlib import Path
 import pytest
 import tiny
 
-from snclr_jax.run.workdir import check_workdir, own_workdir, read_config, record_run
+from snclr_jax.run.workdir import (
+    SHOWN_FILE,
+    check_workdir,
+    own_workdir,
+    read_config,
+    record_run,
+)
 
 HERE = Path(__file__).parents[1]
 HOLD = """
@@ -30,6 +37,12 @@ def test_a_workdir_belongs_to_one_config(tmp_path):
         ValueError, match="config.objective.temperature is 0.3, the run"
     ):
         check_workdir(tiny.config(objective__temperature=0.3), tmp_path / "run")
+
+
+def test_what_the_objective_shows_is_kept_for_those_who_do_not_import_it(tmp_path):
+    record_run(tiny.config(), tmp_path)
+    shown = json.loads((tmp_path / SHOWN_FILE).read_text())
+    assert ["purity", "neighbor_purity", ".2f"] in shown
 
 
 def test_checkpoints_without_their_config_are_not_continued(tmp_path):

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import flax
 import jax
 import jax.numpy as jnp
@@ -10,7 +12,7 @@ import optax
 import pytest
 from snclr_jax.configs import base
 
-from snclr_jax.step.optim import learning_rate, make_optimizer
+from snclr_jax.step.optim import ema_momentum, learning_rate, make_optimizer
 
 
 def config_of(name, **settings):
@@ -32,6 +34,19 @@ def test_learning_rate_warms_up_and_falls_to_zero():
     assert schedule(10) == pytest.approx(0.6)
     assert schedule(30) == pytest.approx(0.3)
     assert schedule(50) == pytest.approx(0, abs=1e-7)
+
+
+def test_target_momentum_rises_from_its_base_to_one():
+    config = base.get_config()
+    config.ema.momentum, config.epochs = 0.6, 20
+    schedule = ema_momentum(config, steps_per_epoch=5)
+    values = [float(schedule(step)) for step in range(120)]
+    assert values[0] == pytest.approx(0.6)
+    assert values[1] == pytest.approx(1 - 0.2 * (1 + math.cos(math.pi / 100)), abs=1e-6)
+    assert values[25] == pytest.approx(1 - 0.2 * (1 + 0.5**0.5))
+    assert values[50] == pytest.approx(0.8)
+    assert values[99] == pytest.approx(1 - 0.2 * (1 - math.cos(math.pi / 100)))
+    assert values[100:] == [1.0] * 20
 
 
 RATES = (0.1, 0.3, 0.2)

@@ -9,9 +9,8 @@ from __future__ import annotations
 import functools
 import math
 import re
-from typing import NamedTuple
 
-from snclr_jax.preflight.hlo.text import Array, Computation, Instruction, Program
+from snclr_jax.preflight.hlo.text import Array, Instruction
 
 _ELEMENTWISE = frozenset(
     """abs add and atan2 cbrt ceil clamp clz compare complex convert cosine
@@ -38,7 +37,7 @@ class Uncounted(Exception):
     """The instruction's arithmetic is unknown; the argument names it."""
 
 
-def flops(program: Program, computation: Computation, op: Instruction) -> float:
+def flops(op: Instruction) -> float:
     """Returns the operations of one instruction, called computations left out.
 
     dot 2 x result x contracted sizes; convolution 2 x the positions where the kernel
@@ -49,71 +48,65 @@ def flops(program: Program, computation: Computation, op: Instruction) -> float:
     Raises:
       Uncounted: for a custom call that is not known.
     """
+    arrays = [operand.results[0] for operand in op.operands if operand.results]
     match op.opcode:
         case opcode if opcode in _ELEMENTWISE:
             return op.results[0].size
         case "dot":
             contracted = _ints(op.attribute("lhs_contracting_dims"))
-            left = computation.operand(op, 0).results[0]
-            return 2 * op.results[0].size * math.prod(left.shape[i] for i in contracted)
+            return _product(op, arrays[0], contracted)
         case "convolution":
-            left, right = (computation.operand(op, i).results[0] for i in (0, 1))
-            return _convolution(op, left, right, op.results[0])
+            return _convolution(op, arrays[0], arrays[1], op.results[0])
         case "reduce" | "reduce-window" | "select-and-scatter" | "scatter" | "map":
-            return _combinations(computation, op) * _function(program, op)
+            return _combinations(op, arrays) * _function(op)
         case "sort":
-            return _sort(op, computation.operand(op, 0).results[0])
+            (dimension,) = _ints(op.attribute("dimensions"))
+            return arrays[0].size * _log2(arrays[0].shape[dimension])
         case "all-reduce" | "reduce-scatter" | "all-reduce-start":
-            sizes = [computation[name].results[0].size for name in op.operands]
-            return sum(sizes)
+            return sum(array.size for array in arrays)
         case "custom-call":
-            return _custom_call(computation, op)
+            return _custom_call(op, arrays)
     return 0.0
 
 
-def _combinations(computation: Computation, op: Instruction) -> float:
+def _product(op: Instruction, left: Array, contracted: tuple[int, ...]) -> float:
+    return 2 * op.results[0].size * math.prod(left.shape[i] for i in contracted)
+
+
+def _log2(size: int) -> int:
+    return math.ceil(math.log2(max(size, 2)))
+
+
+def _combinations(op: Instruction, arrays: list[Array]) -> float:
     """How often a reduction or scatter calls its function."""
-    first = computation.operand(op, 0).results[0]
     match op.opcode:
         case "map":
             return op.results[0].size
         case "reduce":
-            return first.size - op.results[0].size
+            return arrays[0].size - op.results[0].size
         case "scatter":
-            return computation[op.operands[-1]].results[0].size
-    window = math.prod(_Window.of(op).size) - 1
+            return arrays[-1].size
+    window = math.prod(axis[0] for axis in _window(op))
     if op.opcode == "reduce-window":
-        return op.results[0].size * window
-    source = computation.operand(op, 1).results[0].size
-    return source * (window + 1)
+        return op.results[0].size * (window - 1)
+    return arrays[1].size * window
 
 
-def _function(program: Program, op: Instruction) -> float:
+def _function(op: Instruction) -> float:
     """Operations of one call of a scalar function."""
-    names = op.called("to_apply") or op.called("select", "scatter")
-    return sum(
-        flops(program, program.computations[name], each)
-        for name in names
-        for each in program.computations[name].instructions.values()
-    )
+    functions = op.called("to_apply") or op.called("select", "scatter")
+    return sum(flops(each) for function in functions for each in function.values())
 
 
-def _sort(op: Instruction, keys: Array) -> float:
-    (dimension,) = _ints(op.attribute("dimensions"))
-    return keys.size * math.ceil(math.log2(max(keys.shape[dimension], 2)))
-
-
-def _custom_call(computation: Computation, op: Instruction) -> float:
+def _custom_call(op: Instruction, arrays: list[Array]) -> float:
     target = op.attribute("custom_call_target").strip('"')
-    shapes = [computation[name].results[0] for name in op.operands]
     # A triangular solve is one of cuBLAS that contracts nothing.
     contracting = r'"lhs_contracting_dimensions":\[([^\]]*)\]'
     found = re.search(contracting, op.attributes)
     if target.startswith("__cublas") and found:
-        contracted = math.prod(shapes[0].shape[i] for i in _ints(found[1]))
-        return 2 * op.results[0].size * contracted
+        return _product(op, arrays[0], _ints(found[1]))
     if target in _CONVOLUTION_CALLS:
-        left, right, result = shapes[0], shapes[1], op.results[0]
+        left, right, result = arrays[0], arrays[1], op.results[0]
         # Both gradients are counted as the forward convolution that they belong to.
         if target == "__cudnn$convBackwardInput":
             left, result = result, left
@@ -122,37 +115,22 @@ def _custom_call(computation: Computation, op: Instruction) -> float:
         return _convolution(op, left, right, result)
     if target in ("TopK", "__gpu$TopK"):
         # Every element is compared with the smallest of the best k, a heap's price.
-        return shapes[0].size * math.ceil(math.log2(max(op.results[0].shape[-1], 2)))
+        return arrays[0].size * _log2(op.results[0].shape[-1])
     if _NO_ARITHMETIC.search(target):
         return 0.0
     raise Uncounted(f"custom call {target}")
 
 
-class _Window(NamedTuple):
-    size: tuple[int, ...]
-    stride: tuple[int, ...]
-    pad: tuple[int, ...]  # before the first element
-    lhs_dilate: tuple[int, ...]
-    rhs_dilate: tuple[int, ...]
-
-    @classmethod
-    def of(cls, op: Instruction) -> _Window:
-        fields = dict(re.findall(r"(\w+)=([^\s{}]+)", op.attribute("window")))
-        size = _ints(fields.get("size", ""))
-        ones = (1,) * len(size)
-
-        def per_dimension(key: str) -> tuple[int, ...]:
-            return _ints(fields[key]) if key in fields else ones
-
-        pairs = fields["pad"].split("x") if "pad" in fields else ["0_0"] * len(size)
-        pad = tuple(int(pair.split("_")[0]) for pair in pairs)
-        return cls(
-            size,
-            per_dimension("stride"),
-            pad,
-            per_dimension("lhs_dilate"),
-            per_dimension("rhs_dilate"),
-        )
+def _window(op: Instruction) -> list[tuple[int, ...]]:
+    """Of each axis: size, stride, padding in front, dilations of image and kernel."""
+    fields = dict(re.findall(r"(\w+)=([^\s{}]+)", op.attribute("window")))
+    size = _ints(fields.get("size", ""))
+    ones = "1x" * len(size)
+    pad = _ints(fields.get("pad", "0_0x" * len(size)))[::2]
+    stride, *dilations = (
+        _ints(fields.get(key, ones)) for key in ("stride", "lhs_dilate", "rhs_dilate")
+    )
+    return list(zip(size, stride, pad, *dilations, strict=True))
 
 
 def _convolution(op: Instruction, image: Array, kernel: Array, result: Array) -> float:
@@ -160,15 +138,14 @@ def _convolution(op: Instruction, image: Array, kernel: Array, result: Array) ->
     right, out = rest.split("->")
     groups = int(op.attribute("feature_group_count") or 1)
     batch_groups = int(op.attribute("batch_group_count") or 1)
-    window = _Window.of(op)
-    positions = 1
-    for axis in range(len(left) - 2):
-        label = str(axis)
-        positions *= _valid_positions(
-            image.shape[left.index(label)],
-            result.shape[out.index(label)],
-            *(field[axis] for field in window),
+    positions = math.prod(
+        _valid_positions(
+            image.shape[left.index(str(axis))],
+            result.shape[out.index(str(axis))],
+            *field,
         )
+        for axis, field in enumerate(_window(op))
+    )
     features = image.shape[left.index("f")] // groups * result.shape[out.index("f")]
     return 2.0 * positions * features * (image.shape[left.index("b")] // batch_groups)
 
@@ -184,20 +161,14 @@ def _valid_positions(
     rhs_dilate: int,
 ) -> int:
     """How many (output, kernel) pairs of one axis meet an element of the image."""
-    end = (image - 1) * lhs_dilate
     count = 0
-    for tap in range(size):
-        first = tap * rhs_dilate - pad
-        # Outputs o with 0 <= o * stride + first <= end, counted in closed form where
-        # every place holds an element.
+    for first in range(-pad, size * rhs_dilate - pad, rhs_dilate):
         low = max(0, -(first // stride))
-        high = min(result - 1, (end - first) // stride)
-        if lhs_dilate == 1:
-            count += max(0, high - low + 1)
-        else:
-            count += sum(
-                (o * stride + first) % lhs_dilate == 0 for o in range(low, high + 1)
-            )
+        high = min(result - 1, ((image - 1) * lhs_dilate - first) // stride)
+        places = range(first + low * stride, first + high * stride + 1, stride)
+        # Where every place holds an element, there is nothing to look at.
+        holes = lhs_dilate > 1
+        count += sum(p % lhs_dilate == 0 for p in places) if holes else len(places)
     return count
 
 

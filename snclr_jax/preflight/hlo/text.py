@@ -1,7 +1,7 @@
 """Reading XLA's text of a compiled program: computations of instructions.
 
 Only what a count of work needs is kept. The text is what `compiled.as_text()` returns:
-scheduled, partitioned for one device, operands by name.
+scheduled, partitioned for one device, operands by name and after what they name.
 """
 
 from __future__ import annotations
@@ -10,20 +10,18 @@ import dataclasses
 import functools
 import math
 import re
-from collections import defaultdict
 from typing import NamedTuple
 
 _HEADER = re.compile(r"^(ENTRY )?%([\w.\-]+) \(.*\{$")
 _INSTRUCTION = re.compile(r"^\s+(ROOT )?%([\w.\-]+) = (.*)$")
 _ARRAY = re.compile(r"\b([a-z]+\d*\w*)\[([\d,<=]*)\](?:\{([^}]*)\})?")
-_SPACE = re.compile(r"S\((\d+)\)")
 _NAME = re.compile(r"%([\w.\-]+)")
 _OP_NAME = re.compile(r'metadata=\{[^}]*?op_name="([^"]*)"')
 _CLOSING = {"(": ")", "{": "}"}
 
 
 class Array(NamedTuple):
-    """One array of a result; `space` 0 is the main memory (see `Program.on_chip`)."""
+    """One array of a result; see `Instruction.memory` for `space`."""
 
     dtype: str
     shape: tuple[int, ...]
@@ -43,30 +41,48 @@ class Array(NamedTuple):
         return self.size * bits / 8
 
 
-@dataclasses.dataclass(frozen=True)
+@dataclasses.dataclass(eq=False, repr=False)
 class Instruction:
     """One line of a computation.
 
     Attributes:
+      program: that it belongs to.
       name, opcode: as printed.
       results: the arrays of its result, tuples flattened.
-      operands: names of instructions of the same computation.
+      operands: instructions of the same computation.
       literal: what stands between the parentheses (a constant's value).
       attributes: the rest of the line.
+      users: the instructions that read it.
     """
 
+    program: Program
     name: str
     opcode: str
     results: tuple[Array, ...]
-    operands: tuple[str, ...]
+    operands: tuple[Instruction, ...]
     literal: str
     attributes: str
+    users: list[Instruction] = dataclasses.field(default_factory=list)
 
     @functools.cached_property
     def op_name(self) -> str:
         """The name stack of the traced function it comes from, or ""."""
         found = _OP_NAME.search(self.attributes)
         return found[1] if found else ""
+
+    @property
+    def bytes(self) -> float:
+        """Bytes of its results."""
+        return sum(array.bytes for array in self.results)
+
+    @property
+    def memory(self) -> float:
+        """Bytes of its results in main memory: without a TPU's memory on the chip.
+
+        Elsewhere a memory space says how memory is allocated, not where it lies.
+        """
+        on_tpu = self.program.on_tpu
+        return sum(a.bytes for a in self.results if not (on_tpu and a.space))
 
     def attribute(self, key: str) -> str:
         """The value of `key=`, up to the next comma outside of braces; or ""."""
@@ -77,42 +93,27 @@ class Instruction:
         end = _closing(rest, 0) + 1 if rest[0] in _CLOSING else rest.find(",")
         return rest[:end] if end > 0 else rest
 
-    def called(self, *keys: str) -> list[str]:
-        """Names of the computations that the attributes `keys` hold."""
-        return [name for key in keys for name in _NAME.findall(self.attribute(key))]
+    def called(self, *keys: str) -> list[Computation]:
+        """The computations that the attributes `keys` name."""
+        names = [name for key in keys for name in _NAME.findall(self.attribute(key))]
+        return [self.program.computations[name] for name in names]
+
+    @property
+    def fused(self) -> Computation:
+        """The computation inside a fusion."""
+        return self.called("calls")[0]
 
 
-class Computation:
-    """Instructions by name, in order; the last one marked ROOT is `root`."""
+class Computation(dict[str, Instruction]):
+    """Instructions by name, in order; the one marked ROOT is `root`."""
 
-    def __init__(self) -> None:
-        self.instructions: dict[str, Instruction] = {}
-        self.root: Instruction  # set by `Program`
-
-    def __getitem__(self, name: str) -> Instruction:
-        return self.instructions[name]
-
-    @functools.cached_property
-    def users(self) -> dict[str, list[Instruction]]:
-        """The instructions that read each instruction."""
-        users = defaultdict(list)
-        for instruction in self.instructions.values():
-            for operand in set(instruction.operands):
-                users[operand].append(instruction)
-        return users
+    root: Instruction
 
     @functools.cached_property
     def parameters(self) -> dict[int, Instruction]:
         """Parameters by number."""
-        return {
-            int(each.literal): each
-            for each in self.instructions.values()
-            if each.opcode == "parameter"
-        }
-
-    def operand(self, instruction: Instruction, index: int) -> Instruction:
-        """The instruction that is operand `index`."""
-        return self.instructions[instruction.operands[index]]
+        found = (each for each in self.values() if each.opcode == "parameter")
+        return {int(each.literal): each for each in found}
 
 
 class Program:
@@ -125,54 +126,51 @@ class Program:
       on_tpu: its layouts are tiled, as only a TPU's are.
     """
 
+    entry: Computation
+
     def __init__(self, text: str) -> None:
         self.computations: dict[str, Computation] = {}
         self.on_tpu = ":T(" in text
         header = text[: text.find("\n")]
         counts = re.findall(r"(?:num_partitions|replica_count)=(\d+)", header)
         self.devices = math.prod(map(int, counts))
-        computation, entry = None, None
+        inside = Computation()
         for line in text.splitlines():
-            if computation is not None and (found := _INSTRUCTION.match(line)):
-                instruction = _parse(found[2], found[3])
-                computation.instructions[instruction.name] = instruction
+            if found := _INSTRUCTION.match(line):
+                inside[found[2]] = self._parse(inside, found[2], found[3])
                 if found[1]:
-                    computation.root = instruction
+                    inside.root = inside[found[2]]
             elif found := _HEADER.match(line):
-                computation = self.computations[found[2]] = Computation()
-                entry = computation if found[1] else entry
-        if entry is None:
+                inside = self.computations[found[2]] = Computation()
+                if found[1]:
+                    self.entry = inside
+        if not hasattr(self, "entry"):
             raise ValueError("this is not the text of a compiled program: no ENTRY")
-        self.entry: Computation = entry
 
-    def main_memory(self, array: Array) -> float:
-        """Bytes that an array occupies in main memory: 0 in a TPU's on-chip memory.
-
-        Elsewhere a memory space says how memory is allocated, not where it lies.
-        """
-        return 0.0 if self.on_tpu and array.space else array.bytes
-
-
-def _parse(name: str, rest: str) -> Instruction:
-    """Parses `TYPE opcode(operands), attributes`."""
-    end = _closing(rest, 0) + 1 if rest[0] == "(" else rest.index(" ")
-    opening = rest.index("(", end)
-    closing = _closing(rest, opening)
-    literal = rest[opening + 1 : closing]
-    opcode = rest[end:opening].strip()
-    return Instruction(
-        name=name,
-        opcode=opcode,
-        results=tuple(map(_array, _ARRAY.findall(rest[:end]))),
-        operands=() if opcode == "constant" else tuple(_NAME.findall(literal)),
-        literal=literal,
-        attributes=rest[closing + 1 :],
-    )
+    def _parse(self, inside: Computation, name: str, rest: str) -> Instruction:
+        """Parses `TYPE opcode(operands), attributes`."""
+        end = _closing(rest, 0) + 1 if rest[0] == "(" else rest.index(" ")
+        opening = rest.index("(", end)
+        closing = _closing(rest, opening)
+        literal, opcode = rest[opening + 1 : closing], rest[end:opening].strip()
+        names = [] if opcode == "constant" else _NAME.findall(literal)
+        op = Instruction(
+            self,
+            name,
+            opcode,
+            results=tuple(map(_array, _ARRAY.findall(rest[:end]))),
+            operands=tuple(inside[each] for each in names),
+            literal=literal,
+            attributes=rest[closing + 1 :],
+        )
+        for operand in dict.fromkeys(op.operands):
+            operand.users.append(op)
+        return op
 
 
 def _array(found: tuple[str, str, str]) -> Array:
     dtype, shape, layout = found
-    space = _SPACE.search(layout)
+    space = re.search(r"S\((\d+)\)", layout)
     sizes = tuple(int(size) for size in re.findall(r"\d+", shape))
     return Array(dtype, sizes, int(space[1]) if space else 0)
 

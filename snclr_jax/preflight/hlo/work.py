@@ -13,7 +13,7 @@ import re
 from collections.abc import Iterable, Iterator, Sequence
 from typing import NamedTuple
 
-from snclr_jax.preflight.hlo.bytes import traffic
+from snclr_jax.preflight.hlo.bytes import carried_on, traffic
 from snclr_jax.preflight.hlo.flops import Uncounted, flops
 from snclr_jax.preflight.hlo.text import Computation, Instruction, Program
 from snclr_jax.preflight.hlo.trips import trip_count
@@ -61,14 +61,6 @@ class Work(NamedTuple):
     collective: Collective | None
 
 
-class Traffic(NamedTuple):
-    """How many collectives of a kind a program runs, and the bytes of their results."""
-
-    # Hides tuple.count, which nobody calls on it.
-    count: int  # pyright: ignore[reportIncompatibleMethodOverride]
-    bytes: float
-
-
 @dataclasses.dataclass(frozen=True)
 class Cost:
     """The cost of a program, or of a part of it, on one device.
@@ -77,13 +69,13 @@ class Cost:
       flops: floating point and other arithmetic operations.
       bytes: read from and written to main memory; on a TPU without what stays in the
         memory on the chip.
-      collectives: by kind.
+      collectives: by kind, how many run and the bytes of all their results.
       notes: what could not be counted exactly, in words.
     """
 
     flops: float
     bytes: float
-    collectives: dict[str, Traffic]
+    collectives: dict[str, tuple[int, float]]
     notes: tuple[str, ...]
 
 
@@ -92,29 +84,32 @@ def cost(hlo_text: str, scopes: Sequence[str] = ()) -> Cost:
 
     Args:
       hlo_text: `compiled.as_text()`.
-      scopes: names of `jax.named_scope`s or functions; counts only what was traced
-        inside one of them, its gradient included. A fusion belongs where its own name
-        says; an instruction without a name belongs with its reader, or its loop.
+      scopes: as in `summarize`.
     """
-    work, notes = list_work(hlo_text)
-    return summarize(work, notes, scopes)
+    return summarize(*list_work(hlo_text), scopes)
 
 
 def list_work(hlo_text: str) -> tuple[list[Work], tuple[str, ...]]:
     """Returns the work of every instruction that runs, and notes as in `Cost`."""
     notes: dict[str, None] = {}
-    program = Program(hlo_text)
-    work = list(_walk(program, program.entry, 1, "", notes))
+    work = list(_walk(Program(hlo_text).entry, 1, "", notes))
     return work, tuple(notes)
 
 
 def summarize(
     work: Iterable[Work], notes: tuple[str, ...], scopes: Sequence[str] = ()
 ) -> Cost:
-    """Returns the sum of some work; `scopes` as in `cost`."""
+    """Returns the sum of some work.
+
+    Args:
+      work, notes: from `list_work`.
+      scopes: names of `jax.named_scope`s or functions; counts only what was traced
+        inside one of them, its gradient included. A fusion belongs where its own name
+        says; an instruction without a name belongs with its reader, or its loop.
+    """
     scope = re.compile(rf"(?<!\w)(?:{'|'.join(map(re.escape, scopes))})(?!\w)")
     total_flops = total_bytes = 0.0
-    collectives: dict[str, Traffic] = {}
+    collectives: dict[str, tuple[int, float]] = {}
     for each in work:
         if scopes and not scope.search(each.op_name):
             continue
@@ -122,38 +117,34 @@ def summarize(
         total_bytes += each.times * each.bytes
         if each.collective:
             kind, size, _ = each.collective
-            count, before = collectives.get(kind, Traffic(0, 0.0))
-            collectives[kind] = Traffic(count + each.times, before + each.times * size)
+            count, before = collectives.get(kind, (0, 0.0))
+            collectives[kind] = count + each.times, before + each.times * size
     return Cost(total_flops, total_bytes, collectives, notes)
 
 
 def _walk(
-    program: Program,
-    computation: Computation,
-    times: int,
-    outer_name: str,
-    notes: dict[str, None],
+    computation: Computation, times: int, outer_name: str, notes: dict[str, None]
 ) -> Iterator[Work]:
     """Yields the work of a computation that runs `times` times."""
-    for op in computation.instructions.values():
-        name = _traced_name(computation, op) or outer_name
+    for op in computation.values():
+        name, runs = _traced_name(op) or outer_name, times
         match op.opcode:
             case "while":
-                trips, note = trip_count(program, computation, op)
+                trips, note = trip_count(op)
                 notes.update({note: None} if note else {})
                 inner, runs = op.called("body"), times * trips
             case "call" | "call-start" | "async-start":
-                inner, runs = op.called("to_apply", "calls"), times
+                inner = op.called("to_apply", "calls")
             case "conditional":
-                inner, runs = [_dearest(program, op, notes)], times
+                inner = [_dearest(op, notes)]
             case _:
-                yield from _own_work(program, computation, op, times, name, notes)
+                yield from _own_work(op, times, name, notes)
                 continue
         for each in inner:
-            yield from _walk(program, program.computations[each], runs, name, notes)
+            yield from _walk(each, runs, name, notes)
 
 
-def _traced_name(computation: Computation, op: Instruction) -> str:
+def _traced_name(op: Instruction) -> str:
     """The name stack of an instruction, or of the first that reads what it returns.
 
     The compiler's own copies bear no name, or that of an argument: they serve whoever
@@ -161,16 +152,14 @@ def _traced_name(computation: Computation, op: Instruction) -> str:
     """
     if "/" in op.op_name:
         return op.op_name
-    readers = (_traced_name(computation, each) for each in computation.users[op.name])
-    return next(filter(None, readers), "")
+    return next(filter(None, map(_traced_name, op.users)), "")
 
 
-def _dearest(program: Program, op: Instruction, notes: dict[str, None]) -> str:
+def _dearest(op: Instruction, notes: dict[str, None]) -> Computation:
     """Returns the branch of a conditional with the most operations, then bytes."""
 
-    def price(branch: str) -> tuple[float, float]:
-        work = _walk(program, program.computations[branch], 1, "", notes)
-        total = summarize(work, ())
+    def price(branch: Computation) -> tuple[float, float]:
+        total = summarize(_walk(branch, 1, "", notes), ())
         return total.flops, total.bytes
 
     keys = ("branch_computations", "true_computation", "false_computation")
@@ -178,74 +167,51 @@ def _dearest(program: Program, op: Instruction, notes: dict[str, None]) -> str:
 
 
 def _own_work(
-    program: Program,
-    computation: Computation,
-    op: Instruction,
-    times: int,
-    name: str,
-    notes: dict[str, None],
+    op: Instruction, times: int, name: str, notes: dict[str, None]
 ) -> Iterator[Work]:
     """Yields the work of one instruction, everything fused into it included."""
     arithmetic = passes = 0.0
-    for inside, each in _with_fused(program, computation, op):
+    for each in _with_fused(op):
         try:
-            count = flops(program, inside, each)
+            count = flops(each)
         except Uncounted as error:
             notes[f"operations of {error} are not counted"] = None
-            count = 0.0
+            continue
         arithmetic += count
-        passes += count * _passes(program, inside, each)
-        collective = _collective(program, inside, each)
-        if collective:
+        passes += count * _passes(each)
+        if collective := _collective(each):
             yield Work(each.op_name or name, times, 0.0, 0.0, 0.0, collective)
-    moved = traffic(program, computation, op)
+    moved = traffic(op)
     if arithmetic or moved:
         yield Work(name, times, arithmetic, moved, passes, None)
 
 
-def _with_fused(
-    program: Program, computation: Computation, op: Instruction
-) -> Iterator[tuple[Computation, Instruction]]:
-    """Yields the instruction and all that run inside it, each with its computation."""
-    yield computation, op
+def _with_fused(op: Instruction) -> Iterator[Instruction]:
+    """Yields the instruction and all that run inside it."""
+    yield op
     if op.opcode in ("fusion", "fusion-start"):
-        inside = program.computations[op.called("calls")[0]]
-        for each in inside.instructions.values():
-            yield from _with_fused(program, inside, each)
+        for each in op.fused.values():
+            yield from _with_fused(each)
 
 
-def _passes(program: Program, computation: Computation, op: Instruction) -> int:
+def _passes(op: Instruction) -> int:
     precision = op.attribute("operand_precision").strip("{}").split(",")[0]
-    if precision not in _PASSES or not program.on_tpu:
+    if precision not in _PASSES or not op.program.on_tpu:
         return 1
-    dtypes = {computation.operand(op, side).results[0].dtype for side in (0, 1)}
+    dtypes = {operand.results[0].dtype for operand in op.operands[:2]}
     return _PASSES[precision] if "f32" in dtypes else 1
 
 
-def _collective(
-    program: Program, computation: Computation, op: Instruction
-) -> Collective | None:
+def _collective(op: Instruction) -> Collective | None:
     """Returns the collective that an instruction is, or ends; each is counted once."""
-    kind, start = op.opcode, op
-    if kind.endswith("-done"):
-        kind = kind.removesuffix("-done")
-        if kind in COLLECTIVES:
-            start = _start_of(computation, op)
-    # A TPU hides a collective behind other work: a fusion starts it, others carry it
-    # on, one ends it, and each of them repeats the instruction. Only in the starting
-    # one it has no place in the sequence (-1).
-    if kind not in COLLECTIVES or re.search(r'"flag_start":"\d', op.attributes):
+    kind = op.opcode.removesuffix("-done")
+    if kind not in COLLECTIVES or carried_on(op):
         return None
-    size = sum(array.bytes for array in op.results)
-    return Collective(kind, size, _group(program, start))
+    ends = kind != op.opcode and op.operands[0].opcode.endswith("-start")
+    return Collective(kind, op.bytes, _group(op.operands[0] if ends else op))
 
 
-def _start_of(computation: Computation, done: Instruction) -> Instruction:
-    start = computation.operand(done, 0)
-    return start if start.opcode.endswith("-start") else done
-
-
-def _group(program: Program, op: Instruction) -> int:
+def _group(op: Instruction) -> int:
     """Devices that take part together, from any of the ways to print their groups."""
     if found := re.search(r"replica_groups=\{\{([\d,]+)\}", op.attributes):
         return found[1].count(",") + 1
@@ -254,4 +220,4 @@ def _group(program: Program, op: Instruction) -> int:
     if found := re.search(r"replica_groups=mesh\[(.*?)\] \{(.*?)\}", op.attributes):
         sizes = dict(re.findall(r"'(\w+)'=(\d+)", found[1]))
         return math.prod(int(sizes[axis]) for axis in re.findall(r"\w+", found[2]))
-    return program.devices
+    return op.program.devices

@@ -1,0 +1,28 @@
+"""Files that are replaced as a whole, or stay as they were."""
+
+from __future__ import annotations
+
+import pytest
+
+from snclr_jax.run.files import replaced, write_whole
+
+
+def test_a_file_is_there_whole_or_as_it_was(tmp_path):
+    path = tmp_path / "file.txt"
+    write_whole(path, "ä")
+    assert path.read_bytes() == "ä".encode()
+    with replaced(path) as part:
+        part.write_text("half")
+        assert path.read_bytes() == "ä".encode()
+    assert path.read_text() == "half"
+    with pytest.raises(OSError, match="disk is full"), replaced(path) as part:
+        part.write_text("quarter")
+        raise OSError("the disk is full")
+    assert path.read_text() == "half"
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_what_went_wrong_first_is_said(tmp_path):
+    with pytest.raises(NotADirectoryError, match=r"file/new\.part"):
+        (tmp_path / "file").write_text("")
+        write_whole(tmp_path / "file" / "new", "text")
