@@ -1,1 +1,22 @@
 """Recipes, importable as `snclr_jax.configs`."""
+
+from __future__ import annotations
+
+import ast
+from pathlib import Path
+
+_NO_RECIPES = ("__init__", "base", "evaluate", "imagenet_base")
+
+
+def recipes() -> dict[str, str]:
+    """Returns the first line of every recipe's docstring, by its name.
+
+    No recipe is imported: that would import JAX, too.
+    """
+    files = sorted(Path(__file__).parent.glob("*.py"))
+    found = {path.stem: ast.parse(path.read_text()) for path in files}
+    return {
+        name: (ast.get_docstring(module) or "").partition("\n")[0]
+        for name, module in found.items()
+        if name not in _NO_RECIPES
+    }

@@ -76,7 +76,7 @@ def get_config() -> ConfigDict:
 
 def _data() -> ConfigDict:
     data = ConfigDict()
-    # "digits" (embedded), "folder" or "tfds".
+    # "digits" (embedded), "folder", "tfds", or "python" where train() is given images.
     data.name = "digits"
     # Folder of images, or the TFDS data directory ("" is TFDS's own default).
     data.path = ""

@@ -21,8 +21,9 @@ HELP='launch/tpu.sh COMMAND FLAGS          the same flags for every command
   --workdir=gs://BUCKET/RUN    of the run; a run there is continued
   --mount=BUCKET               shown on the workers as the folder /mnt/BUCKET, for data:
                                array_record reads folders, and not gs://
-  --config=FILE[:VARIANT] --config.FIELD=VALUE ...         as for snclr train; FILE is
-                               committed, its path that from the top of the checkout
+  --config=RECIPE[:VARIANT] --config.FIELD=VALUE ...       as for snclr train; a recipe
+                               of your own is committed, and named by its path from the
+                               top of the checkout
   --images=N                   for preflight, where it cannot see the data
   --watch                      with resume: again and again until the run is complete
   --delete-after               with --watch: deletes the slices then, and where the
@@ -103,9 +104,11 @@ check_config() {
     [[ $flag != --config=* ]] || file=${flag#--config=}
   done
   [[ -n $file ]] ||
-    fail "--config=FILE is missing, such as --config=configs/imagenet_vit_s16.py"
-  git -C "$ROOT" cat-file -e "HEAD:${file%%:*}" 2>/dev/null ||
-    fail "--config=$file: ${file%%:*} is not in the last commit, which is what is copied"
+    fail "--config=RECIPE is missing, such as --config=imagenet_vit_s16"
+  file=${file%%:*}
+  [[ $file == */* || $file == *.py ]] || file=configs/$file.py
+  git -C "$ROOT" cat-file -e "HEAD:$file" 2>/dev/null ||
+    fail "--config: $file is not in the last commit, which is what is copied"
 }
 
 # Chips and hosts of a slice, its shape for preflight and its system image:

@@ -6,14 +6,19 @@ config, and `load_encoder` opens what a run has learned.
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
     from snclr_jax.encoder.loaded import LoadedEncoder
 
 __version__ = "0.1.0"
+
+_HERE = Path(__file__).parent
+if not (_HERE / "configs").is_dir():
+    # A checkout's recipes lie beside its package. The finder of an editable install
+    # knows one checkout alone, also where another one is imported by PYTHONPATH.
+    __path__.append(str(_HERE.parent))
 
 
 def load_encoder(path: str | Path, *, network: str | None = None) -> LoadedEncoder:

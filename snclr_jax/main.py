@@ -2,12 +2,13 @@
 
 The workers of `prepare` load this file again: it imports no JAX.
 
-snclr train --config=configs/digits.py
-python -m snclr_jax.main train --config=configs/digits.py --config.epochs=5
+snclr train --config=digits
+python -m snclr_jax.main train --config=digits --config.epochs=5
 """
 
 from __future__ import annotations
 
+import difflib
 import importlib.util
 import sys
 from pathlib import Path
@@ -19,9 +20,13 @@ from ml_collections import ConfigDict, config_flags
 HELP = """\
 snclr: contrastive pretraining of visual encoders with soft neighbors, in JAX
 
-  snclr train --config=FILE[:VARIANT] [--workdir=DIR] [--config.FIELD=VALUE ...]
-      Pretrains an encoder, or continues the run in DIR (default: runs/<config>).
+  snclr train --config=RECIPE[:VARIANT] [--workdir=DIR] [--config.FIELD=VALUE ...]
+      Pretrains an encoder, or continues the run in DIR (default: runs/RECIPE).
       DIR receives checkpoints/, metrics.jsonl, tensorboard/ and summary.json.
+
+  snclr recipes
+      Lists the recipes, a line each. A recipe of your own is named by its path, such
+      as --config=mine.py.
 
   snclr evaluate --workdir=DIR [--what=knn,linear] [--baselines] [--config.FIELD=VALUE]
       Scores an encoder and prints a table; DIR/evaluation.json keeps every number
@@ -45,7 +50,7 @@ snclr: contrastive pretraining of visual encoders with soft neighbors, in JAX
       evaluate and features take it as DIR), torchvision or detectron2 (ResNets), timm
       (ViTs), or stablehlo (a program that needs JAX alone, FILE.stablehlo).
 
-  snclr import --weights=FILE --config=FILE[:VARIANT] --out=FILE.safetensors
+  snclr import --weights=FILE --config=RECIPE[:VARIANT] --out=FILE.safetensors
       Turns a ResNet under torchvision's names or a ViT under timm's, alone or in a
       MoCo v3 checkpoint (--network=online or target), into this package's format.
       Start a run from it: snclr train ... --config.model.init_from=FILE.safetensors
@@ -64,7 +69,8 @@ snclr: contrastive pretraining of visual encoders with soft neighbors, in JAX
       images/s, neighbors, checkpoint. It reads their files and nothing else.
       With --once it looks once.
 
-  snclr preflight --config=FILE[:VARIANT] [--topology=SLICE [--slices=N]] [--images=N]
+  snclr preflight --config=RECIPE[:VARIANT] [--topology=SLICE [--slices=N]]
+                  [--images=N]
       Compiles the training step and prints the memory, work, communication and time
       that it needs. SLICE is a TPU slice such as v5e:8x8, compiled for without a
       TPU; left out, the devices here. N training images are assumed where the data
@@ -86,21 +92,22 @@ VARIANT is debug (a minute on a CPU, with the embedded digits in place of the da
 paper or authors (their choices, configs/base.py); several are joined by commas.
 Every field of configs/base.py can be set:
 
-  snclr train --config=configs/digits.py --config.objective.queue.k=0          # plain InfoNCE
-  snclr train --config=configs/digits.py --config.objective.temperature=0.1
-  snclr train --config=configs/folder.py --config.data.path=my_photos
-  snclr train --config=configs/imagenet_resnet50.py:400 --config.data.path=DIR
-  snclr train --config=configs/imagenet_vit_s16.py:debug
+  snclr train --config=digits --config.objective.queue.k=0          # plain InfoNCE
+  snclr train --config=digits --config.objective.temperature=0.1
+  snclr train --config=folder --config.data.path=my_photos
+  snclr train --config=imagenet_resnet50:400 --config.data.path=DIR
+  snclr train --config=imagenet_vit_s16:debug
 
-Ctrl-C and SIGTERM save; the same command continues where it stopped. A run is continued
-with its own config: --allow_changes=objective.queue.size,loss takes a changed field or section,
-and says what it means; model, optim.name and objective.attention.kind cannot change.
+Ctrl-C and SIGTERM save; the same command continues where it stopped. A run is
+continued with its own config: --allow_changes=objective.queue.size,augment takes a
+changed field or section, and says what it means; model, optim.name and
+objective.attention.kind cannot change.
 
 Several processes: --coordinator=HOST:PORT --processes=N --process=I on each; on Cloud
 TPU and under srun they find each other. launch/ has scripts for both.
 """
 
-_CONFIG = config_flags.DEFINE_config_file("config", None, "Recipe, see configs/.")
+_CONFIG = config_flags.DEFINE_config_file("config", None, "Recipe: its name or file.")
 _WORKDIR = flags.DEFINE_string("workdir", None, "Folder of the run.")
 _TOPOLOGY = flags.DEFINE_string("topology", None, "TPU slice, such as v5e:8x8.")
 _SLICES = flags.DEFINE_integer("slices", 1, "Such TPU slices.", lower_bound=1)
@@ -180,6 +187,13 @@ def _train() -> None:
             "model, augment.size or objective.queue.size, a larger accumulate, or "
             "model.remat"
         )
+
+
+def _recipes() -> None:
+    from snclr_jax.configs import recipes
+
+    for name, line in recipes().items():
+        print(f"{name:18}{line}")
 
 
 def _evaluate() -> None:
@@ -314,7 +328,10 @@ def _given(**values: Any) -> dict[str, Any]:
 
 def _config(command: str) -> ConfigDict:
     if _CONFIG.value is None:
-        _fail(f"{command} needs --config=FILE, such as --config=configs/digits.py")
+        _fail(
+            f"{command} needs --config=RECIPE, such as --config=digits; "
+            "'snclr recipes' lists them"
+        )
     # A file that could not be loaded says so when it is first asked for something.
     _CONFIG.value.keys()
     return _CONFIG.value
@@ -322,16 +339,42 @@ def _config(command: str) -> ConfigDict:
 
 def _parse(arguments: list[str]) -> list[str]:
     """Parses the flags; an error ends in one line that names the flag or the file."""
+    while "--config" in arguments[:-1]:  # its value is an argument of its own
+        at = arguments.index("--config")
+        joined = "=".join(arguments[at : at + 2])
+        arguments = [*arguments[:at], joined, *arguments[at + 2 :]]
     named = any(argument.startswith("--config=") for argument in arguments)
     if arguments[1] in ("evaluate", "features") and not named:
-        # Found like any file of the package; fields can follow as with a recipe.
-        settings = importlib.util.find_spec("snclr_jax.configs.evaluate")
-        path = settings and settings.origin
-        arguments = [*arguments[:2], f"--config={path}", *arguments[2:]]
+        # Before all others: fields can follow as with a recipe.
+        settings = f"--config={_file_of('evaluate')}"
+        arguments = [*arguments[:2], settings, *arguments[2:]]
+    arguments = [_with_file(argument) for argument in arguments]
     try:
         return flags.FLAGS(arguments)
     except (flags.Error, AttributeError, KeyError, TypeError, ValueError, OSError) as e:
         _fail(_explain(arguments, e))
+
+
+def _with_file(argument: str) -> str:
+    """Puts the file of a recipe in the place of its name: found from any folder."""
+    flag, equals, value = argument.partition("=")
+    name, colon, variant = value.partition(":")
+    if (flag, equals) != ("--config", "=") or "/" in name or name.endswith(".py"):
+        return argument
+    from snclr_jax.configs import recipes
+
+    if name not in (known := recipes()):
+        (nearest,) = difflib.get_close_matches(name, known, n=1, cutoff=0.0)
+        _fail(
+            f"--config={name} is no recipe; did you mean {nearest}? 'snclr recipes' "
+            "lists them all, and a file of your own is named with its .py"
+        )
+    return f"{flag}={_file_of(name)}{colon}{variant}"
+
+
+def _file_of(name: str) -> str | None:
+    found = importlib.util.find_spec(f"snclr_jax.configs.{name}")
+    return found and found.origin
 
 
 def _explain(arguments: list[str], error: Exception) -> str:
@@ -357,6 +400,7 @@ def _fail(message: str, *, status: int = 2) -> NoReturn:
 
 COMMANDS = {
     "train": _train,
+    "recipes": _recipes,
     "evaluate": _evaluate,
     "features": _features,
     "export": _export,

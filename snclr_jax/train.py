@@ -7,6 +7,7 @@ import json
 import signal
 import time
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import jax
 import ml_collections
@@ -18,6 +19,7 @@ from snclr_jax.data.bad_files import FILE as BAD_FILES
 from snclr_jax.data.bad_files import BadFiles
 from snclr_jax.data.choose import choose_from_data
 from snclr_jax.data.feed import Feed
+from snclr_jax.data.python_source import named_python
 from snclr_jax.devices.mesh import make_mesh
 from snclr_jax.devices.processes import from_first
 from snclr_jax.devices.stop_requests import Interrupted, StopRequests
@@ -57,6 +59,7 @@ def train(
     config: ml_collections.ConfigDict,
     workdir: str,
     *,
+    data: Any = None,
     allow: Sequence[str] = (),
     evaluators: Sequence[Evaluator] = (),
 ) -> TrainState:
@@ -70,6 +73,10 @@ def train(
     Args:
       config: a recipe, see `configs/base.py`.
       workdir: folder of the run.
+      data: images, in place of those that `config.data` names: an array (n, h, w, 3), a
+        tuple (images, labels), a data set of PyTorch or Hugging Face, or {"train": ...,
+        "test": ...} of these; see `open_python`. With several processes, each of them
+        is given all.
       allow: fields of the config that may differ from those of the run so far, see
         `check_workdir`.
       evaluators: what to do at intervals, besides kNN and the neighbor gallery.
@@ -86,9 +93,11 @@ def train(
       Interrupted: after SIGINT or SIGTERM, when the state is saved.
     """
     mesh = make_mesh()
-    config, chosen = choose_from_data(config, devices=mesh.size)
+    if data is not None:
+        config = named_python(config)
+    config, chosen = choose_from_data(config, devices=mesh.size, given=data)
     check_config(config, devices=mesh.size)
-    data = open_data(config.data)
+    data = open_data(config.data, data)
     check_against_data(config, data.train.size)
     steps_per_epoch = data.train.size // config.batch_size
 

@@ -3,17 +3,11 @@
 from __future__ import annotations
 
 import importlib
-from pathlib import Path
 
 from ml_collections import ConfigDict
+from snclr_jax.configs import recipes
 
-from snclr_jax import configs
-
-RECIPES = sorted(
-    path.stem
-    for path in Path(configs.__path__[0]).glob("*.py")
-    if path.stem not in ("__init__", "base", "evaluate", "imagenet_base")
-)
+RECIPES = list(recipes())
 
 
 def recipe(name: str, variant: str = "") -> ConfigDict:

@@ -298,6 +298,7 @@ def test_what_gcloud_says_is_passed_on_and_never_taken_for_absent(cloud):
         "--slices=a[$(touch hacked)]": "is not a number from 1",
         "--workdir=runs/x": "must be gs://BUCKET/RUN",
         "--config=configs/none.py": "configs/none.py is not in the last commit",
+        "--config=none:debug": "configs/none.py is not in the last commit",
         "--mount=gs://sets": "--mount=gs://sets is not a bucket",
         "--sport": "--sport is not a flag",
         "--delete-after": "--delete-after needs --watch",
@@ -308,6 +309,10 @@ def test_a_wrong_flag_ends_in_one_line_and_no_call(cloud, flag, message):
     assert failed.returncode == 2
     assert message in failed.stderr and len(failed.stderr.splitlines()) == 1
     assert cloud.calls() == [] and not (cloud.checkout / "hacked").exists()
+
+
+def test_a_recipe_is_found_by_its_name(cloud):
+    ok(cloud.tpu("create", "--dry-run", "--config=imagenet_vit_s16:debug"))
 
 
 def test_the_shapes_of_slices_have_as_many_chips_as_they_are_counted_with(cloud):

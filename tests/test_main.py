@@ -2,7 +2,20 @@
 
 from __future__ import annotations
 
-from command import DIGITS, start
+import os
+import shutil
+import subprocess
+import sys
+from importlib import import_module
+
+import pytest
+from absl import flags
+from absl.testing import flagsaver
+from command import DIGITS, ROOT, start
+from ml_collections import config_flags
+from recipes import RECIPES, recipe
+
+from snclr_jax import main, train
 
 
 def test_mistakes_end_in_one_line_that_names_the_fix(tmp_path):
@@ -13,7 +26,7 @@ def test_mistakes_end_in_one_line_that_names_the_fix(tmp_path):
     prepare = ("prepare", "--name=photos", f"--out={tmp_path / 'run'}")
     cases = {
         ("tran", DIGITS): "'tran' is not a command; use one of",
-        ("train",): "train needs --config=FILE",
+        ("train",): "train needs --config=RECIPE",
         ("train", "--config=configs/nothing.py"): "configs/nothing.py",
         ("train", "--config=configs/digits.py:fast"): "use one of ('debug', 'paper'",
         (
@@ -62,7 +75,111 @@ def test_mistakes_end_in_one_line_that_names_the_fix(tmp_path):
 
 def test_help_shows_every_command():
     output, errors = start("--help").communicate(timeout=60)
-    assert "snclr train --config=FILE" in output
+    assert "snclr train --config=RECIPE" in output
+    assert "snclr recipes" in output
     assert "snclr evaluate --workdir=DIR" in output
     assert "snclr prepare --source=DIR_OR_TAR" in output
     assert not errors
+
+
+@pytest.fixture
+def parsed():
+    """Parses the flags of a command; returns the file of its config, if any."""
+
+    def parse(*arguments: str) -> str:
+        main._parse(["snclr", *arguments])
+        return config_flags.get_config_filename(flags.FLAGS["config"])
+
+    with flagsaver.flagsaver():
+        yield parse
+
+
+@pytest.mark.parametrize("name", RECIPES)
+def test_a_recipe_is_named_without_its_folder(name, parsed, monkeypatch, tmp_path):
+    monkeypatch.chdir(tmp_path)
+    want = str(ROOT / "configs" / f"{name}.py")
+    assert parsed("train", f"--config={name}") == want
+    variant = f"{want}:authors,debug"
+    assert parsed("preflight", "--config", f"{name}:authors,debug") == variant
+    got = flags.FLAGS.config
+    assert got.batch_size == 16 and got.objective.attention.kind == "cosine"
+    (tmp_path / f"{name}.py").write_text(
+        "def get_config(name=''): return __import__('ml_collections').ConfigDict()"
+    )
+    assert parsed("import", f"--config={name}.py") == f"{name}.py"
+    assert not flags.FLAGS.config
+
+
+def test_a_run_is_kept_in_a_folder_of_its_recipes_name(parsed, monkeypatch):
+    workdirs = []
+    monkeypatch.setattr(
+        train, "train", lambda _, workdir, **__: workdirs.append(workdir)
+    )
+    for given in ("digits:debug", f"{ROOT}/configs/digits.py:debug"):
+        parsed("train", f"--config={given}")
+        main.COMMANDS["train"]()
+    assert workdirs == ["runs/digits"] * 2
+
+
+@pytest.mark.parametrize(
+    "name, near", [("cifar11", "cifar10"), ("vit_s16", "imagenet_vit_s16")]
+)
+def test_a_name_that_is_no_recipe_names_the_nearest(name, near, parsed, capsys):
+    with pytest.raises(SystemExit, match="2"):
+        parsed("train", f"--config={name}:debug")
+    (line,) = capsys.readouterr().err.splitlines()
+    assert f"--config={name} is no recipe; did you mean {near}? 'snclr recipes'" in line
+
+
+@pytest.mark.parametrize("name", ["base", "evaluate", "imagenet_base", "__init__"])
+def test_what_recipes_are_made_of_is_none(name, parsed, capsys):
+    with pytest.raises(SystemExit):
+        parsed("train", f"--config={name}")
+    assert f"--config={name} is no recipe" in capsys.readouterr().err
+
+
+def test_recipes_are_listed_with_their_first_line(capsys):
+    main.COMMANDS["recipes"]()
+    lines = capsys.readouterr().out.splitlines()
+    assert len(lines) == len(RECIPES)
+    for line in lines:
+        name, said = line.split(maxsplit=1)
+        assert (
+            recipe(name)
+            and said
+            == import_module(f"snclr_jax.configs.{name}").__doc__.partition("\n")[0]
+        )
+
+
+# Which files are loaded, and whether JAX is.
+WHERE = """
+import sys
+import snclr_jax.configs.evaluate, snclr_jax.main
+print(snclr_jax.__file__, snclr_jax.configs.evaluate.__file__, "jax" in sys.modules)
+snclr_jax.main.main(["snclr", "recipes"])
+print("jax" in sys.modules)
+"""
+
+
+def test_a_checkout_has_its_own_recipes_and_lists_them_without_jax(tmp_path):
+    """Also where the packages that are installed are those of another checkout."""
+    copy, away = tmp_path / "copy", tmp_path / "away"
+    away.mkdir()
+    for part in ("snclr_jax", "configs"):
+        shutil.copytree(ROOT / part, copy / part)
+    (copy / "configs" / "mine.py").write_text('"""One of my own."""')
+    done = subprocess.run(
+        [sys.executable, "-c", WHERE],
+        cwd=away,
+        env=os.environ | {"PYTHONPATH": str(copy)},
+        capture_output=True,
+        text=True,
+    )
+    first, *listed, last = done.stdout.splitlines()
+    assert first.split() == [
+        str(copy / "snclr_jax" / "__init__.py"),
+        str(copy / "configs" / "evaluate.py"),
+        "False",
+    ]
+    assert last == "False" and len(listed) == len(RECIPES) + 1
+    assert "mine              One of my own." in listed

@@ -48,7 +48,6 @@ def copy(tmp_path_factory: pytest.TempPathFactory) -> Path:
         shutil.copytree(ROOT / name, copy / name)
     for name in ("pyproject.toml", "README.md"):
         shutil.copy(ROOT / name, copy)
-    (copy / "snclr_jax" / "configs").symlink_to("../configs")
     return copy
 
 

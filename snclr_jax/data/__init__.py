@@ -1,8 +1,8 @@
-"""Image sets: the embedded digits, image folders and TFDS, behind one interface."""
+"""Image sets: embedded digits, folders, TFDS and Python, behind one interface."""
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from ml_collections import ConfigDict
 
@@ -25,7 +25,7 @@ class Data(NamedTuple):
         return {name: split.identity for name, split in splits.items() if split}
 
 
-def open_data(config: ConfigDict) -> Data:
+def open_data(config: ConfigDict, given: Any = None) -> Data:
     """Opens the image set that `config.data` names, without decoding any image.
 
     Args:
@@ -37,6 +37,7 @@ def open_data(config: ConfigDict) -> Data:
         recipes on; `max_bad` is the share of a split's images that may be bad, 0 in
         configs from before there was one; `pictures_per_digit` is read for digits
         alone.
+      given: images where `name` is "python", see `open_python`.
 
     Returns:
       The splits; `test` is None where the set has none.
@@ -67,6 +68,10 @@ def open_data(config: ConfigDict) -> Data:
                 max_bad=max_bad,
             )
         )
+    elif config.name == "python":
+        from snclr_jax.data.python_source import open_python
+
+        data = Data(*open_python(given, config.image_size))
     else:
         raise ValueError(
             f'data.name is {config.name!r}; use "digits", "folder" or "tfds"'

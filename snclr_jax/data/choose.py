@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import math
 import statistics
+from typing import Any
 
 import numpy as np
 from ml_collections import ConfigDict
@@ -26,7 +27,9 @@ LARGEST_BATCH = 256
 SAMPLE = 256  # images whose size is read
 
 
-def choose_from_data(config: ConfigDict, *, devices: int) -> tuple[ConfigDict, str]:
+def choose_from_data(
+    config: ConfigDict, *, devices: int, given: Any = None
+) -> tuple[ConfigDict, str]:
     """Returns the config with every field of `FIELDS` that is None chosen.
 
     Those that the objective chooses are chosen, too. The rules are `choose`'s, for the
@@ -35,6 +38,7 @@ def choose_from_data(config: ConfigDict, *, devices: int) -> tuple[ConfigDict, s
     Args:
       config: a recipe; not changed.
       devices: of the mesh.
+      given: images, see `open_data`.
 
     Returns:
       The config, and a sentence that says what was found and chosen; "" where no field
@@ -51,7 +55,7 @@ def choose_from_data(config: ConfigDict, *, devices: int) -> tuple[ConfigDict, s
         return config, ""
     data = config.data.copy_and_resolve_references()
     data.image_size = data.image_size or VIEW_SIZES[-1]
-    train = open_data(data).train
+    train = open_data(data, given).train
     side = _median_side(train)
     chosen = choose(config, images=train.size, side=side, devices=devices)
     found = f"{train.size} images, shorter side {side} pixels in the median"

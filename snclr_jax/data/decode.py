@@ -140,9 +140,13 @@ def decode_image(file: str | BinaryIO, side: int, *, name: str) -> np.ndarray:
         # A JPEG can be decoded at 1/2, 1/4 or 1/8 of its size; staying at twice the
         # wanted size leaves the final quality to the antialiased resize.
         image.draft(None, (2 * side, 2 * side))
-        image = _to_rgb(ImageOps.exif_transpose(image))
-        image = ImageOps.fit(image, (side, side), Image.Resampling.BICUBIC)
-        return np.asarray(image)
+        return square(upright(image), side)
+
+
+def square(image: Image.Image, side: int) -> np.ndarray:
+    """Returns the central square, resized to `side`: uint8 (s, s, 3)."""
+    fitted = ImageOps.fit(image, (side, side), Image.Resampling.BICUBIC)
+    return np.asarray(fitted)
 
 
 def decode_squares(
@@ -213,7 +217,7 @@ def _decode_whole(
         if pixels is not None:
             return cv2.cvtColor(pixels, cv2.COLOR_BGR2RGB)
     image.draft(None, (image.width // reduction, image.height // reduction))
-    return np.asarray(_to_rgb(ImageOps.exif_transpose(image)))
+    return np.asarray(upright(image))
 
 
 @contextlib.contextmanager
@@ -243,7 +247,9 @@ def _reason(error: Exception) -> str:
     return f"{type(error).__name__}: {what}"
 
 
-def _to_rgb(image: Image.Image) -> Image.Image:
+def upright(image: Image.Image) -> Image.Image:
+    """Returns a whole image in colour, as `decode_image` treats modes and rotation."""
+    image = ImageOps.exif_transpose(image)
     if image.mode.startswith("I"):  # "I;16" and its kin; convert() would clip at 255
         levels = np.clip(np.asarray(image), 0, 65535) >> 8
         image = Image.fromarray(levels.astype(np.uint8))

@@ -15,6 +15,7 @@ from jax.sharding import Mesh
 
 from snclr_jax.data.crop import View
 from snclr_jax.data.pipeline import train_batches
+from snclr_jax.data.python_source import NAME
 from snclr_jax.data.split import Split
 from snclr_jax.devices.mesh import place_batch, place_everywhere
 from snclr_jax.step.augment import view_settings
@@ -55,6 +56,9 @@ class Feed:
       mesh: the devices.
       labels: whether batches need labels even where reading them takes long.
 
+    Raises:
+      ValueError: where images that are given in Python are to be read by workers.
+
     Attributes:
       resident: whether the images live on the device.
       batches: the Grain iterator at the batch that `next` returns next, for
@@ -65,6 +69,11 @@ class Feed:
         self, config, split: Split, mesh: Mesh, *, labels: bool = False
     ) -> None:
         self.resident = is_resident(config, split.size)
+        if config.data.name == NAME and config.data.num_workers and not self.resident:
+            raise ValueError(
+                f"data.num_workers {config.data.num_workers}: images that are given in "
+                "Python stay in its process; use 0, and they are cropped in threads"
+            )
         batches = train_batches(
             split,
             batch_size=config.batch_size,
@@ -83,8 +92,8 @@ class Feed:
         )
         self._under_way: Any = None
         self._waited = 0.0
-        # Reading the labels of a large TFDS set takes longer than one metric is worth.
-        cheap = self.resident or config.data.name != "tfds"
+        # Reading the labels of a large set takes longer than one metric is worth.
+        cheap = self.resident or split.labels_at_hand
         known = split.labelled and (cheap or labels)
         self._batch = functools.partial(
             Batch,

@@ -17,7 +17,7 @@ from snclr_jax.data.decode import Encoded, UnreadableImage
 _CHUNK = 32  # images per task of the thread pool: a small one costs less than a task
 
 Load = Callable[[np.ndarray], np.ndarray]
-Read = Callable[[np.ndarray], Sequence[Encoded]]
+Read = Callable[[np.ndarray], Sequence[Encoded | np.ndarray]]
 Labels = np.ndarray | Callable[[], np.ndarray] | None
 Names = Callable[[np.ndarray], list[str]] | str
 
@@ -54,9 +54,9 @@ class Split:
       load: decodes some images, (b,) indices in [0, size) -> uint8 (b, s, s, 3); must
         be safe to call from several threads, and picklable for worker processes.
         Raises `UnreadableImage` where one of them is bad.
-      encoded: reads some images as they are stored, (b,) indices -> b of them, in any
-        size; the same threads and processes call it. None where there is nothing
-        beyond what `load` returns.
+      encoded: reads some images as they are stored, or their pixels, uint8 (h, w, 3):
+        (b,) indices -> b of them, in any size; the same threads and processes call it.
+        None where there is nothing beyond what `load` returns.
       size: number of images, n.
       labels: int32 (n,), or a function that reads them when first asked for, or
         None for an unlabelled set.
@@ -121,6 +121,11 @@ class Split:
     def labelled(self) -> bool:
         """Whether the images have labels; unlike `labels`, never reads them."""
         return self._opened.read_labels is not None
+
+    @property
+    def labels_at_hand(self) -> bool:
+        """Whether there are labels, and the first access reads nothing."""
+        return self.labelled and not callable(self._opened.read_labels)
 
     # Any, not None: who reads them has asked whether the images are `labelled`.
     @property
@@ -219,7 +224,9 @@ class Split:
         _, first, place = np.unique(self._of, return_index=True, return_inverse=True)
         return first, place
 
-    def originals(self, indices: np.ndarray) -> Sequence[Encoded] | np.ndarray:
+    def originals(
+        self, indices: np.ndarray
+    ) -> Sequence[Encoded | np.ndarray] | np.ndarray:
         """Reads some whole images without threads: encoded, or uint8 (h, w, 3)."""
         return (self._opened.encoded or self._opened.load)(self._of[indices])
 

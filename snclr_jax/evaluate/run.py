@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import datetime
 from collections.abc import Sequence
+from typing import Any
 
 import jax
 import numpy as np
@@ -12,6 +13,7 @@ from ml_collections import ConfigDict
 
 from snclr_jax.data import Data, open_data
 from snclr_jax.data.bad_files import BadFiles, describe_bad
+from snclr_jax.data.python_source import named_python
 from snclr_jax.devices.mesh import make_mesh
 from snclr_jax.encoder.stored import open_encoder
 from snclr_jax.evaluate.evaluations import EVALUATIONS, Outcome, Task
@@ -27,7 +29,7 @@ from snclr_jax.evaluate.results import (
     write_board,
 )
 from snclr_jax.evaluate.subject import Subject, make_subjects
-from snclr_jax.run.workdir import as_json
+from snclr_jax.run.workdir import as_json, has_images
 
 OWN = "own"  # the images of the run itself, as records name them
 
@@ -37,6 +39,7 @@ def evaluate(
     what: Sequence[str],
     settings: ConfigDict,
     *,
+    data: Any = None,
     network: str | None = None,
     baselines: bool = False,
 ) -> list[Record]:
@@ -50,6 +53,8 @@ def evaluate(
       path: a run's workdir, a checkpoint in it, or an exported file.
       what: names of `EVALUATIONS`.
       settings: `configs/evaluate.py`.
+      data: images in place of those that the run names, as for `train`: its own where
+        it was given them, or others.
       network: whose encoder, see `open_encoder`.
       baselines: evaluate an untrained encoder and raw pixels beside it.
 
@@ -73,7 +78,13 @@ def evaluate(
     encoder = open_encoder(path, network=network, mesh=mesh)
     say(encoder.describe())
     config, origin = target_config(encoder.config, settings.data)
-    data = open_data(config.data)
+    if data is None:
+        data = open_data(config.data)
+    else:
+        config = named_python(config)
+        data = open_data(config.data, data)
+        own = has_images(destination.parent, data.identity)
+        origin = OWN if own else f"python, {data.train.identity}"
     train, test = labelled_splits(data, what)
     networks = None
     if "quality" in what and origin == OWN and epath.Path(encoder.source).is_dir():

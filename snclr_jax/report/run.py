@@ -6,6 +6,7 @@ import datetime
 import json
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from jax.sharding import Mesh
@@ -19,7 +20,7 @@ from snclr_jax.report import measure, sections
 from snclr_jax.report.page import Section, numbers, page
 from snclr_jax.run.files import write_whole
 from snclr_jax.run.metrics import METRICS_FILE, SUMMARY_FILE, read_metrics
-from snclr_jax.run.workdir import read_config
+from snclr_jax.run.workdir import has_images, read_config
 from snclr_jax.visualize import save_all
 from snclr_jax.visualize.curves import BASELINES
 
@@ -29,7 +30,9 @@ FIGURES = "figures"
 Lines = Sequence[dict[str, float]]
 
 
-def report(workdir: str | Path, *, network: str | None = None) -> Path:
+def report(
+    workdir: str | Path, *, data: Any = None, network: str | None = None
+) -> Path:
     """Writes `report.html` and `figures/*.png` into the folder of a run.
 
     The page holds all it shows and needs no network. The run may still be training: the
@@ -37,6 +40,7 @@ def report(workdir: str | Path, *, network: str | None = None) -> Path:
 
     Args:
       workdir: the run's folder.
+      data: the images of the run, where they were given to `train`.
       network: "online" or "target", whose features are mapped and classified; None is
         what the run's config says.
 
@@ -45,7 +49,7 @@ def report(workdir: str | Path, *, network: str | None = None) -> Path:
 
     Raises:
       ValueError: where there is no run, no metric or no whole checkpoint yet, or a file
-        is damaged.
+        is damaged; where other images are given than the run had.
     """
     workdir = Path(workdir)
     read_config(workdir)  # says so where there is no run at all
@@ -58,18 +62,25 @@ def report(workdir: str | Path, *, network: str | None = None) -> Path:
     records = read_records(records_path(workdir))
     mesh = make_mesh()
     encoder = open_encoder(workdir, network=network, mesh=mesh)
-    data, unreadable = None, ""
+    images, unreadable = None, ""
     try:
-        data = open_data(encoder.config.data)
+        images = open_data(encoder.config.data, data)
     except (ValueError, OSError) as error:
+        if data is not None:
+            raise
         unreadable = f"The images of the run cannot be read here: {error}"
+    if data is not None and images and not has_images(workdir, images.identity):
+        raise ValueError(
+            f"data= holds {images.identity['train']}, which are not the images of "
+            f"{workdir}; give those that it was trained on"
+        )
 
     search = Search.of(encoder.config, mesh)
     parts = [*sections.curves(lines, search.objective)]
-    if data is None:
+    if images is None:
         parts.append(Section("Images", unreadable))
     else:
-        parts += _of_images(encoder, search, data, mesh)
+        parts += _of_images(encoder, search, images, mesh)
     parts += [
         sections.evaluations(records, workdir),
         sections.settings(encoder.config),
@@ -78,7 +89,7 @@ def report(workdir: str | Path, *, network: str | None = None) -> Path:
     name = workdir.absolute().name
     now = datetime.datetime.now().isoformat(sep=" ", timespec="minutes")
     subtitle = f"snclr report of {now}, networks of step {encoder.step}"
-    html = page(name, subtitle, _summary(workdir, lines, encoder, data), parts)
+    html = page(name, subtitle, _summary(workdir, lines, encoder, images), parts)
     save_all(
         {each.name: each.figures["light"] for part in parts for each in part.drawings},
         workdir / FIGURES,

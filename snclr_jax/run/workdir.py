@@ -277,6 +277,12 @@ def read_config(workdir: epath.PathLike) -> dict[str, Any]:
     return _parsed(path, "restore it, or remove it and run train with the run's config")
 
 
+def has_images(workdir: epath.PathLike, found: Mapping[str, str]) -> bool:
+    """Whether the run in a workdir trains on these images, see `Data.identity`."""
+    before = _found_before(workdir)
+    return before is not None and before.get("train") == found["train"]
+
+
 def _found_before(workdir: epath.PathLike) -> dict[str, str] | None:
     """Returns which images the run in a workdir was started with, where it says so."""
     path = epath.Path(workdir) / DATA_FILE

@@ -14,7 +14,7 @@ from snclr_jax.configs import base
 from snclr_jax.settings.objective import objective_class
 
 _CHOICES = {
-    "data.name": ("digits", "folder", "tfds"),
+    "data.name": ("digits", "folder", "tfds", "python"),
     "model.dtype": ("float32", "bfloat16", "float64"),
     "optim.name": ("lars", "adamw", "sgd"),
     "evaluate.network": ("online", "target"),

@@ -160,7 +160,7 @@ def test_a_slice_that_does_not_exist_is_named_with_examples():
 
 def test_the_command_line_refuses_what_it_cannot_compile():
     cases = {
-        ("preflight",): "preflight needs --config=FILE",
+        ("preflight",): "preflight needs --config=RECIPE",
         ("preflight", DIGITS, "--topology=v5e:8"): "--topology=v5e:8 is not a TPU",
     }
     for process, message in [(start(*each), cases[each]) for each in cases]:
