@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 import oracle
 import pytest
-from loss_settings import config_of
+from loss_settings import settings_of
 
 from snclr_jax.objectives.snclr_fused import search_and_loss
 from snclr_jax.queue import sharded as sharded_queue
@@ -63,8 +63,8 @@ def test_recall_is_the_share_of_candidates_that_were_found(
     search = functools.partial(
         search_and_loss,
         image_id=np.arange(100, 108, dtype=np.int32),
-        config=config_of(k=6, search="approx", recall=0.75),
+        settings=settings_of(k=6, search="approx", recall=0.75),
         mesh=mesh_of(devices),
     )
-    loss, _ = jax.jit(search)(queue, images, images, images)
-    np.testing.assert_allclose(loss.recall, recall, rtol=1e-6)
+    direction = jax.jit(search)(queue, images, images, images)
+    np.testing.assert_allclose(direction.recall, recall, rtol=1e-6)

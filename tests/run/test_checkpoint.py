@@ -282,7 +282,7 @@ def test_a_queue_of_another_size_or_type_starts_empty(saved, mesh_of, capsys):
         _, _, state = tiny.build(tiny.config(**changed), mesh_of(4))
         with contextlib.closing(Checkpoints(saved[0], keep=1)) as checkpoints:
             restored, _ = checkpoints.restore(state, batches())
-        jax.tree.map(np.testing.assert_array_equal, restored.queue, state.objective)
+        jax.tree.map(np.testing.assert_array_equal, restored.objective, state.objective)
         assert restored.objective.keys.dtype == state.objective.keys.dtype
         assert restored.objective.keys.sharding == state.objective.keys.sharding
         jax.tree.map(np.testing.assert_array_equal, restored.params, saved[1].params)

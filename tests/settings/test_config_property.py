@@ -27,6 +27,7 @@ from snclr_jax.devices.mesh import over_batch, replicated
 from snclr_jax.models import build_model
 from snclr_jax.run.metrics import NonFiniteError, PendingMetrics
 from snclr_jax.settings.check import check_against_data, check_config, notes
+from snclr_jax.settings.objective import build_objective
 from snclr_jax.step.augment import view_settings
 from snclr_jax.step.optim import learning_rate, make_optimizer
 from snclr_jax.step.probe import count_classes
@@ -61,16 +62,15 @@ def accept(config: ConfigDict, devices: int) -> tuple[ConfigDict, Any]:
 def make(config: ConfigDict, train: Any, mesh: Any) -> tuple[Any, Any]:
     """Returns the step, and a function that makes its state."""
     steps_per_epoch = train.size // config.batch_size
-    model = build_model(config.model, attention=config.objective.attention.kind)
+    objective = build_objective(config)
+    model = build_model(config.model, predictor=objective.predictor)
     optimizer = make_optimizer(config, learning_rate(config, steps_per_epoch))
     step = make_train_step(
-        model, optimizer, config, mesh, steps_per_epoch=steps_per_epoch
+        model, objective, optimizer, config, mesh, steps_per_epoch=steps_per_epoch
     )
     classes = count_classes(train.labels) if config.evaluate.online_probe else 0
-    init = functools.partial(
-        init_train_state, model, optimizer, config, mesh, probe_classes=classes
-    )
-    return step, init
+    init = functools.partial(init_train_state, probe_classes=classes)
+    return step, functools.partial(init, model, objective, optimizer, config, mesh)
 
 
 def shapes(config: ConfigDict, images: int) -> Batch:

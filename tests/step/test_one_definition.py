@@ -173,7 +173,7 @@ def test_gradients_of_all_parameters_are_among_what_agrees(runs, case):
         if name.startswith(f"{case}/0/state/opt_state/") and "/trace/" in name
     }
     assert names and set(names) == set(gradients)
-    assert {"attention/w1", "predictor/dense_0/kernel"} <= set(names)
+    assert {"objective/w1", "predictor/dense_0/kernel"} <= set(names)
     assert all(np.abs(array).max() > 0 for array in gradients.values())
 
 

@@ -85,8 +85,8 @@ def test_many_views_agree_on_one_and_eight_devices(mesh_of):
 
     (one, metrics), (eight, metrics8) = two_steps(mesh_of(1)), two_steps(mesh_of(8))
     # Three targets of 16 images twice fill the ring of 32 rows three times.
-    assert one.queue.cursor == 0 and (one.queue.pushed_at == 1).all()
-    np.testing.assert_array_equal(one.queue.image_id, eight.queue.image_id)
+    assert one.objective.cursor == 0 and (one.objective.pushed_at == 1).all()
+    np.testing.assert_array_equal(one.objective.image_id, eight.objective.image_id)
     for name, value in metrics.items():
         np.testing.assert_allclose(
             metrics8[name], value, rtol=1e-4, atol=1e-6, err_msg=name

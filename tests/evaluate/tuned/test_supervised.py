@@ -59,7 +59,7 @@ def run_config(name="patchnet", **fields):
 def encoder_of(name):
     """Fresh parameters and running statistics, under the key "encoder"."""
     config = run_config(name)
-    model = build_model(config.model, attention=config.objective.attention.kind)
+    model = build_model(config.model)
     init = jax.jit(lambda: model.init(jax.random.key(0), (SIZE, SIZE, 3)))
     return tuple(
         {name: jax.device_get(tree[name]) for name in tree if name == "encoder"}
@@ -247,7 +247,7 @@ def layers(scan):
     """Ones in place of the parameters of a ViT of 3 layers and its head."""
     config = run_config("vit_ti")
     config.model.update(depth=3, scan=scan)
-    model = build_model(config.model, attention="cosine")
+    model = build_model(config.model)
     params, _ = jax.eval_shape(lambda: model.init(jax.random.key(0), (SIZE, SIZE, 3)))
     params = {"encoder": params["encoder"], "head": jax.ShapeDtypeStruct((2,), "f")}
     return jax.tree.map(lambda leaf: np.ones(leaf.shape, np.float32), params)
@@ -288,7 +288,7 @@ def test_label_smoothing(rng):
 def test_tuned_features_are_those_of_training(rate):
     config = run_config("vit_ti")
     config.model.update(drop_path=rate, scan=False, depth=1)
-    model = build_model(config.model, attention="cosine")
+    model = build_model(config.model)
     images = jax.random.normal(jax.random.key(1), (7, SIZE, SIZE, 3))
     keys = jax.random.split(jax.random.key(2), 7)
 
