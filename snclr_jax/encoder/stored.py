@@ -31,6 +31,7 @@ from snclr_jax.run.checkpoint_reader import (
 )
 from snclr_jax.run.files import replaced
 from snclr_jax.run.workdir import as_json
+from snclr_jax.settings.objective import objective_class
 from snclr_jax.step.augment import center_view, normalize
 
 SUFFIX = ".safetensors"
@@ -143,6 +144,11 @@ def open_encoder(
     folder = find_checkpoint(path)
     config = checkpoint_config(folder)
     network = network or str(config.evaluate.network)
+    if network == "target" and not objective_class(config.objective.name).target:
+        raise ValueError(
+            f"{folder} is of objective {config.objective.name!r}, which has no target "
+            "network; use --network=online"
+        )
     model, *expected = _expected(config, mesh)
     fields = [f"{field}/encoder" for field in FIELDS[network]]
     parts = zip(fields, (tree.get("encoder", {}) for tree in expected), strict=True)

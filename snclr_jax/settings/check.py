@@ -20,7 +20,13 @@ def check_config(config, *, devices: int) -> None:
     _check_data(config.data)
     _check_augment(config)
     _check_network(config)
-    build_objective(config).check(config, devices)
+    objective = build_objective(config)
+    objective.check(config, devices)
+    if config.evaluate.network == "target" and not objective.target:
+        raise ValueError(
+            f"evaluate.network 'target': objective.name {config.objective.name!r} has "
+            "no target network; use 'online'"
+        )
     if config.batch_size % devices:
         raise ValueError(
             f"batch_size {config.batch_size} is not a multiple of the {devices} "
