@@ -28,9 +28,8 @@ from snclr_jax.evaluate.online import Evaluator, OnlineKnn, Run
 from snclr_jax.models import build_model
 from snclr_jax.report.online import OnlineGallery
 from snclr_jax.run.checkpoint import Checkpoints
-from snclr_jax.run.files import write_whole
+from snclr_jax.run.files import SUMMARY_FILE, write_whole
 from snclr_jax.run.metrics import (
-    SUMMARY_FILE,
     Clock,
     MetricWriter,
     PendingMetrics,

@@ -46,6 +46,21 @@ def placed_shapes(shapes: Any, sharding: Sharding) -> Any:
     )
 
 
+def own_rows(batch_size: int, mesh: Mesh, *, parts: int = 1) -> slice:
+    """Returns which rows of a global batch this process holds, see `make_mesh`.
+
+    Raises:
+      ValueError: where the devices do not divide the parts of the batch.
+    """
+    if batch_size % (parts * mesh.size):
+        raise ValueError(
+            f"the run's batch_size {batch_size}, in {parts} parts, is not a multiple "
+            f"of {mesh.size} devices; use a number of devices that divides it"
+        )
+    share = batch_size // jax.process_count()
+    return slice(jax.process_index() * share, (jax.process_index() + 1) * share)
+
+
 def place_batch(rows: np.ndarray, mesh: Mesh) -> jax.Array:
     """Returns the global array of which this process holds `rows`."""
     return jax.make_array_from_process_local_data(over_batch(mesh), rows)

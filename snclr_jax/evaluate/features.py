@@ -12,7 +12,7 @@ from jax.sharding import Mesh
 
 from snclr_jax.data import Split
 from snclr_jax.data.pipeline import eval_batches
-from snclr_jax.devices.mesh import place_batch, replicated
+from snclr_jax.devices.mesh import own_rows, place_batch, replicated
 from snclr_jax.encoder.stored import prepare
 from snclr_jax.run.metrics import progress_bar
 
@@ -81,8 +81,7 @@ def extract_features(
       description: of a progress bar; None shows none.
     """
     batch_size = -(-min(batch_size, split.size) // mesh.size) * mesh.size
-    share = batch_size // jax.process_count()
-    first = jax.process_index() * share
+    own = own_rows(batch_size, mesh)
     batches, features = eval_batches(split, batch_size), []
     if description is not None:
         total = -(-split.size // batch_size)
@@ -90,7 +89,7 @@ def extract_features(
     for images in batches:
         missing = batch_size - len(images)  # the last batch keeps the compiled shape
         padded = np.pad(images, ((0, missing), (0, 0), (0, 0), (0, 0)))
-        placed = place_batch(padded[first : first + share], mesh)
+        placed = place_batch(padded[own], mesh)
         encoded = encode(params, batch_stats, placed)
         features.append(
             jax.tree.map(

@@ -12,7 +12,7 @@ from jax.sharding import Mesh
 
 from snclr_jax.data import Split
 from snclr_jax.data.pipeline import eval_batches
-from snclr_jax.devices.mesh import place_batch, replicated
+from snclr_jax.devices.mesh import own_rows, place_batch, replicated
 from snclr_jax.encoder.stored import Encoder
 from snclr_jax.evaluate.memory.networks import Networks, Search
 from snclr_jax.run.metrics import progress_bar
@@ -69,12 +69,8 @@ def encode_random_views(
     Raises:
       ValueError: where the devices do not divide the micro-batches of a batch.
     """
-    batch_size, parts = config.batch_size, config.accumulate
-    if batch_size % (parts * mesh.size):
-        raise ValueError(
-            f"the run's batch_size {batch_size}, in {parts} parts, is not a multiple "
-            f"of {mesh.size} devices; evaluate on a number of devices that divides it"
-        )
+    batch_size = config.batch_size
+    own = own_rows(batch_size, mesh, parts=config.accumulate)
     model, search = encoder.model, Search.of(config, mesh)
 
     def encode(params, batch_stats, networks, images, image_id: Array, number: Array):
@@ -94,8 +90,6 @@ def encode_random_views(
     order_of_all = np.resize(order, -(-count // batch_size) * batch_size)
     filled_up = split.subset(order_of_all)
     ids = image_id[order_of_all].reshape(-1, batch_size)
-    share = batch_size // jax.process_count()
-    first = jax.process_index() * share
     arrays = encoder.params, encoder.batch_stats, networks
     found = []
     for number, images in enumerate(
@@ -103,10 +97,7 @@ def encode_random_views(
             eval_batches(filled_up, batch_size), total=len(ids), desc="random views"
         )
     ):
-        placed, place = (
-            place_batch(each[first : first + share], mesh)
-            for each in (images, ids[number])
-        )
+        placed, place = (place_batch(each[own], mesh) for each in (images, ids[number]))
         found.append(jax.device_get(encode(*arrays, placed, place, np.int32(number))))
     place = np.argsort(order)
     views = jax.tree.map(lambda *parts: np.concatenate(parts)[place], *found)

@@ -14,10 +14,9 @@ from tensorboardX import SummaryWriter
 
 from snclr_jax import __version__
 from snclr_jax.encoder.stored import SUFFIX
-from snclr_jax.run.checkpoint_reader import FOLDER, located
-from snclr_jax.run.files import write_whole
+from snclr_jax.run.checkpoint_reader import located
+from snclr_jax.run.files import CHECKPOINTS, EVALUATION_FILE, write_whole
 
-EVALUATION_FILE = "evaluation.json"
 VERSION = 1
 # Two records of the same values of these are of one thing: the newer one replaces.
 IDENTITY = ("what", "encoder", "network", "step", "fingerprint", "data")
@@ -34,7 +33,7 @@ def records_path(path: epath.PathLike) -> epath.Path:
     path = located(path)
     if path.suffix == SUFFIX:
         return path.with_suffix(f".{EVALUATION_FILE}")
-    workdir = path.parents[1] if path.parent.name == FOLDER else path
+    workdir = path.parents[1] if path.parent.name == CHECKPOINTS else path
     return workdir / EVALUATION_FILE
 
 

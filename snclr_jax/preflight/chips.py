@@ -38,34 +38,20 @@ class Chip:
     source: str
 
 
-def _chip(
-    name: str,
-    bfloat16: float,
-    float32: float,
-    memory: float,
-    bandwidth: float,
-    network: float,
-    source: str,
-) -> Chip:
-    """Takes TFLOP/s, GiB and GB/s."""
-    return Chip(
-        name,
-        bfloat16 * TERA,
-        float32 * TERA,
-        memory * 2**30,
-        bandwidth * GB,
-        network * GB,
-        source,
-    )
+def _chip(name: str, *numbers: float, source: str) -> Chip:
+    """Takes the numbers in TFLOP/s, TFLOP/s, GiB, GB/s and GB/s."""
+    units = (TERA, TERA, 2**30, GB, GB)
+    scaled = (n * unit for n, unit in zip(numbers, units, strict=True))
+    return Chip(name, *scaled, source=source)
 
 
 # Interconnect in Gbit/s per chip: v4 2400, v5e 1600, v5p 4800, v6e 3200.
 _PAGE = "cloud.google.com/tpu/docs/"
 TPUS = {
-    "v4": _chip("TPU v4", 275, 275, 32, 1200, 300, _PAGE + "v4"),
-    "v5e": _chip("TPU v5e", 197, 197, 16, 819, 200, _PAGE + "v5e"),
-    "v5p": _chip("TPU v5p", 459, 459, 95, 2765, 600, _PAGE + "v5p"),
-    "v6e": _chip("TPU v6e", 918, 918, 32, 1600, 400, _PAGE + "v6e"),
+    "v4": _chip("TPU v4", 275, 275, 32, 1200, 300, source=_PAGE + "v4"),
+    "v5e": _chip("TPU v5e", 197, 197, 16, 819, 200, source=_PAGE + "v5e"),
+    "v5p": _chip("TPU v5p", 459, 459, 95, 2765, 600, source=_PAGE + "v5p"),
+    "v6e": _chip("TPU v6e", 918, 918, 32, 1600, 400, source=_PAGE + "v6e"),
 }
 _KIND_OF_TPU = {
     "TPU v4": "v4",
@@ -75,10 +61,10 @@ _KIND_OF_TPU = {
 }
 _SHEET = "NVIDIA data sheet, SXM, without sparsity"
 GPUS = {
-    "A100-SXM4-40GB": _chip("A100 40 GB", 312, 156, 40, 1555, 300, _SHEET),
-    "A100-SXM4-80GB": _chip("A100 80 GB", 312, 156, 80, 2039, 300, _SHEET),
-    "H100 80GB HBM3": _chip("H100", 989, 494, 80, 3350, 450, _SHEET),
-    "H200": _chip("H200", 989, 494, 140, 4800, 450, _SHEET),
+    "A100-SXM4-40GB": _chip("A100 40 GB", 312, 156, 40, 1555, 300, source=_SHEET),
+    "A100-SXM4-80GB": _chip("A100 80 GB", 312, 156, 80, 2039, 300, source=_SHEET),
+    "H100 80GB HBM3": _chip("H100", 989, 494, 80, 3350, 450, source=_SHEET),
+    "H200": _chip("H200", 989, 494, 140, 4800, 450, source=_SHEET),
 }
 _EXAMPLES = "v5e:8x8, v6e:4x8, v4:4x4x4 or v5p:2x2x4"
 

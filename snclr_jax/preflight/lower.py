@@ -10,7 +10,7 @@ from jax.sharding import Mesh
 
 from snclr_jax.data import open_data
 from snclr_jax.data.feed import is_resident
-from snclr_jax.devices.mesh import over_batch, replicated
+from snclr_jax.devices.mesh import over_batch, placed_shapes, replicated
 from snclr_jax.models import build_model
 from snclr_jax.settings.objective import build_objective
 from snclr_jax.step.augment import view_settings
@@ -67,13 +67,7 @@ def compile_step(config, mesh: Mesh, *, images: int) -> jax.stages.Compiled:
     state: TrainState = jax.eval_shape(
         lambda: init_train_state(model, objective, optimizer, config, mesh)
     )
-    state = jax.tree.map(
-        lambda leaf, sharding: jax.ShapeDtypeStruct(
-            leaf.shape, leaf.dtype, sharding=sharding
-        ),
-        state,
-        state_shardings(state, objective, mesh),
-    )
+    state = jax.tree.map(placed_shapes, state, state_shardings(state, objective, mesh))
     step = cast(jax.stages.Wrapped, step)
     return step.lower(state, _abstract_batch(config, mesh, images)).compile()
 

@@ -18,8 +18,8 @@ from snclr_jax.evaluate.memory.networks import Search, open_networks
 from snclr_jax.evaluate.results import read_records, records_path
 from snclr_jax.report import measure, sections
 from snclr_jax.report.page import Section, numbers, page
-from snclr_jax.run.files import write_whole
-from snclr_jax.run.metrics import METRICS_FILE, SUMMARY_FILE, read_metrics
+from snclr_jax.run.files import METRICS_FILE, SUMMARY_FILE, write_whole
+from snclr_jax.run.metrics import read_metrics
 from snclr_jax.run.workdir import has_images, read_config
 from snclr_jax.visualize import save_all
 from snclr_jax.visualize.curves import BASELINES

@@ -22,7 +22,6 @@ from jax.sharding import NamedSharding, PartitionSpec
 from tqdm import tqdm
 
 from snclr_jax.run.checkpoint_reader import (
-    FOLDER,
     Damaged,
     causes,
     check_digests,
@@ -34,6 +33,7 @@ from snclr_jax.run.checkpoint_reader import (
     stored_arrays,
 )
 from snclr_jax.run.digest import by_path, digest_of_json, digests
+from snclr_jax.run.files import CHECKPOINTS
 from snclr_jax.run.workdir import as_json
 from snclr_jax.step.state import TrainState
 
@@ -52,7 +52,7 @@ class Checkpoints:
     """
 
     def __init__(self, workdir: epath.PathLike, *, keep: int) -> None:
-        self._folder = located(workdir) / FOLDER
+        self._folder = located(workdir) / CHECKPOINTS
         self._manager = ocp.CheckpointManager(
             self._folder,
             options=ocp.CheckpointManagerOptions(

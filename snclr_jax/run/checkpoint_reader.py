@@ -14,9 +14,7 @@ from flax.traverse_util import unflatten_dict
 
 from snclr_jax.models import Variables
 from snclr_jax.run.digest import by_path, digest_of_json, digests
-
-FOLDER = "checkpoints"  # in a workdir
-
+from snclr_jax.run.files import CHECKPOINTS
 
 # What says nothing about the files of a checkpoint: no leave, no memory, no connection.
 # TensorStore and XLA raise errors of one kind, and write which in their text; those of
@@ -93,7 +91,7 @@ def find_checkpoint(path: epath.PathLike) -> epath.Path:
     path = located(path)
     if not path.exists():
         raise ValueError(f"{path} does not exist; name a workdir or a checkpoint of it")
-    if path.parent.name == FOLDER:
+    if path.parent.name == CHECKPOINTS:
         if ocp.utils.is_tmp_checkpoint(path) or not (path / "state").exists():
             raise ValueError(
                 f"{path} was not written to its end; name another checkpoint, or the "
@@ -103,15 +101,15 @@ def find_checkpoint(path: epath.PathLike) -> epath.Path:
     steps = saved_steps(path)
     if not steps:
         raise ValueError(
-            f"no whole checkpoint in {path / FOLDER}; train first, or name another "
-            "workdir"
+            f"no whole checkpoint in {path / CHECKPOINTS}; train first, or name "
+            "another workdir"
         )
-    return path / FOLDER / str(max(steps))
+    return path / CHECKPOINTS / str(max(steps))
 
 
 def saved_steps(workdir: epath.PathLike) -> list[int]:
     """Returns the steps of a run's whole checkpoints, none where there is no run."""
-    folder = epath.Path(workdir) / FOLDER
+    folder = epath.Path(workdir) / CHECKPOINTS
     return ocp.utils.checkpoint_steps(folder) if folder.exists() else []
 
 

@@ -1,4 +1,4 @@
-"""Files that are replaced as a whole."""
+"""The files of a workdir, and files that are replaced as a whole; without JAX."""
 
 from __future__ import annotations
 
@@ -6,6 +6,14 @@ import contextlib
 from collections.abc import Iterator
 
 from etils import epath
+
+CONFIG_FILE = "config.json"
+DATA_FILE = "data.json"
+SHOWN_FILE = "shown.json"
+METRICS_FILE = "metrics.jsonl"
+SUMMARY_FILE = "summary.json"
+EVALUATION_FILE = "evaluation.json"
+CHECKPOINTS = "checkpoints"
 
 
 @contextlib.contextmanager

@@ -17,12 +17,10 @@ from etils import epath
 from tensorboardX import SummaryWriter
 from tqdm import tqdm
 
-from snclr_jax.run.files import write_whole
+from snclr_jax.run.files import METRICS_FILE, write_whole
 from snclr_jax.step.objective import Shown
 
-METRICS_FILE = "metrics.jsonl"
 COPY_SECONDS = 60
-SUMMARY_FILE = "summary.json"
 MUST_BE_FINITE = ("loss", "gradient_norm", "parameter_norm")
 
 

@@ -20,14 +20,14 @@ from rich.console import Console, Group
 from rich.live import Live
 from rich.table import Table
 
-# As train.py, checkpoint.py, metrics.py, workdir.py and evaluate/results.py name them,
-# which import JAX; tests/run/test_watch.py compares.
-CONFIG_FILE = "config.json"
-SHOWN_FILE = "shown.json"
-METRICS_FILE = "metrics.jsonl"
-SUMMARY_FILE = "summary.json"
-EVALUATION_FILE = "evaluation.json"
-CHECKPOINTS = "checkpoints"
+from snclr_jax.run.files import (
+    CHECKPOINTS,
+    CONFIG_FILE,
+    EVALUATION_FILE,
+    METRICS_FILE,
+    SHOWN_FILE,
+    SUMMARY_FILE,
+)
 
 MISSING, STARTING, RUNNING = "no run yet", "starting", "running"
 SILENT, FINISHED, DAMAGED = "silent", "finished", "damaged"

@@ -16,13 +16,16 @@ import ml_collections
 from etils import epath
 
 from snclr_jax.devices.processes import from_first
-from snclr_jax.run.checkpoint_reader import FOLDER, saved_steps
-from snclr_jax.run.files import write_whole
+from snclr_jax.run.checkpoint_reader import saved_steps
+from snclr_jax.run.files import (
+    CHECKPOINTS,
+    CONFIG_FILE,
+    DATA_FILE,
+    SHOWN_FILE,
+    write_whole,
+)
 from snclr_jax.settings.objective import objective_class
 
-CONFIG_FILE = "config.json"
-DATA_FILE = "data.json"
-SHOWN_FILE = "shown.json"
 LOCK_FILE = "lock"
 FOUND = "data.found"  # which images: what a config cannot say
 # What may change between a run and its continuation: it does not enter the training
@@ -210,7 +213,7 @@ def check_workdir(
             changes += _differences(dict(found), before, FOUND)
         refused = [each for each in changes if not _under(each[0], allow)]
         _refuse(workdir, refused, fixed)
-    elif any(path.parent.glob(f"{FOLDER}/[0-9]*")):
+    elif any(path.parent.glob(f"{CHECKPOINTS}/[0-9]*")):
         raise ValueError(
             f"{workdir} holds checkpoints but no {CONFIG_FILE}, so what they belong to "
             "is unknown; restore that file, or use another --workdir"

@@ -90,7 +90,8 @@ def test_the_report_of_a_step_that_fits(tiny_step, monkeypatch, capsys):
     monkeypatch.setattr(preflight_package, "compile_step", lambda *_, **__: tiny_step)
     preflight(tiny.config(), images=tiny.IMAGES)
     output = capsys.readouterr().out
-    for words in ("compiling", "temporaries", "GFLOP", "all-gather", "search, loss"):
+    titles = "memory per device", "of which the objective", "time: "
+    for words in ("compiling", "temporaries", "GFLOP", "all-gather", *titles):
         assert words in output
     assert "no peak numbers are known for cpu" in output
     monkeypatch.setattr(preflight_package, "chip_of", lambda device: TPUS["v5e"])

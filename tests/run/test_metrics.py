@@ -101,7 +101,7 @@ def test_the_clock_counts_laps_and_waiting_across_restarts():
 
 
 def test_progress_shows_the_share_of_waiting(capsys):
-    progress = Progress(10, 0, ())
+    progress = Progress(10, 0, shown=())
     progress.show(5, {"loss": 1.0, "images_per_second": 80.0, "data_wait": 0.034})
     progress.show(6, {"loss": 1.0, "images_per_second": 80.0})
     progress.close()

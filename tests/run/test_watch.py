@@ -10,10 +10,7 @@ import time
 
 import pytest
 
-from snclr_jax import train
-from snclr_jax.evaluate import results
-from snclr_jax.run import checkpoint, metrics, watch
-from snclr_jax.run import workdir as run_folder
+from snclr_jax.run import watch
 from snclr_jax.run.watch import sparkline
 
 CONFIG = {"batch_size": 100, "epochs": 4}
@@ -41,15 +38,6 @@ def line(step, loss, **more):
 def look(workdir, after=0.0):
     """Returns the row of a run, `after` seconds from now."""
     return watch.WatchedRun(str(workdir)).read(time.time() + after)
-
-
-def test_file_names_are_those_of_their_writers():
-    assert watch.CONFIG_FILE == run_folder.CONFIG_FILE
-    assert watch.SHOWN_FILE == run_folder.SHOWN_FILE
-    assert watch.CHECKPOINTS == checkpoint.FOLDER
-    assert watch.METRICS_FILE == metrics.METRICS_FILE
-    assert watch.SUMMARY_FILE == train.SUMMARY_FILE
-    assert watch.EVALUATION_FILE == results.EVALUATION_FILE
 
 
 def test_it_starts_without_jax():

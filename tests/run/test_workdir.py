@@ -12,8 +12,8 @@ from pathlib import Path
 import pytest
 import tiny
 
+from snclr_jax.run.files import SHOWN_FILE
 from snclr_jax.run.workdir import (
-    SHOWN_FILE,
     check_workdir,
     own_workdir,
     read_config,

@@ -10,7 +10,7 @@ import numpy as np
 from jax import Array
 
 from snclr_jax.data import Split
-from snclr_jax.devices.mesh import place_batch, place_everywhere, replicated
+from snclr_jax.devices.mesh import own_rows, place_batch, place_everywhere, replicated
 from snclr_jax.encoder.stored import prepare
 from snclr_jax.evaluate.memory.networks import Networks, Search
 from snclr_jax.step.objective import Found
@@ -109,21 +109,14 @@ def find_gallery(
     batch_size = config.batch_size
     if not search.objective.searches:
         raise ValueError("the run's objective finds no neighbors for its images")
-    if batch_size % (config.accumulate * mesh.size):
-        raise ValueError(
-            f"the run's batch_size {batch_size}, in {config.accumulate} parts, is not "
-            f"a multiple of {mesh.size} devices; use a number of devices that divides "
-            "it"
-        )
+    own = own_rows(batch_size, mesh, parts=config.accumulate)
     image_id = np.asarray(image_id, np.int32)
     images, place = _fill_batches(image_id, batch_size, split.size, config.seed)
-    share = batch_size // jax.process_count()
-    first = jax.process_index() * share
     networks = Networks(*(getattr(state, name) for name in Networks._fields))
     networks = networks._replace(step=np.int32(networks.step))
     batches = []
     for batch in images.reshape(-1, batch_size):
-        pixels = place_batch(split.read(batch[first : first + share]), mesh)
+        pixels = place_batch(split.read(batch[own]), mesh)
         ids = place_everywhere(batch, mesh)
         batches.append(jax.device_get(_search(networks, pixels, ids, search=search)))
     found = jax.tree.map(lambda *parts: np.concatenate(parts)[place], *batches)
