@@ -24,7 +24,7 @@ from snclr_jax.devices.mesh import make_mesh
 from snclr_jax.devices.processes import from_first
 from snclr_jax.devices.stop_requests import Interrupted, StopRequests
 from snclr_jax.encoder.init_from import init_from
-from snclr_jax.evaluate.online import Evaluator, OnlineKnn, Run
+from snclr_jax.evaluate.online import Evaluator, OnlineKnn, OnlineProbe, Run
 from snclr_jax.models import build_model
 from snclr_jax.report.online import OnlineGallery
 from snclr_jax.run.checkpoint import Checkpoints
@@ -78,7 +78,7 @@ def train(
         is given all.
       allow: fields of the config that may differ from those of the run so far, see
         `check_workdir`.
-      evaluators: what to do at intervals, besides kNN and the neighbor gallery.
+      evaluators: what to do at intervals, besides kNN, the gallery and the probe.
 
     Returns:
       The final state.
@@ -113,8 +113,9 @@ def train(
     state = init_from(untrained, config, mesh, workdir)
     feed = Feed(config, data.train, mesh, labels=config.evaluate.online_probe)
     run = Run(config, model, objective, mesh, data)
-    knn, gallery = OnlineKnn(run), OnlineGallery(run)
-    own = [each for each in (gallery, knn) if each.possible]
+    knn = OnlineKnn(run)
+    built_in = (OnlineGallery(run), knn, OnlineProbe(run))
+    evaluators = [*(each for each in built_in if each.possible), *evaluators]
     with own_workdir(config, workdir, found=data.identity, allow=allow) as changes:
         bad_files = BadFiles(workdir, data)
         checkpoints = Checkpoints(workdir, keep=config.checkpoint.keep)
@@ -134,7 +135,7 @@ def train(
             loop = Loop(
                 run,
                 workdir,
-                evaluators=[*own, *evaluators],
+                evaluators=evaluators,
                 feed=feed,
                 checkpoints=checkpoints,
                 bad_files=bad_files,
@@ -325,7 +326,8 @@ def _steps_between(evaluator: Evaluator, steps_per_epoch: int) -> int:
 
 
 def _said(name: str, value: float) -> str:
-    return f"kNN {value:.2f}%" if name == "knn" else f"{name} {value:.4g}"
+    labels = {"knn": "kNN", "probe_test": "online probe"}
+    return f"{labels[name]} {value:.2f}%" if name in labels else f"{name} {value:.4g}"
 
 
 def _check_not_beyond(step: int, config, steps_per_epoch: int) -> None:

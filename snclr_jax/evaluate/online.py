@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import NamedTuple, Protocol
+from typing import NamedTuple, Protocol, cast
 
+import jax
 import numpy as np
 from jax.sharding import Mesh
 from ml_collections import ConfigDict
@@ -19,6 +20,7 @@ from snclr_jax.evaluate.features import (
 from snclr_jax.evaluate.frozen.knn import knn_accuracies
 from snclr_jax.models import Model
 from snclr_jax.step.objective import Objective
+from snclr_jax.step.probe import Probe, probe_logits
 from snclr_jax.step.state import TrainState
 
 
@@ -136,6 +138,40 @@ class OnlineKnn:
             mesh=self._mesh,
         )
         return accuracies[settings.k, settings.temperature]
+
+
+class OnlineProbe:
+    """The classifier that is trained beside the encoder, on whole test images.
+
+    Features are standardized over the test images, as over a batch in training.
+
+    Args:
+      run: without `evaluate.online_probe`, or labels of test images, nothing is
+        `possible`.
+    """
+
+    def __init__(self, run: Run) -> None:
+        test = with_labels(run.data.test)
+        self.possible = test is not None and run.config.evaluate.online_probe
+        self.every_epochs = run.config.evaluate.every_epochs
+        if test is not None:
+            self._test = test
+            self._encode = make_encode(run.model.encode, run.config, run.mesh)
+
+    def __call__(self, state: TrainState, run: Run) -> dict[str, float]:
+        """Returns the accuracy in percent as "probe_test"."""
+        features = extract_features(
+            self._encode,
+            state.params,
+            state.batch_stats,
+            self._test,
+            batch_size=run.config.evaluate.batch_size,
+            mesh=run.mesh,
+        )
+        probe = cast(Probe, state.probe)
+        logits = probe_logits(jax.device_get(probe.weights), features)
+        hits = np.argmax(logits, axis=1) == self._test.labels
+        return {"probe_test": 100 * float(np.mean(hits))}
 
 
 def encoder_of(state: TrainState, network: str) -> tuple[dict, dict]:

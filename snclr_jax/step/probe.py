@@ -72,18 +72,29 @@ def count_classes(labels: np.ndarray | None) -> int:
     return 1 + int(labels.max())
 
 
+def probe_logits(weights: dict[str, Array], feature: Array) -> Array:
+    """Returns W^T x + b (b, classes) of a batch's features h (b, f).
+
+        x_i = (h_i - mean h) / std h / sqrt(f)
+
+    with mean and deviation of every feature over the batch, as a BatchNorm without
+    scale and bias would (He et al., 2022, "Masked Autoencoders", appendix A.1, linear
+    probing).
+    """
+    x = jax.lax.stop_gradient(feature)
+    x = (x - jnp.mean(x, axis=0)) / (jnp.std(x, axis=0) + 1e-6) / jnp.sqrt(x.shape[1])
+    return x @ weights["kernel"] + weights["bias"]
+
+
 @jax.named_scope("online_probe")
 def update_probe(
     probe: Probe | None, feature: Array, batch: Batch
 ) -> tuple[Probe | None, dict[str, Array]]:
     """Scores the classifier on a batch, then trains it on the batch by one SGD step.
 
-        minimize  mean_i CE(softmax(W^T x_i + b), label_i),
-        x_i = (h_i - mean h) / std h / sqrt(f)
+        minimize  mean_i CE(softmax(W^T x_i + b), label_i),   see `probe_logits`
 
-    with mean and deviation of every feature over the batch, as a BatchNorm without
-    scale and bias would (He et al., 2022, "Masked Autoencoders", appendix A.1, linear
-    probing). Images whose label is below 0 have weight 0.
+    Images whose label is below 0 have weight 0.
 
     Args:
       probe: the classifier; None does nothing.
@@ -108,11 +119,9 @@ def update_probe(
     label = batch.labels[batch.image_id]
     known = label >= 0
     weight = known / jnp.maximum(jnp.sum(known), 1)
-    x = jax.lax.stop_gradient(feature)
-    x = (x - jnp.mean(x, axis=0)) / (jnp.std(x, axis=0) + 1e-6) / jnp.sqrt(x.shape[1])
 
     def loss(weights: dict[str, Array]) -> tuple[Array, Array]:
-        logits = x @ weights["kernel"] + weights["bias"]
+        logits = probe_logits(weights, feature)
         each = optax.softmax_cross_entropy_with_integer_labels(
             logits, jnp.maximum(label, 0)
         )

@@ -20,7 +20,15 @@ Panel = tuple[str, dict[str, str], bool]
 
 RUN: tuple[Panel, ...] = (
     ("loss (nats)", {"loss": ""}, False),
-    ("accuracy (%)", {"knn": "kNN", "probe_accuracy": "online probe"}, True),
+    (
+        "accuracy (%)",
+        {
+            "knn": "kNN",
+            "probe_test": "online probe",
+            "probe_accuracy": "probe, training",
+        },
+        True,
+    ),
     ("spread of projections (0 to 1)", {"feature_std": ""}, True),
     ("norm of the gradient", {"gradient_norm": ""}, True),
     ("learning rate", {"learning_rate": ""}, True),

@@ -1,11 +1,14 @@
-"""Which images the kNN of a run in training votes with."""
+"""What is looked at during training: who votes, and how the probe is scored."""
 
 from __future__ import annotations
 
+import jax
 import numpy as np
+import pytest
+import tiny
 
-from snclr_jax.data import Split
-from snclr_jax.evaluate.online import with_labels
+from snclr_jax.data import Data, Split
+from snclr_jax.evaluate.online import OnlineProbe, Run, with_labels
 
 
 def test_images_without_a_label_do_not_vote():
@@ -19,3 +22,35 @@ def test_images_without_a_label_do_not_vote():
     nothing = Split(pixels.__getitem__, size=5, labels=np.full(5, -1, np.int32))
     unlabelled = Split(pixels.__getitem__, size=5)
     assert [with_labels(each) for each in (nothing, unlabelled, None)] == [None] * 3
+
+
+def test_the_probe_is_scored_on_whole_test_images(rng, mesh_of):
+    config, mesh = tiny.config(evaluate__online_probe=True), mesh_of(2)
+    config.evaluate.batch_size = 8
+    model, _, state = tiny.build(config, mesh, probe_classes=3)
+    weights = {
+        "kernel": rng.normal(size=(model.feature_dim, 3)).astype(np.float32),
+        "bias": np.float32([0.3, 0.0, -0.2]),
+    }
+    state = state.replace(probe=state.probe.replace(weights=weights))
+    images = rng.integers(0, 256, (20, 32, 32, 3), dtype=np.uint8)
+    labels = rng.integers(-1, 3, 20).astype(np.int32)
+    test = Split(lambda rows: images[rows], size=20, labels=labels)
+    run = Run(config, model, None, mesh, Data(test, test, None))
+    found = OnlineProbe(run)(state, run)
+
+    known = labels >= 0
+    mean, std = (np.array(each) for each in (config.data.mean, config.data.std))
+    whole = np.float32((images[known] / 255 - mean) / std)
+    features = jax.jit(model.encode)(state.params, state.batch_stats, whole)
+    features = np.asarray(features, np.float64)
+    x = (features - features.mean(axis=0)) / (features.std(axis=0) + 1e-6)
+    x /= features.shape[1] ** 0.5
+    hits = 0
+    for row, label in zip(x, labels[known], strict=True):
+        scores = [row @ weights["kernel"][:, c] + weights["bias"][c] for c in range(3)]
+        hits += int(np.argmax(scores)) == label
+    assert 0 < hits < known.sum()
+    assert found == {"probe_test": pytest.approx(100 * hits / known.sum())}
+    config.evaluate.online_probe = False
+    assert not OnlineProbe(run).possible
