@@ -43,7 +43,8 @@ def open_python(given: Any, image_size: int) -> tuple[Split, Split | None, None]
     A data set of PyTorch or Hugging Face is such a set as it is. Images may differ in
     size. They are read by several threads, and an item has to be the same each time:
     what is random is drawn by `config.augment`. Labels of items are read with the
-    images, or in a pass of their own; where that takes long, give (items, labels).
+    images, or in a pass of their own; where that takes long, give (items, labels). None
+    may be bad, whatever `config.data.max_bad` says.
 
     Args:
       given: a set to train on, or {"train": set, "test": set}; the second one is

@@ -63,6 +63,18 @@ def open_feed(mesh_of):
         feed.batches.close()
 
 
+@pytest.mark.parametrize("resident", [True, False])
+def test_labels_that_have_to_be_read_are_left_out_of_what_the_host_crops(
+    open_feed, resident
+):
+    labels = np.arange(SIZE, dtype=np.int32)
+    at_hand = Split(Numbered(), size=SIZE, labels=labels)
+    assert open_feed(at_hand, resident=resident).next().labels is not None
+    to_be_read = Split(Numbered(), size=SIZE, labels=lambda: labels)
+    read = open_feed(to_be_read, resident=resident).next().labels
+    assert (read is not None) == resident
+
+
 def ids(feed: Feed, count: int) -> list[list[int]]:
     return [feed.next().image_id.tolist() for _ in range(count)]
 
