@@ -115,7 +115,7 @@ def train(
     run = Run(config, model, objective, mesh, data)
     knn, gallery = OnlineKnn(run), OnlineGallery(run)
     own = [each for each in (gallery, knn) if each.possible]
-    with own_workdir(config, workdir, found=data.identity, allow=allow) as changes:
+    with own_workdir(config, workdir, images=data.identity, allow=allow) as changes:
         bad_files = BadFiles(workdir, data)
         checkpoints = Checkpoints(workdir, keep=config.checkpoint.keep)
         with (

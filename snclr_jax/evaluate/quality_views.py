@@ -70,7 +70,7 @@ def encode_random_views(
       ValueError: where the devices do not divide the micro-batches of a batch.
     """
     batch_size = config.batch_size
-    own = own_rows(batch_size, mesh, parts=config.accumulate)
+    own = own_rows(batch_size, mesh, micro_batches=config.accumulate)
     model, search = encoder.model, Search.of(config, mesh)
 
     def encode(params, batch_stats, networks, images, image_id: Array, number: Array):

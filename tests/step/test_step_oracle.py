@@ -101,7 +101,7 @@ def test_two_steps_are_the_equations(float64, mesh_of, monkeypatch, case):
     config, mesh = CASES[case], mesh_of(1 if "parts" in case else 2)
     if "together" in case:
         together = lambda forward, views: [views] if views else []  # noqa: E731
-        monkeypatch.setattr(Forward, "_passes", together)
+        monkeypatch.setattr(Forward, "_groups", together)
     model, step, state = tiny.build(config, mesh)
     shardings = state_shardings(state, build_objective(config), mesh)
     state = jax.device_put(arbitrary(state, config), shardings)

@@ -109,7 +109,7 @@ def find_gallery(
     batch_size = config.batch_size
     if not search.objective.searches:
         raise ValueError("the run's objective finds no neighbors for its images")
-    own = own_rows(batch_size, mesh, parts=config.accumulate)
+    own = own_rows(batch_size, mesh, micro_batches=config.accumulate)
     image_id = np.asarray(image_id, np.int32)
     images, place = _fill_batches(image_id, batch_size, split.size, config.seed)
     networks = Networks(*(getattr(state, name) for name in Networks._fields))
