@@ -114,7 +114,7 @@ def train(
     feed = Feed(config, data.train, mesh, labels=config.evaluate.online_probe)
     run = Run(config, model, objective, mesh, data)
     knn, gallery = OnlineKnn(run), OnlineGallery(run)
-    own = [each for each in (gallery, knn) if each.possible]
+    own = [evaluator for evaluator in (gallery, knn) if evaluator.possible]
     with own_workdir(config, workdir, images=data.identity, allow=allow) as changes:
         bad_files = BadFiles(workdir, data)
         checkpoints = Checkpoints(workdir, keep=config.checkpoint.keep)
@@ -171,7 +171,8 @@ class Loop:
         self.steps_per_epoch = steps_per_epoch
         self.total_steps = config.epochs * steps_per_epoch
         self.evaluators = [
-            (_steps_between(each, steps_per_epoch), each) for each in evaluators
+            (_steps_between(evaluator, steps_per_epoch), evaluator)
+            for evaluator in evaluators
         ]
         self.bad_files, self.pending = bad_files, PendingMetrics()
         self.writer = MetricWriter(workdir, first_step=first_step)
@@ -252,8 +253,8 @@ class Loop:
         """Returns the evaluators that a step is for; the last step is for all."""
         last = step == self.total_steps
         return [
-            each
-            for every, each in self.evaluators
+            evaluator
+            for every, evaluator in self.evaluators
             if last or (every and step % every == 0)
         ]
 
@@ -269,7 +270,7 @@ class Loop:
         # In one line and after all of them: it says that none is lacking.
         self.writer.write(step, numbers | {EVALUATED: seconds})
         if numbers:
-            said = ", ".join(_said(*each) for each in numbers.items())
+            said = ", ".join(_said(*item) for item in numbers.items())
             self.progress.say(f"step {step}: {said}")
         self.writer.flush()
 
