@@ -72,7 +72,7 @@ def choose(config: ConfigDict, *, images: int, side: int, devices: int) -> Confi
     model.stem       "cifar" for views up to 64 pixels, "imagenet" above
     batch_size       a twentieth of the images, at most `LARGEST_BATCH` and what the
                      objective's `batch_limits` say: a power of two, or a multiple of
-                     the devices and parts that it is divided into
+                     the devices and micro-batches that it is divided into
 
     What the objective leaves to be chosen, its `choose` does.
 

@@ -135,25 +135,27 @@ def _view_sizes(augment) -> tuple[str, ...]:
 
 def _check_division(config, devices: int) -> None:
     """Checks what a batch is divided into: BatchNorm groups and micro-batches."""
-    scope, count = config.model.bn_scope, config.accumulate
+    scope, micro_batches = config.model.bn_scope, config.accumulate
     if scope is not None and config.batch_size % scope:
         raise ValueError(
             f"model.bn_scope {scope} must divide batch_size "
             f"{config.batch_size}; None is the whole batch"
         )
-    if config.batch_size % (devices * count):
+    if config.batch_size % (devices * micro_batches):
         raise ValueError(
-            f"accumulate {count} does not divide the {config.batch_size // devices} "
-            f"images of each of {devices} devices; use a batch_size of "
-            f"{_next_multiple(config.batch_size, devices * count)}"
+            f"accumulate {micro_batches} does not divide the "
+            f"{config.batch_size // devices} images of each of {devices} devices; use "
+            "a batch_size of "
+            f"{_next_multiple(config.batch_size, devices * micro_batches)}"
         )
-    own = config.batch_size // (devices * count)
-    if count > 1 and (scope is None or own % scope):
+    own = config.batch_size // (devices * micro_batches)
+    if micro_batches > 1 and (scope is None or own % scope):
         raise ValueError(
-            f"accumulate {count} leaves {own} consecutive images of each device to one "
-            f"pass, and model.bn_scope is {scope}: BatchNorm statistics over images of "
-            "several passes would need every layer of all of them at once, so they "
-            f"cannot be kept; use a model.bn_scope that divides {own}"
+            f"accumulate {micro_batches} leaves {own} consecutive images of each "
+            f"device to one micro-batch, and model.bn_scope is {scope}: BatchNorm "
+            "statistics over images of several micro-batches would need every layer of "
+            "all of them at once, so they cannot be kept; use a model.bn_scope that "
+            f"divides {own}"
         )
 
 
