@@ -373,8 +373,8 @@ def _with_file(argument: str) -> str:
 
 
 def _file_of(name: str) -> str | None:
-    found = importlib.util.find_spec(f"snclr_jax.configs.{name}")
-    return found and found.origin
+    spec = importlib.util.find_spec(f"snclr_jax.configs.{name}")
+    return spec and spec.origin
 
 
 def _explain(arguments: list[str], error: Exception) -> str:

@@ -115,8 +115,8 @@ def train(
     run = Run(config, model, objective, mesh, data)
     knn = OnlineKnn(run)
     built_in = (OnlineGallery(run), knn, OnlineProbe(run))
-    evaluators = [*(each for each in built_in if each.possible), *evaluators]
-    with own_workdir(config, workdir, found=data.identity, allow=allow) as changes:
+    evaluators = [*(own for own in built_in if own.possible), *evaluators]
+    with own_workdir(config, workdir, images=data.identity, allow=allow) as changes:
         bad_files = BadFiles(workdir, data)
         checkpoints = Checkpoints(workdir, keep=config.checkpoint.keep)
         with (
@@ -172,7 +172,8 @@ class Loop:
         self.steps_per_epoch = steps_per_epoch
         self.total_steps = config.epochs * steps_per_epoch
         self.evaluators = [
-            (_steps_between(each, steps_per_epoch), each) for each in evaluators
+            (_steps_between(evaluator, steps_per_epoch), evaluator)
+            for evaluator in evaluators
         ]
         self.bad_files, self.pending = bad_files, PendingMetrics()
         self.writer = MetricWriter(workdir, first_step=first_step)
@@ -253,8 +254,8 @@ class Loop:
         """Returns the evaluators that a step is for; the last step is for all."""
         last = step == self.total_steps
         return [
-            each
-            for every, each in self.evaluators
+            evaluator
+            for every, evaluator in self.evaluators
             if last or (every and step % every == 0)
         ]
 
@@ -270,7 +271,7 @@ class Loop:
         # In one line and after all of them: it says that none is lacking.
         self.writer.write(step, numbers | {EVALUATED: seconds})
         if numbers:
-            said = ", ".join(_said(*each) for each in numbers.items())
+            said = ", ".join(_said(*item) for item in numbers.items())
             self.progress.say(f"step {step}: {said}")
         self.writer.flush()
 

@@ -21,7 +21,7 @@ _SHOWN = 3  # images that `describe_bad` names
 class BadFiles:
     """What `workdir/bad_files.jsonl` holds: JSON, one bad image a line.
 
-    "split" and "index" are the image's place in the set as it was opened, before any
+    "split" and "index" are the image's index in the set as it was opened, before any
     were held back; "name" is what `Split.names` calls it. Lines are in this order, of
     this and of earlier runs in the workdir; an image that can be read again stays in
     the file and counts no more. Only process 0 writes.
@@ -49,7 +49,7 @@ class BadFiles:
     @property
     def count(self) -> int:
         """Bad images that this process knows of."""
-        return sum(len(bad.found) for bad in self._sets.values())
+        return sum(len(bad.errors) for bad in self._sets.values())
 
     def update(self) -> int:
         """Tells every process what the others met, and writes it; all of them call it.
@@ -74,7 +74,7 @@ class BadFiles:
             return
         known = len(self._lines)
         for split, bad in self._sets.items():
-            new = [i for i in bad.found.copy() if (split, i) not in self._lines]
+            new = [i for i in bad.errors.copy() if (split, i) not in self._lines]
             for line in bad.lines(sorted(new)):
                 self._lines[split, line["index"]] = {"split": split, **line}
         if len(self._lines) == known:
@@ -86,11 +86,11 @@ class BadFiles:
 def describe_bad(data: Data) -> str:
     """Says how many images were bad, and names the first ones; "" where none was."""
     sets = {data.train.bad, data.test.bad if data.test else data.train.bad}
-    found = [error for bad in sets for error in bad.found.values()]
-    if not found:
+    errors = [error for bad in sets for error in bad.errors.values()]
+    if not errors:
         return ""
-    named = "; ".join(sorted(error.describe() for error in found)[:_SHOWN])
-    return f"{len(found)} images were replaced by others: {named}"
+    named = "; ".join(sorted(error.describe() for error in errors)[:_SHOWN])
+    return f"{len(errors)} images were replaced by others: {named}"
 
 
 def _read(path: epath.Path) -> dict[tuple[str, int], dict[str, Any]]:
@@ -105,7 +105,7 @@ def _read(path: epath.Path) -> dict[tuple[str, int], dict[str, Any]]:
 
 def _everyones(bad: BadImages) -> np.ndarray:
     """The bad images that any process has met, in their order."""
-    own = np.array(sorted(bad.found.copy()), np.int32)
+    own = np.array(sorted(bad.errors.copy()), np.int32)
     longest = multihost_utils.process_allgather(np.int32(len(own))).max()
     padded = np.pad(own, (0, longest - len(own)), constant_values=-1)
     every = np.unique(multihost_utils.process_allgather(padded))

@@ -23,7 +23,7 @@ class BadImages:
 
     Attributes:
       size: as given.
-      found: why an image cannot be read, by its index in the set.
+      errors: why an image cannot be read, by its index in the set.
     """
 
     def __init__(
@@ -36,7 +36,7 @@ class BadImages:
     ) -> None:
         self._load, self._names = load, names
         self.size, self._share = size, share
-        self.found: dict[int, UnreadableImage] = {}
+        self.errors: dict[int, UnreadableImage] = {}
 
     def add(self, index: int, error: UnreadableImage) -> None:
         """Counts an image, once.
@@ -44,14 +44,14 @@ class BadImages:
         Raises:
           ValueError: where it is one more than allowed.
         """
-        self.found.setdefault(index, error)
+        self.errors.setdefault(index, error)
         allowed = int(self._share * self.size + 1e-9)  # 0.29 x 100 is a little less
-        if len(self.found) > allowed:
+        if len(self.errors) > allowed:
             # Threads may be adding others.
-            first = sorted(self.found.copy().items())[:_SHOWN]
+            first = sorted(self.errors.copy().items())[:_SHOWN]
             named = "; ".join(error.describe() for _, error in first)
             raise ValueError(
-                f"{len(self.found)} of {self.size} images so far, and data.max_bad "
+                f"{len(self.errors)} of {self.size} images so far, and data.max_bad "
                 f"{self._share:g} allows {allowed}: {named}; replace or remove such "
                 "images, or raise data.max_bad"
             )
@@ -65,12 +65,12 @@ class BadImages:
         Raises:
           ValueError: where it is one more than allowed.
         """
-        if index not in self.found:
+        if index not in self.errors:
             try:
                 self._load(np.array([index]))
             except UnreadableImage as error:
                 self.add(index, error)
-        return index in self.found
+        return index in self.errors
 
     def add_of_others(self, index: int) -> None:
         """Counts an image that another process could not read.
@@ -87,6 +87,6 @@ class BadImages:
         """Returns "index", "name" and "reason" of some that were found."""
         names = self._names(np.array(indices, np.intp))
         return [
-            {"index": index, "name": name, "reason": self.found[index].reason}
+            {"index": index, "name": name, "reason": self.errors[index].reason}
             for index, name in zip(indices, names, strict=True)
         ]

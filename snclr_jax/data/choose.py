@@ -58,9 +58,9 @@ def choose_from_data(
     train = open_data(data, given).train
     side = _median_side(train)
     chosen = choose(config, images=train.size, side=side, devices=devices)
-    found = f"{train.size} images, shorter side {side} pixels in the median"
+    measured = f"{train.size} images, shorter side {side} pixels in the median"
     values = ", ".join(f"{field}={get_field(chosen, field)!r}" for field in missing)
-    return chosen, f"chosen for {found}: {values}"
+    return chosen, f"chosen for {measured}: {values}"
 
 
 def choose(config: ConfigDict, *, images: int, side: int, devices: int) -> ConfigDict:
@@ -72,7 +72,7 @@ def choose(config: ConfigDict, *, images: int, side: int, devices: int) -> Confi
     model.stem       "cifar" for views up to 64 pixels, "imagenet" above
     batch_size       a twentieth of the images, at most `LARGEST_BATCH` and what the
                      objective's `batch_limits` say: a power of two, or a multiple of
-                     the devices and parts that it is divided into
+                     the devices and micro-batches that it is divided into
 
     What the objective leaves to be chosen, its `choose` does.
 
@@ -136,7 +136,7 @@ def _side(image: Encoded | np.ndarray) -> int | None:
     content = image.content
     try:
         opened = io.BytesIO(content) if isinstance(content, bytes) else content
-        with open_image(opened) as found:
-            return min(found.size)
+        with open_image(opened) as picture:
+            return min(picture.size)
     except Exception:  # Pillow raises many kinds
         return None

@@ -2,7 +2,7 @@
 
 The 1,797 digits of 8 x 8 grey levels that scikit-learn carries (UCI, "Optical
 recognition of handwritten digits") are divided into 1,500 originals to train on and
-297 to test on. Each is drawn several times, at a random size, place, angle and pair of
+297 to test on. Each is drawn several times, at a random size, shift, angle and pair of
 colours, so that raw pixels say little about the class and no download is needed.
 """
 
@@ -82,7 +82,7 @@ def open_digits(
 def draw_digits(
     masks: np.ndarray, side: int, random: np.random.RandomState
 ) -> np.ndarray:
-    """Draws each digit once: random size, place, angle, ink and ground.
+    """Draws each digit once: random size, shift, angle, ink and ground.
 
     A pixel is a * ink + (1 - a) * ground, where the opacity a is the digit, smoothly
     enlarged, at the pixel turned and scaled back into the digit's box.

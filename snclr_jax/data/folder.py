@@ -65,22 +65,22 @@ def open_folder(
 
 def _find_images(root: Path) -> list[str]:
     """Paths below `root`, relative to it, with "/" between folders, sorted."""
-    found = []
+    paths = []
     # Links are followed: subsets are often made of links to the folders of a large set.
     for folder, folders, files in os.walk(root, onerror=_stop, followlinks=True):
         refuse_loops(folder, folders)
         below = Path(folder).relative_to(root)
-        found += [
+        paths += [
             (below / file).as_posix()
             for file in files
             if file.lower().endswith(SUFFIXES) and not file.startswith(".")
         ]
-    if not found:
+    if not paths:
         raise ValueError(
             f"data.path: no images under {root}; looked for files that end in "
             f"{', '.join(SUFFIXES)}"
         )
-    return sorted(found)
+    return sorted(paths)
 
 
 def refuse_loops(folder: str, folders: list[str]) -> None:

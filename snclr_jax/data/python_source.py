@@ -69,7 +69,7 @@ def open_python(given: Any, image_size: int) -> tuple[Split, Split | None, None]
             f"data= has the keys {sorted(map(str, sets))}; give 'train' and, to "
             "evaluate on, 'test'"
         )
-    splits = {name: _split(name, each, image_size) for name, each in sets.items()}
+    splits = {name: _split(name, images, image_size) for name, images in sets.items()}
     return splits["train"], splits.get("test"), None
 
 
@@ -139,7 +139,7 @@ class _Items:
             again.
         """
         count = min(_SAMPLE, len(self))
-        found = 0
+        crc = 0
         for number in np.linspace(0, len(self) - 1, count).round().astype(int).tolist():
             image = self.image(number)
             if number == 0 and not np.array_equal(image, self.image(number)):
@@ -148,9 +148,9 @@ class _Items:
                     "changes out of the data, config.augment draws them"
                 )
             label = self.label(number) if self.labelled else None
-            found = zlib.crc32(repr((image.shape, label)).encode(), found)
-            found = zlib.crc32(image.tobytes(), found)
-        return found
+            crc = zlib.crc32(repr((image.shape, label)).encode(), crc)
+            crc = zlib.crc32(image.tobytes(), crc)
+        return crc
 
     def _read(self, number: int) -> tuple[Any, Any]:
         """Returns what an item holds: an image, and a label or None."""

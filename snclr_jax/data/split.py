@@ -175,8 +175,8 @@ class Split:
         try:
             return self._load(indices)
         except UnreadableImage:  # which may be one of several
-            each = (self.first_readable(row, self._load_one)[1] for row in indices)
-            return np.concatenate(list(each))
+            images = (self.first_readable(row, self._load_one)[1] for row in indices)
+            return np.concatenate(list(images))
 
     def _load(self, indices: np.ndarray) -> np.ndarray:
         return self._opened.load(self._of[indices])
@@ -200,14 +200,14 @@ class Split:
         other = row = int(row)
         for _ in range(len(self._circle[0])):
             try:
-                found = read(other)
+                result = read(other)
             except UnreadableImage as error:
                 self.bad.add(int(self._of[other]), error)
                 other = self._next(other)
                 continue
             if other != row:
                 self._shown[row] = other
-            return other, found
+            return other, result
         raise ValueError(
             f"none of {self.size} images can be read, {self.names([row])[0]} among "
             "them; replace them"
@@ -215,14 +215,14 @@ class Split:
 
     def _next(self, row: int) -> int:
         """The row of the image that comes after another one."""
-        first, place = self._circle
-        return int(first[(place[row] + 1) % len(first)])
+        first, position = self._circle
+        return int(first[(position[row] + 1) % len(first)])
 
     @functools.cached_property
     def _circle(self) -> tuple[np.ndarray, np.ndarray]:
-        """One row of each image, in the order of the set; every row's place in it."""
-        _, first, place = np.unique(self._of, return_index=True, return_inverse=True)
-        return first, place
+        """One row of each image, in the set's order; every row's position in it."""
+        _, first, position = np.unique(self._of, return_index=True, return_inverse=True)
+        return first, position
 
     def originals(
         self, indices: np.ndarray

@@ -82,14 +82,14 @@ def _prepared_folder(name: str, data_dir: str) -> epath.Path:
     levels = (
         [version or "*"] if "/" in base else [version or "*", f"*/{version or '*'}"]
     )
-    found = [
+    folders = [
         info.parent
         for level in levels
         for info in (root / base).glob(f"{level}/dataset_info.json")
         if tfds.core.Version.is_valid(info.parent.name)  # not one half prepared
     ]
-    configs = sorted({folder.parent.name for folder in found})
-    if not found:
+    configs = sorted({folder.parent.name for folder in folders})
+    if not folders:
         raise ValueError(
             f"data.tfds_name {name!r} is not prepared under data.path {str(root)!r}; "
             "correct data.path, or prepare the set once, with a network and TensorFlow:"
@@ -100,7 +100,7 @@ def _prepared_folder(name: str, data_dir: str) -> epath.Path:
             f"data.tfds_name {name!r} is prepared in several configs under {root}: "
             f"{configs}; name one, such as {base}/{configs[0]}"
         )
-    return max(found, key=lambda folder: tfds.core.Version(folder.name))
+    return max(folders, key=lambda folder: tfds.core.Version(folder.name))
 
 
 def _open_split(

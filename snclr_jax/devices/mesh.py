@@ -46,16 +46,17 @@ def placed_shapes(shapes: Any, sharding: Sharding) -> Any:
     )
 
 
-def own_rows(batch_size: int, mesh: Mesh, *, parts: int = 1) -> slice:
+def own_rows(batch_size: int, mesh: Mesh, *, micro_batches: int = 1) -> slice:
     """Returns which rows of a global batch this process holds, see `make_mesh`.
 
     Raises:
-      ValueError: where the devices do not divide the parts of the batch.
+      ValueError: where the devices do not divide the micro-batches of the batch.
     """
-    if batch_size % (parts * mesh.size):
+    if batch_size % (micro_batches * mesh.size):
         raise ValueError(
-            f"the run's batch_size {batch_size}, in {parts} parts, is not a multiple "
-            f"of {mesh.size} devices; use a number of devices that divides it"
+            f"the run's batch_size {batch_size}, in {micro_batches} micro-batches, is "
+            f"not a multiple of {mesh.size} devices; use a number of devices that "
+            "divides it"
         )
     share = batch_size // jax.process_count()
     return slice(jax.process_index() * share, (jax.process_index() + 1) * share)

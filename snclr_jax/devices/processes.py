@@ -27,11 +27,11 @@ class Plan:
     """How a process joins the others.
 
     Attributes:
-      found: what decided it, in words; empty where nothing is to be said.
+      reason: what decided it, in words; empty where nothing is to be said.
       arguments: of `jax.distributed.initialize`; None for a process on its own.
     """
 
-    found: str = ""
+    reason: str = ""
     arguments: dict[str, Any] | None = None
 
 
@@ -60,8 +60,8 @@ def start(
         process=process,
     )
     if plan.arguments is None:
-        if plan.found:
-            print(plan.found)
+        if plan.reason:
+            print(plan.reason)
         return
     # Its handler swallows the SIGTERM that comes before the loop has its own.
     jax.config.update("jax_enable_preemption_service", False)
@@ -73,11 +73,11 @@ def start(
         )
     except jax.errors.JaxRuntimeError as error:
         raise ConnectionError(
-            f"the processes ({plan.found}) did not find each other: start all of them "
+            f"the processes ({plan.reason}) did not find each other: start all of them "
             f"within five minutes, with a port that is free and open. JAX says: {error}"
         ) from error
     if jax.process_index() == 0:
-        print(f"{jax.process_count()} processes, by {plan.found}", flush=True)
+        print(f"{jax.process_count()} processes, by {plan.reason}", flush=True)
 
 
 def make_plan(

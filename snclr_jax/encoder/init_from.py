@@ -53,8 +53,8 @@ def init_from(
         {
             "params": {"encoder": state.params["encoder"]},
             "batch_stats": {
-                name: each
-                for name, each in state.batch_stats.items()
+                name: stats
+                for name, stats in state.batch_stats.items()
                 if name == "encoder"
             },
         },

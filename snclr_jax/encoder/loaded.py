@@ -73,8 +73,8 @@ class LoadedEncoder:
         encoder = self.encoder
         side = encoder.config.data.image_size
         squares = np.stack([central_square(image, side) for image in images])
-        found = self._encode(encoder.params, encoder.batch_stats, squares)
-        return np.asarray(found, np.float32)
+        features = self._encode(encoder.params, encoder.batch_stats, squares)
+        return np.asarray(features, np.float32)
 
 
 def central_square(image: np.ndarray, side: int) -> np.ndarray:

@@ -90,8 +90,8 @@ class Encoder:
 
     def untrained(self, seed: int) -> Encoder:
         """Returns the same network before any training, its weights from a seed."""
-        place = jax.tree.leaves(self.params)[0].sharding
-        init = jax.jit(_init(self.model, self.config), out_shardings=place)
+        sharding = jax.tree.leaves(self.params)[0].sharding
+        init = jax.jit(_init(self.model, self.config), out_shardings=sharding)
         params, batch_stats = init(jax.random.key(seed))
         return dataclasses.replace(
             self,
@@ -247,11 +247,11 @@ def assemble_encoder(
       ValueError: where they are not exactly those of the config's network.
     """
     model, *expected = _expected(config, mesh)
-    found = unflatten_dict(tensors, sep="/")
-    trees = [found.pop(name, {}) for name in TREES]
+    arrays = unflatten_dict(tensors, sep="/")
+    trees = [arrays.pop(name, {}) for name in TREES]
     check_same_arrays(
         source,
-        dict(zip(TREES, trees, strict=True)) | found,
+        dict(zip(TREES, trees, strict=True)) | arrays,
         dict(zip(TREES, expected, strict=True)),
     )
     params, batch_stats = jax.device_put(trees, replicated(mesh))
@@ -264,8 +264,8 @@ def expected_tensors(
     """Returns what `Encoder.tensors` holds for a config, without its values."""
     model = build_model(config.model)
     shapes = jax.eval_shape(_init(model, config), jax.random.key(0))
-    found = flatten_dict(dict(zip(TREES, shapes, strict=True)), sep="/")
-    return cast(dict[str, jax.ShapeDtypeStruct], found)
+    tensors = flatten_dict(dict(zip(TREES, shapes, strict=True)), sep="/")
+    return cast(dict[str, jax.ShapeDtypeStruct], tensors)
 
 
 def _expected(

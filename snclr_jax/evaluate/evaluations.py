@@ -77,20 +77,20 @@ class Outcome(NamedTuple):
 
 def knn(task: Task) -> Outcome:
     """Votes of nearest neighbors; leaving one out where there is one split."""
-    found = knn_accuracies(
+    accuracies = knn_accuracies(
         *task.labelled_features(), **task.settings.knn, mesh=task.mesh
     )
     return Outcome(
         {
             f"k{k}" if temperature is None else f"k{k}_T{temperature:g}": accuracy
-            for (k, temperature), accuracy in found.items()
+            for (k, temperature), accuracy in accuracies.items()
         }
     )
 
 
 def linear(task: Task) -> Outcome:
     """The best of many linear classifiers on the features of several layers."""
-    found = linear_probe(
+    probe = linear_probe(
         task.subject.layers(task.train),
         task.train.labels,
         task.subject.layers(task.test),
@@ -101,37 +101,39 @@ def linear(task: Task) -> Outcome:
         mesh=task.mesh,
     )
     details = {
-        "chosen": found.chosen._asdict(),
-        "steps": found.steps,
-        "candidates": [each._asdict() for each in found.candidates],
+        "chosen": probe.chosen._asdict(),
+        "steps": probe.steps,
+        "candidates": [candidate._asdict() for candidate in probe.candidates],
     }
-    held_back = found.chosen.accuracy
-    return Outcome(_top(found.accuracy, found.top5) | {"held_back": held_back}, details)
+    held_back = probe.chosen.accuracy
+    return Outcome(_top(probe.accuracy, probe.top5) | {"held_back": held_back}, details)
 
 
 def fewshot(task: Task) -> Outcome:
     """A linear classifier of a few images a class."""
-    found = few_shot(
+    results = few_shot(
         *task.labelled_features(),
         **task.settings.fewshot,
         seed=task.settings.seed,
         mesh=task.mesh,
     )
     metrics = {}
-    for each in found:
-        metrics[f"{each.shots}_shot"] = each.accuracy
-        metrics[f"{each.shots}_shot_interval"] = each.interval
-    return Outcome(metrics, {f"{each.shots}_shot": each.draws for each in found})
+    for result in results:
+        metrics[f"{result.shots}_shot"] = result.accuracy
+        metrics[f"{result.shots}_shot_interval"] = result.interval
+    return Outcome(
+        metrics, {f"{result.shots}_shot": result.draws for result in results}
+    )
 
 
 def retrieval(task: Task) -> Outcome:
     """How well images find images of their class."""
-    found = score_retrieval(
+    scores = score_retrieval(
         *task.labelled_features(), **task.settings.retrieval, mesh=task.mesh
     )
-    metrics = {"mAP": found.mean_average_precision}
-    metrics |= {f"recall_at_{k}": recall for k, recall in found.recall.items()}
-    return Outcome(metrics, {"queries": found.queries, "left_out": found.left_out})
+    metrics = {"mAP": scores.mean_average_precision}
+    metrics |= {f"recall_at_{k}": recall for k, recall in scores.recall.items()}
+    return Outcome(metrics, {"queries": scores.queries, "left_out": scores.left_out})
 
 
 def linear_augmented(task: Task) -> Outcome:
@@ -158,9 +160,9 @@ def semi(task: Task) -> Outcome:
     metrics, details = {}, {}
     for share in shares:
         name, part = f"{100 * share:g}%", task.train.subset(_share(task, share, lists))
-        found = _train(_to_tune(task, part, settings), task, part)
-        metrics |= {f"{name}_{key}": value for key, value in found.metrics.items()}
-        details[name] = found.details
+        outcome = _train(_to_tune(task, part, settings), task, part)
+        metrics |= {f"{name}_{key}": value for key, value in outcome.metrics.items()}
+        details[name] = outcome.details
     return Outcome(metrics, details)
 
 
@@ -180,10 +182,10 @@ def quality(task: Task) -> Outcome:
         mesh=task.mesh,
         labels=split.labels,
     )
-    if task.networks is not None and views.found is not None:
+    if task.networks is not None and views.neighbors is not None:
         pushed_at = build_objective(task.config).pushed_at(task.networks.objective)
         metrics |= queue_use(
-            views.found,
+            views.neighbors,
             np.asarray(pushed_at),
             image_id=rows,
             step=encoder.step,
@@ -218,7 +220,7 @@ def _to_tune(task: Task, train: Split, changed: dict[str, Any]) -> Protocol:
 
 def _train(protocol: Protocol, task: Task, train: Split) -> Outcome:
     encoder = task.subject.encoder
-    found = train_classifier(
+    details = train_classifier(
         protocol,
         encoder.params,
         encoder.batch_stats,
@@ -227,7 +229,7 @@ def _train(protocol: Protocol, task: Task, train: Split) -> Outcome:
         eval_batch_size=task.settings.batch_size,
         mesh=task.mesh,
     )._asdict()
-    return Outcome(_top(found.pop("accuracy"), found.pop("top5_accuracy")), found)
+    return Outcome(_top(details.pop("accuracy"), details.pop("top5_accuracy")), details)
 
 
 def _top(top1: float, top5: float | None) -> dict[str, float]:

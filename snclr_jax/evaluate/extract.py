@@ -40,19 +40,19 @@ def extract(
     (subject,) = make_subjects(
         encoder, layers=False, baselines=False, settings=settings, mesh=mesh
     )
-    found = {"train": data.train} | ({"test": data.test} if data.test else {})
-    features = np.concatenate([subject.features(split) for split in found.values()])
+    splits = {"train": data.train} | ({"test": data.test} if data.test else {})
+    features = np.concatenate([subject.features(split) for split in splits.values()])
     # Only now is it known which images stand in place of bad ones.
     labels = [
         split.labels if split.labelled else np.full(split.size, -1)
-        for split in found.values()
+        for split in splits.values()
     ]
     write_features(
         out,
         features,
         np.concatenate(labels),
-        [name for split in found.values() for name in split.names(range(split.size))],
-        split=np.repeat(list(found), [split.size for split in found.values()]),
+        [name for split in splits.values() for name in split.names(range(split.size))],
+        split=np.repeat(list(splits), [split.size for split in splits.values()]),
         metadata={
             "source": encoder.source,
             "network": encoder.network,
@@ -61,6 +61,6 @@ def extract(
             "config": as_json(config),
         },
     )
-    count = sum(split.size for split in found.values())
+    count = sum(split.size for split in splits.values())
     said = [f"{out}: features of {count} images", describe_bad(data)]
     say("\n".join(filter(None, said)))

@@ -94,13 +94,13 @@ class OnlineKnn:
         """
         if not self.possible:
             return {}
-        found = {
+        accuracies = {
             "knn_raw_pixels": self.of_raw_pixels(),
             "knn_untrained": self.of_state(untrained),
         }
         if start is not untrained:
-            found["knn_initial"] = self.of_state(start)
-        return found
+            accuracies["knn_initial"] = self.of_state(start)
+        return accuracies
 
     def of_raw_pixels(self) -> float:
         """Returns the accuracy of comparing pixels."""

@@ -52,7 +52,7 @@ def quality(
       ValueError: as the functions of this file.
     """
     features = check_features("whole-view", features)
-    found = {
+    metrics = {
         "alignment": alignment(first, second),
         "uniformity": uniformity(features, mesh=mesh),
         "effective_rank": effective_rank(features),
@@ -60,8 +60,8 @@ def quality(
         "feature_std": float(feature_std(unit(jnp.asarray(features)))),
     }
     if labels is not None:
-        found["neighbor_purity"] = neighbor_purity(features, labels, k, mesh=mesh)
-    return found
+        metrics["neighbor_purity"] = neighbor_purity(features, labels, k, mesh=mesh)
+    return metrics
 
 
 def alignment(first: ArrayLike, second: ArrayLike, *, alpha: float = 2.0) -> float:

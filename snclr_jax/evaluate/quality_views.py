@@ -26,12 +26,13 @@ class RandomViews(NamedTuple):
     Attributes:
       first: float32 (n, f) features of the first view.
       second: float32 (n, f) features of the second view.
-      found: what the first view finds in the memory of the run's objective, or None.
+      neighbors: what the first view finds in the memory of the run's objective, or
+        None.
     """
 
     first: np.ndarray
     second: np.ndarray
-    found: Found | None
+    neighbors: Found | None
 
 
 def encode_random_views(
@@ -58,7 +59,7 @@ def encode_random_views(
       encoder: whose features are asked for.
       networks: of the same run; None leaves the search out.
       split: the images.
-      image_id: int32 (n,) place of each in the training set of the run.
+      image_id: int32 (n,) index of each in the training set of the run.
       config: of the run; reads `batch_size`, `accumulate`, `seed`, `augment` and the
         channel statistics.
       mesh: the devices.
@@ -70,7 +71,7 @@ def encode_random_views(
       ValueError: where the devices do not divide the micro-batches of a batch.
     """
     batch_size = config.batch_size
-    own = own_rows(batch_size, mesh, parts=config.accumulate)
+    own = own_rows(batch_size, mesh, micro_batches=config.accumulate)
     model, search = encoder.model, Search.of(config, mesh)
 
     def encode(params, batch_stats, networks, images, image_id: Array, number: Array):
@@ -91,14 +92,18 @@ def encode_random_views(
     filled_up = split.subset(order_of_all)
     ids = image_id[order_of_all].reshape(-1, batch_size)
     arrays = encoder.params, encoder.batch_stats, networks
-    found = []
+    batches = []
     for number, images in enumerate(
         progress_bar(
             eval_batches(filled_up, batch_size), total=len(ids), desc="random views"
         )
     ):
-        placed, place = (place_batch(each[own], mesh) for each in (images, ids[number]))
-        found.append(jax.device_get(encode(*arrays, placed, place, np.int32(number))))
-    place = np.argsort(order)
-    views = jax.tree.map(lambda *parts: np.concatenate(parts)[place], *found)
+        pixels, image_ids = (
+            place_batch(array[own], mesh) for array in (images, ids[number])
+        )
+        batches.append(
+            jax.device_get(encode(*arrays, pixels, image_ids, np.int32(number)))
+        )
+    position = np.argsort(order)
+    views = jax.tree.map(lambda *parts: np.concatenate(parts)[position], *batches)
     return RandomViews(*views)

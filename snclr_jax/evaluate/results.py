@@ -74,14 +74,14 @@ def add_record(path: epath.Path, record: Record) -> None:
 
 def write_board(workdir: epath.Path, record: Record) -> None:
     """Writes the metrics of a record to the TensorBoard files of a run."""
-    place = "" if record["data"] == "own" else f"{record['data']}/"
+    prefix = "" if record["data"] == "own" else f"{record['data']}/"
     # Files are named by the second: a second one in it would replace the first.
     suffix = f".{record['what']}-{time.time_ns()}"
     # An object store cannot append: written here, then copied.
     with tempfile.TemporaryDirectory() as folder:
         with SummaryWriter(folder, filename_suffix=suffix) as board:
             for name, value in record["metrics"].items():
-                tag = f"evaluation/{place}{record['what']}/{record['network']}/{name}"
+                tag = f"evaluation/{prefix}{record['what']}/{record['network']}/{name}"
                 board.add_scalar(tag, value, record["step"])
         for file in epath.Path(folder).iterdir():
             file.copy(workdir / "tensorboard" / file.name)

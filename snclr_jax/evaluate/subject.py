@@ -41,14 +41,14 @@ class Subject:
         # Any, not None: who needs one is not given raw pixels.
         self.encoder: Encoder | Any = encoder
         self._encode, self._batch_size, self._mesh = encode, batch_size, mesh
-        self._found: dict[int, tuple[Split, dict[str, np.ndarray]]] = {}
+        self._layers: dict[int, tuple[Split, dict[str, np.ndarray]]] = {}
 
     def layers(self, split: Split) -> dict[str, np.ndarray]:
         """Returns float32 (n, f) by layer, the last one "features"; extracted once."""
         # The split is kept as well: its id stays its own.
-        if id(split) not in self._found:
+        if id(split) not in self._layers:
             encoder = self.encoder
-            found = extract_features(
+            features = extract_features(
                 self._encode,
                 encoder and encoder.params,
                 encoder and encoder.batch_stats,
@@ -57,10 +57,10 @@ class Subject:
                 mesh=self._mesh,
                 description=f"features of {self.name}",
             )
-            if not isinstance(found, dict):
-                found = {"features": found}
-            self._found[id(split)] = split, found
-        return self._found[id(split)][1]
+            if not isinstance(features, dict):
+                features = {"features": features}
+            self._layers[id(split)] = split, features
+        return self._layers[id(split)][1]
 
     def features(self, split: Split) -> np.ndarray:
         """Returns float32 (n, f), what the encoder ends in."""
@@ -80,13 +80,15 @@ def make_subjects(
         `batch_size`.
       mesh: the devices.
     """
-    place: dict[str, Any] = dict(batch_size=settings.batch_size, mesh=mesh)
+    batch_size = settings.batch_size
     model, config = encoder.model, encoder.config
     encode = make_encode(model.layers if layers else model.encode, config, mesh)
-    subjects = [Subject("trained", encoder, encode, **place)]
+    subjects = [Subject("trained", encoder, encode, batch_size=batch_size, mesh=mesh)]
     if baselines:
+        untrained = encoder.untrained(settings.seed)
+        pixels = make_raw_pixels(config, mesh)
         subjects += [
-            Subject("untrained", encoder.untrained(settings.seed), encode, **place),
-            Subject("pixels", None, make_raw_pixels(config, mesh), **place),
+            Subject("untrained", untrained, encode, batch_size=batch_size, mesh=mesh),
+            Subject("pixels", None, pixels, batch_size=batch_size, mesh=mesh),
         ]
     return subjects

@@ -82,11 +82,11 @@ def write_features(
       ValueError: where features, labels, names and splits are not of the same images.
     """
     count = len(features)
-    for what, each in (("labels", labels), ("names", names), ("splits", split)):
-        if len(each) != count:
+    for what, values in (("labels", labels), ("names", names), ("splits", split)):
+        if len(values) != count:
             raise ValueError(
-                f"there are {len(each)} {what} for {count} features; pass those of the "
-                "same images"
+                f"there are {len(values)} {what} for {count} features; pass those of "
+                "the same images"
             )
     if jax.process_index() != 0:
         return

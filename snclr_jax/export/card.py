@@ -169,7 +169,7 @@ def _images(encoder: Encoder, format: str) -> str:
 
 
 def _scores(encoder: Encoder, records: Sequence[dict[str, Any]]) -> str:
-    own = [each for each in records if each["fingerprint"] == encoder.fingerprint]
+    own = [record for record in records if record["fingerprint"] == encoder.fingerprint]
     if not own:
         return (
             "None: `snclr evaluate` with this very encoder, then export it again, and "

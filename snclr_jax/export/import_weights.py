@@ -58,18 +58,18 @@ def import_weights(
             f"model.name {model.name!r} is known to no other tool; import ResNets and "
             "ViTs"
         )
-    found, header = read_weights(weights)
-    found = _of_network(found, network, config.evaluate.network, str(weights))
-    found = {
+    theirs, header = read_weights(weights)
+    theirs = _of_network(theirs, network, config.evaluate.network, str(weights))
+    theirs = {
         name: array
-        for name, array in found.items()
+        for name, array in theirs.items()
         if not name.startswith(CLASSIFIERS) and not name.endswith(f".{BATCHES}")
     }
     try:
         if model.name in WIDTH:
             _check_heads(header, model)
-            found = _without_positions(found)
-        tensors = from_torch(found, expected_tensors(config))
+            theirs = _without_positions(theirs)
+        tensors = from_torch(theirs, expected_tensors(config))
     except ValueError as error:
         raise ValueError(
             f"--weights={weights} does not fit {model.name} as the config says: "
@@ -131,19 +131,19 @@ def _without_positions(tensors: Tensors) -> Tensors:
     if not {"pos_embed", "cls_token"} <= tensors.keys():
         return tensors  # a missing class token is reported with all that is missing
     tensors = dict(tensors)
-    found, token = tensors.pop("pos_embed"), tensors["cls_token"]
-    side = round((found.shape[1] - 1) ** 0.5) if found.ndim == 3 else 0
-    if side < 1 or found.shape != (1, side**2 + 1, token.shape[-1]):
+    embedding, token = tensors.pop("pos_embed"), tensors["cls_token"]
+    side = round((embedding.shape[1] - 1) ** 0.5) if embedding.ndim == 3 else 0
+    if side < 1 or embedding.shape != (1, side**2 + 1, token.shape[-1]):
         raise ValueError(
-            f"pos_embed is {found.shape}, not (1, side^2 + 1, {token.shape[-1]}): one "
-            "position for each patch of a square image and one for the class token"
+            f"pos_embed is {embedding.shape}, not (1, side^2 + 1, {token.shape[-1]}): "
+            "one position for each patch of a square image and one for the class token"
         )
-    difference = np.abs(found - positions(side, found.shape[2]))[:, 1:].max()
+    difference = np.abs(embedding - positions(side, embedding.shape[2]))[:, 1:].max()
     if difference > _TOLERANCE:
         raise ValueError(
             "pos_embed is not the fixed sine-cosine embedding of MoCo v3 (it is off by "
             f"{difference:.2g}), and the positions of ViTs are fixed here"
         )
-    # The network adds both to the same place.
-    tensors["cls_token"] = token + found[:, :1]
+    # The network adds both to the same token.
+    tensors["cls_token"] = token + embedding[:, :1]
     return tensors

@@ -26,8 +26,8 @@ def save_stablehlo(path: Path, encoder: Encoder) -> None:
 
     def features(images: Array) -> Array:
         pixels = prepare(images, encoder.config)
-        found = encoder.model.encode(params, batch_stats, pixels)
-        return found.astype(jnp.float32)
+        features = encoder.model.encode(params, batch_stats, pixels)
+        return features.astype(jnp.float32)
 
     side = encoder.config.data.image_size
     (batch,) = jax.export.symbolic_shape("b")

@@ -54,7 +54,7 @@ def detectron2_name(torchvision: str) -> str:
     >>> detectron2_name("bn1.weight")
     'stem.conv1.norm.weight'
     """
-    name = re.sub(r"^layer(\d)", lambda found: f"res{int(found[1]) + 1}", torchvision)
+    name = re.sub(r"^layer(\d)", lambda match: f"res{int(match[1]) + 1}", torchvision)
     name = re.sub(r"^(conv1|bn1)\.", r"stem.\1.", name)
     name = re.sub(r"\bbn(\d)\.", r"conv\1.norm.", name)
     return name.replace("downsample.0", "shortcut").replace(
@@ -86,6 +86,6 @@ def _save(path: Path, tensors: Tensors, encoder: Encoder, **header: str) -> None
         "step": str(encoder.step),
         "fingerprint": encoder.fingerprint,
     }
-    tensors = {name: np.ascontiguousarray(each) for name, each in tensors.items()}
+    tensors = {name: np.ascontiguousarray(array) for name, array in tensors.items()}
     with replaced(path) as part:
         save_file(tensors, part, metadata=header)

@@ -57,7 +57,7 @@ def to_torch(tensors: Tensors) -> Tensors:
     Args:
       tensors: by Flax's names, what `Encoder.tensors` returns.
     """
-    found = {}
+    converted = {}
     for ours, array in _unstack(tensors).items():
         name = torch_name(ours)
         if name == _PATCHES:
@@ -68,8 +68,8 @@ def to_torch(tensors: Tensors) -> Tensors:
             array = array[None, None]
         elif array.ndim > 1:
             array = np.moveaxis(array, (-1, -2), (0, 1))
-        found[name] = array
-    return found
+        converted[name] = array
+    return converted
 
 
 def from_torch(tensors: Tensors, expected: dict[str, jax.ShapeDtypeStruct]) -> Tensors:
@@ -105,34 +105,34 @@ def from_torch(tensors: Tensors, expected: dict[str, jax.ShapeDtypeStruct]) -> T
             array = np.moveaxis(array, (0, 1), (-1, -2))
         return array.reshape(like.shape).astype(like.dtype)
 
-    found = {name: ours(name, like) for name, like in _unstack(hollow).items()}
-    return _restack(found, expected)
+    arrays = {name: ours(name, like) for name, like in _unstack(hollow).items()}
+    return _restack(arrays, expected)
 
 
 def _unstack(tensors: Tensors) -> Tensors:
     """Gives every layer of a ViT its own arrays where `scan` keeps them together."""
-    found = {}
+    unstacked = {}
     for name, array in tensors.items():
         before, stacked, after = name.partition(f"/{STACKED}/")
         if stacked:
             for layer, own in enumerate(array):
-                found[_layer(before, layer, after)] = own
+                unstacked[_layer(before, layer, after)] = own
         else:
-            found[name] = array
-    return found
+            unstacked[name] = array
+    return unstacked
 
 
 def _restack(tensors: Tensors, expected: dict[str, jax.ShapeDtypeStruct]) -> Tensors:
-    found = {}
+    restacked = {}
     for name in expected:
         before, stacked, after = name.partition(f"/{STACKED}/")
         if stacked:
             layers = expected[name].shape[0]
             own = [tensors[_layer(before, layer, after)] for layer in range(layers)]
-            found[name] = np.stack(own)
+            restacked[name] = np.stack(own)
         else:
-            found[name] = tensors[name]
-    return found
+            restacked[name] = tensors[name]
+    return restacked
 
 
 def _layer(before: str, layer: int, after: str) -> str:

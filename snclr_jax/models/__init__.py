@@ -206,7 +206,7 @@ class Model:
         # The networks know images by their views.
         one_view = inputs[0].ndim == 4
         if one_view:
-            inputs = tuple(each[:, None] for each in inputs)
+            inputs = tuple(array[:, None] for array in inputs)
         outputs, updates = self.network.apply(
             {"params": params, "batch_stats": batch_stats},
             *inputs,
@@ -214,7 +214,7 @@ class Model:
             mutable=["batch_stats"],
         )
         if one_view:
-            outputs = jax.tree.map(lambda each: each.squeeze(1), outputs)
+            outputs = jax.tree.map(lambda output: output.squeeze(1), outputs)
         return outputs, cast(Variables, updates).get("batch_stats", {})
 
 

@@ -47,8 +47,8 @@ class BatchNorm(nn.Module):
         y = scale * (x - mean) / sqrt(var + 1e-5) + bias
 
     Mean and variance are those of a group: all pixels of one view of `bn_scope`
-    consecutive images of the global batch. The groups are places in the batch, not on
-    devices, so the result is the same however the batch is sharded, and only single
+    consecutive images of the global batch. The groups are positions in the batch, not
+    on devices, so the result is the same however the batch is sharded, and only single
     numbers per image and channel ever cross devices. The running statistics move by 0.1
     (PyTorch's ``momentum``) for each view in turn, towards the mean over groups of each
     group's mean and unbiased variance. As in PyTorch, which exported encoders are
@@ -153,14 +153,14 @@ def _normalize_backward(size, dtype, kept, gradients):
     normal = (x - _per_image(mean, x)) * _per_image(inverse, x)
     pixels = tuple(range(2, x.ndim - 1))
     dy_mean, normal_dy_mean = (
-        _group_mean(each.mean(axis=pixels), size) for each in (dy, normal * dy)
+        _group_mean(gradient.mean(axis=pixels), size) for gradient in (dy, normal * dy)
     )
     centered = dy - _per_image(dy_mean, x) - normal * _per_image(normal_dy_mean, x)
     dx = (centered * _per_image(scale * inverse, x)).astype(x.dtype)
     of_group = x.size // dy_mean.size
     dscale, dbias = (
-        (of_group * each.sum(axis=(0, 1))).astype(scale.dtype)
-        for each in (normal_dy_mean, dy_mean)
+        (of_group * mean.sum(axis=(0, 1))).astype(scale.dtype)
+        for mean in (normal_dy_mean, dy_mean)
     )
     return dx, dscale, dbias
 
@@ -228,7 +228,7 @@ def branch_scales(
 
 
 def scale_branch(y: jax.Array, scale: jax.Array | None) -> jax.Array:
-    """Multiplies y by one number for each of its leading places; None leaves it."""
+    """Multiplies y by one number for each of its leading entries; None leaves it."""
     if scale is None:
         return y
     # In float32: bfloat16 would round the inverse probability.

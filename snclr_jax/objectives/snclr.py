@@ -142,7 +142,8 @@ class SNCLR(Objective):
             )
             for number, target in enumerate(seen.target)
         )
-        loss = jnp.asarray(sum(each.value for each in directions)) / len(directions)
+        values = [direction.value for direction in directions]
+        loss = jnp.asarray(sum(values)) / len(values)
         return self.scale * loss, directions
 
     def update(self, state: NeighborQueue, seen: Seen, now: Now) -> NeighborQueue:
@@ -171,30 +172,31 @@ class SNCLR(Objective):
         if self.queue.k == 0:
             return metrics
         # (v, n b, k): the views that predict, and the images of every target.
-        weights = jnp.concatenate([each.weights for each in aux], axis=1)
+        weights = jnp.concatenate([direction.weights for direction in aux], axis=1)
         neighbors = jax.tree.map(
-            lambda *leaves: jnp.concatenate(leaves), *(each.neighbors for each in aux)
+            lambda *leaves: jnp.concatenate(leaves),
+            *(direction.neighbors for direction in aux),
         )
         valid = neighbors.valid
-        found = jnp.maximum(jnp.sum(valid), 1)
+        count = jnp.maximum(jnp.sum(valid), 1)
 
-        def mean_over_found(values: Array) -> Array:
-            return jnp.sum(jnp.where(valid, values, 0.0)) / found
+        def mean_over_neighbors(values: Array) -> Array:
+            return jnp.sum(jnp.where(valid, values, 0.0)) / count
 
         has_neighbors = jnp.any(valid, axis=1)
         images = jnp.maximum(jnp.sum(has_neighbors), 1)
         share = weights / jnp.maximum(jnp.sum(weights, axis=-1, keepdims=True), 1e-12)
         entropy = -jnp.sum(jax.scipy.special.xlogy(share, share)) / weights.shape[0]
         metrics |= {
-            "positiveness_mean": mean_over_found(jnp.mean(weights, axis=0)),
+            "positiveness_mean": mean_over_neighbors(jnp.mean(weights, axis=0)),
             "positiveness_max": jnp.max(weights),
             "positiveness_entropy": entropy / images,
-            "neighbor_similarity": mean_over_found(neighbors.similarity),
-            "neighbor_age": mean_over_found(now.step - neighbors.pushed_at),
+            "neighbor_similarity": mean_over_neighbors(neighbors.similarity),
+            "neighbor_age": mean_over_neighbors(now.step - neighbors.pushed_at),
             "neighbors_found": jnp.sum(valid) / valid.size,
         }
         if self.queue.search == "approx":
-            recalls = [cast(Array, each.recall) for each in aux]
+            recalls = [cast(Array, direction.recall) for direction in aux]
             metrics["search_recall"] = jnp.mean(jnp.stack(recalls))
         if labels is not None:
             image_id = jnp.tile(seen.image_id, len(aux))
@@ -262,19 +264,19 @@ class SNCLR(Objective):
 
     def notes(self, config: ConfigDict, images: int) -> list[str]:
         """Says where a queue is long or short for the images and the batch."""
-        size, batch, found = self.queue.size, config.batch_size, []
+        size, batch, notes = self.queue.size, config.batch_size, []
         if self.queue.k and size > images:
-            found.append(
+            notes.append(
                 f"objective.queue.size {size} is {size / images:.1f} times the "
                 f"training set of {images} images: it holds every image, and neighbors "
                 f"repeat one another; {images // 2} rows would be half the set"
             )
         if self.queue.k and size < 10 * batch:
-            found.append(
+            notes.append(
                 f"objective.queue.size {size} is {size / batch:.1f} batches: all "
                 "neighbors come from the last steps; ten batches or more offer a choice"
             )
-        return found
+        return notes
 
     @classmethod
     def choose(

@@ -170,12 +170,12 @@ def _log_denominator(
     """
     (views, batch, dim), own = z.shape, target.shape[0]
     block = settings.queue.block
-    place = jnp.arange(batch) - jax.lax.axis_index(AXIS) * own
+    index = jnp.arange(batch) - jax.lax.axis_index(AXIS) * own
     targets = RowList(
         row=jnp.arange(own),
         multiplicity=jnp.ones((own,), z.dtype),
         count=jnp.int32(own),
-        excluded=place[:, None] if settings.decoupled else None,
+        excluded=index[:, None] if settings.decoupled else None,
     )
     rows = _chosen_rows(row, chosen, keys.shape[0], settings.decoupled, z.dtype)
 
@@ -198,22 +198,22 @@ def _chosen_rows(
 ) -> RowList:
     """Lists this device's chosen rows, each once, with their multiplicities m_r.
 
-    The list has b l places where that is less than the rows of the device ("gathered":
-    few devices, a long queue), and one place for each row otherwise ("stationary": many
+    The list has b l entries where that is less than the rows of the device ("gathered":
+    few devices, a long queue), and one entry for each row otherwise ("stationary": many
     devices). Only the part of it that is filled costs anything.
     """
     multiplicity = jnp.zeros((rows,), dtype).at[row].add(chosen.astype(dtype))
     listed = multiplicity > 0
     size = min(row.size, rows)
-    (places,) = jnp.nonzero(listed, size=size, fill_value=0)
+    (entries,) = jnp.nonzero(listed, size=size, fill_value=0)
     count = jnp.sum(listed)
     filled = jnp.arange(size) < count
     excluded = None
     if decoupled:
         excluded = jnp.where(chosen, (jnp.cumsum(listed) - 1)[row], -1)
     return RowList(
-        row=places,
-        multiplicity=jnp.where(filled, multiplicity[places], 0),
+        row=entries,
+        multiplicity=jnp.where(filled, multiplicity[entries], 0),
         count=count,
         excluded=excluded,
     )

@@ -77,8 +77,8 @@ def chip_of(
     if device.device_kind in _KIND_OF_TPU:
         return TPUS[_KIND_OF_TPU[device.device_kind]]
     # "NVIDIA H200", and not "NVIDIA GH200".
-    found = [chip for part, chip in GPUS.items() if f" {part}" in device.device_kind]
-    return found[0] if found else None
+    matches = [chip for part, chip in GPUS.items() if f" {part}" in device.device_kind]
+    return matches[0] if matches else None
 
 
 def slice_devices(topology: str, slices: int = 1) -> list[jax.Device]:  # pyright: ignore[reportInvalidTypeForm]

@@ -71,12 +71,12 @@ def estimate(work: Iterable[Work], chip: Chip, *, dtype: str) -> Estimate:
     """
     peak = chip.bfloat16 if dtype == "bfloat16" else chip.float32
     arithmetic = memory = network = step = 0.0
-    for each in work:
-        compute = each.times * each.passes / peak
-        move = each.times * each.bytes / chip.memory_bandwidth
+    for item in work:
+        compute = item.times * item.passes / peak
+        move = item.times * item.bytes / chip.memory_bandwidth
         send = 0.0
-        if each.collective:
-            send = each.times * _sent(each.collective) / chip.network
+        if item.collective:
+            send = item.times * _sent(item.collective) / chip.network
         arithmetic, memory, network = (
             arithmetic + compute,
             memory + move,

@@ -258,8 +258,8 @@ def push(
     own = jnp.where(stays & (own >= 0), own, owned)
     row = jnp.where(stays, row, size)
 
-    def write(old: Array, place: Array, new: Array) -> Array:
-        return old.at[place].set(new.astype(old.dtype), mode="drop")
+    def write(old: Array, index: Array, new: Array) -> Array:
+        return old.at[index].set(new.astype(old.dtype), mode="drop")
 
     return NeighborQueue(
         keys=write(queue.keys, own, keys),

@@ -60,8 +60,8 @@ def nearest_rows(
 
     def in_rows(first: Array | int, fresh: Array | int) -> tuple[Array, Array]:
         keys, row_image, pushed_at, of_bank = (
-            jax.lax.dynamic_slice_in_dim(each, first, width)
-            for each in (queue.keys, queue.image_id, queue.pushed_at, row_bank)
+            jax.lax.dynamic_slice_in_dim(array, first, width)
+            for array in (queue.keys, queue.image_id, queue.pushed_at, row_bank)
         )
         part = NeighborQueue(keys, row_image, pushed_at, queue.cursor)
 
@@ -79,12 +79,12 @@ def nearest_rows(
     def merge(number: Array, best: tuple[Array, Array]) -> tuple[Array, Array]:
         # The last block reaches back over rows that were already seen.
         fresh = number * width
-        found = in_rows(jnp.minimum(fresh, rows - width), fresh)
+        candidates = in_rows(jnp.minimum(fresh, rows - width), fresh)
         similarity, row = (
-            jnp.concatenate(each, axis=1) for each in zip(best, found, strict=True)
+            jnp.concatenate(pair, axis=1) for pair in zip(best, candidates, strict=True)
         )
-        similarity, place = jax.lax.top_k(similarity, k)
-        return similarity, jnp.take_along_axis(row, place, axis=1)
+        similarity, column = jax.lax.top_k(similarity, k)
+        return similarity, jnp.take_along_axis(row, column, axis=1)
 
     return jax.lax.fori_loop(1, -(-rows // width), merge, in_rows(0, 0))
 
@@ -94,13 +94,13 @@ def _over_queries(function: Callable, at_once: int, *arrays: Array):
     batch = arrays[0].shape[0]
     whole = batch // at_once * at_once
     results = jax.lax.map(
-        lambda each: function(*each),
-        [each[:whole].reshape(-1, at_once, *each.shape[1:]) for each in arrays],
+        lambda block: function(*block),
+        [array[:whole].reshape(-1, at_once, *array.shape[1:]) for array in arrays],
     )
     results = jax.tree.map(lambda leaf: leaf.reshape(whole, *leaf.shape[2:]), results)
     if whole == batch:
         return results
-    rest = function(*(each[whole:] for each in arrays))
+    rest = function(*(array[whole:] for array in arrays))
     return jax.tree.map(lambda *parts: jnp.concatenate(parts), results, rest)
 
 
@@ -109,7 +109,7 @@ def top_k(values: Array, k: int) -> tuple[Array, Array]:
 
     That is in long rows on CPUs and GPUs. The k groups with the largest maxima hold the
     k largest values: each of these groups offers one value at least as large as any
-    value outside of them. Groups are read in the order of their place, so that the
+    value outside of them. Groups are read in their order, so that the
     first of equal values wins here too.
 
     Args:
@@ -117,7 +117,7 @@ def top_k(values: Array, k: int) -> tuple[Array, Array]:
       k: at most n.
 
     Returns:
-      The k largest values (b, k), descending, and their places (b, k).
+      The k largest values (b, k), descending, and their columns (b, k).
     """
     count = values.shape[1]
     if 4 * (k * GROUP + count // GROUP) > count:
@@ -145,6 +145,6 @@ def _top_k_through_groups(values: Array, k: int) -> tuple[Array, Array]:
     chosen = jnp.sort(chosen, axis=1)
     grouped = values.reshape(batch, groups, GROUP)
     inside = jnp.take_along_axis(grouped, chosen[:, :, None], axis=1)
-    largest, place = jax.lax.top_k(inside.reshape(batch, k * GROUP), k)
-    group = jnp.take_along_axis(chosen, place // GROUP, axis=1)
-    return largest, group * GROUP + place % GROUP
+    largest, index = jax.lax.top_k(inside.reshape(batch, k * GROUP), k)
+    group = jnp.take_along_axis(chosen, index // GROUP, axis=1)
+    return largest, group * GROUP + index % GROUP

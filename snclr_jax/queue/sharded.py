@@ -58,12 +58,12 @@ class Election(NamedTuple):
 
     Attributes:
       similarity: (b / P, K), -inf where there is no neighbor.
-      place: (b / P, K) int32 place among the candidates of all devices, P l of them.
+      column: (b / P, K) int32 column among the candidates of all devices, P l of them.
       count: (b,) int32: the first `count` candidates of this device were elected.
     """
 
     similarity: Array
-    place: Array
+    column: Array
     # Hides tuple.count, which nobody calls on it.
     count: Array  # pyright: ignore[reportIncompatibleMethodOverride]
 
@@ -80,8 +80,8 @@ def search_own_rows(
         image_id = jnp.full_like(image_id, UNKNOWN_IMAGE)
     row_bank = bank_of(queue.image_id.shape[0], settings.banks, "objective.queue.size")
     row_bank, row_image, pushed_at = (
-        jax.lax.dynamic_slice_in_dim(each, _first_row(queue), owned)
-        for each in (row_bank, queue.image_id, queue.pushed_at)
+        jax.lax.dynamic_slice_in_dim(array, _first_row(queue), owned)
+        for array in (row_bank, queue.image_id, queue.pushed_at)
     )
     queue = NeighborQueue(queue.keys, row_image, pushed_at, queue.cursor)
     queries = (targets, image_id, bank_of(batch, settings.banks, "the batch"))
@@ -91,13 +91,13 @@ def search_own_rows(
     )
     if settings.search == "exact":
         return Candidates(*search(queue, *queries), None)
-    found = search(queue, *queries, recall=settings.recall)
-    similarity, row = search(queue, *(each[:RECALL_QUERIES] for each in queries))
-    hit = jnp.any(row[:, :, None] == found[1][:RECALL_QUERIES, None], axis=2)
+    approximate = search(queue, *queries, recall=settings.recall)
+    similarity, row = search(queue, *(array[:RECALL_QUERIES] for array in queries))
+    hit = jnp.any(row[:, :, None] == approximate[1][:RECALL_QUERIES, None], axis=2)
     valid = similarity > -jnp.inf
     total = jax.lax.psum(jnp.stack([jnp.sum(hit & valid), jnp.sum(valid)]), AXIS)
     missed = (total[1] - total[0]) / jnp.maximum(total[1], 1)
-    return Candidates(*found, 1.0 - missed)
+    return Candidates(*approximate, 1.0 - missed)
 
 
 def elect(similarity: Array, k: int) -> Election:
@@ -108,12 +108,12 @@ def elect(similarity: Array, k: int) -> Election:
     go to the lowest row on any number of devices.
     """
     offered, devices = similarity.shape[1], jax.lax.axis_size(AXIS)
-    similarity, place = jax.lax.top_k(_to_owners(similarity), k)
+    similarity, column = jax.lax.top_k(_to_owners(similarity), k)
     # A device's winners are the first of its candidates, which are sorted.
-    device = jnp.where(similarity > -jnp.inf, place // offered, -1)
+    device = jnp.where(similarity > -jnp.inf, column // offered, -1)
     counts = jnp.sum(device[:, :, None] == jnp.arange(devices), axis=1, dtype=jnp.int32)
     count = jax.lax.all_to_all(counts, AXIS, split_axis=1, concat_axis=0, tiled=True)
-    return Election(similarity, place, count[:, 0])
+    return Election(similarity, column, count[:, 0])
 
 
 def _to_owners(values: Array) -> Array:
@@ -124,7 +124,7 @@ def _to_owners(values: Array) -> Array:
 
 def of_neighbors(values: Array, elected: Election) -> Array:
     """Turns (b, l) values of candidates into (b / P, K) values of neighbors."""
-    return jnp.take_along_axis(_to_owners(values), elected.place, axis=1)
+    return jnp.take_along_axis(_to_owners(values), elected.column, axis=1)
 
 
 def neighbors_of_own_images(

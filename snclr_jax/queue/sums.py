@@ -33,8 +33,8 @@ class RowList(NamedTuple):
       row: (n,) int32 row of the device's keys; the list is filled up with row 0.
       multiplicity: (n,) m_r, how often the row was chosen; 0 where filled up.
       count: () int32, the length of the list before it was filled up.
-      excluded: (b, e) int32 places in the list that image i leaves out of its own
-        denominator, each once; a place outside of the list is none. None: nothing is
+      excluded: (b, e) int32 indices into the list that image i leaves out of its own
+        denominator, each once; an index outside of the list is none. None: nothing is
         left out.
     """
 
@@ -71,16 +71,16 @@ def products_with_rows(
         del fresh  # The same products may be written twice.
         return tuple(
             jax.lax.dynamic_update_slice_in_dim(
-                each, _einsum("bd,bkd->bk", query, rows), first, axis=1
+                product, _einsum("bd,bkd->bk", query, rows), first, axis=1
             )
-            for query, each in zip(queries, out, strict=True)
+            for query, product in zip(queries, out, strict=True)
         )
 
     # zeros_like, since the carry of a loop must vary over the mesh as the data do.
     nothing = tuple(jnp.zeros_like(query, shape=row.shape) for query in queries)
     out = _over_neighbors(products, nothing, keys, row, count, block)
     inside = jnp.arange(row.shape[1]) < count[:, None]
-    return tuple(jnp.where(inside, each, 0.0) for each in out)
+    return tuple(jnp.where(inside, product, 0.0) for product in out)
 
 
 def _products_forward(queries, keys, row, count, block):
@@ -90,7 +90,7 @@ def _products_forward(queries, keys, row, count, block):
 def _products_backward(block, residuals, gradients):
     keys, row, count = residuals
     inside = jnp.arange(row.shape[1]) < count[:, None]
-    gradients = tuple(jnp.where(inside, each, 0.0) for each in gradients)
+    gradients = tuple(jnp.where(inside, gradient, 0.0) for gradient in gradients)
 
     def pull(first: Array, fresh: Array, rows: Array, out: tuple[Array, ...]):
         def add(total: Array, gradient: Array) -> Array:
@@ -101,7 +101,7 @@ def _products_backward(block, residuals, gradients):
         return jax.tree.map(add, out, gradients)
 
     shape = (row.shape[0], keys.shape[1])
-    nothing = tuple(jnp.zeros_like(each, shape=shape) for each in gradients)
+    nothing = tuple(jnp.zeros_like(gradient, shape=shape) for gradient in gradients)
     out = _over_neighbors(pull, nothing, keys, row, count, block)
     return out, None, None, None
 
@@ -163,7 +163,8 @@ def _log_sum_exp_and_mean(query, keys, listed, temperature, block):
     width = max(1, min(size, block // (2 * batch), MOST_ROWS))
     padded = -(-size // width) * width
     row, multiplicity = (
-        jnp.pad(each, (0, padded - size)) for each in (listed.row, listed.multiplicity)
+        jnp.pad(values, (0, padded - size))
+        for values in (listed.row, listed.multiplicity)
     )
 
     def add(number: Array, carry: tuple[Array, Array, Array]):
@@ -172,11 +173,11 @@ def _log_sum_exp_and_mean(query, keys, listed, temperature, block):
         rows = keys[jax.lax.dynamic_slice_in_dim(row, first, width)]
         counts = jax.lax.dynamic_slice_in_dim(multiplicity, first, width)[None]
         if listed.excluded is not None:
-            place = listed.excluded - first
-            place = jnp.where(place >= 0, place, width)
+            index = listed.excluded - first
+            index = jnp.where(index >= 0, index, width)
             image = jnp.arange(batch)[:, None]
-            # A place of the padding may be hit; its count is not above 0 either way.
-            counts = jnp.tile(counts, (batch, 1)).at[image, place].add(-1, mode="drop")
+            # An index of the padding may be hit; its count is not above 0 either way.
+            counts = jnp.tile(counts, (batch, 1)).at[image, index].add(-1, mode="drop")
         logits = similarities(query, rows) / temperature
         # What does not count is masked in the exponent too: exp may overflow there.
         logits = jnp.where(counts > 0, logits, -jnp.inf)

@@ -60,7 +60,8 @@ def _settings(groups: Sequence[Group]) -> str:
     rows = []
     for field in sorted(set().union(*settings)):
         values = [
-            _shown(each[field]) if field in each else MISSING for each in settings
+            _shown(of_group[field]) if field in of_group else MISSING
+            for of_group in settings
         ]
         if len(set(values)) > 1:
             rows.append([field, *values])
@@ -84,7 +85,7 @@ def _training(groups: Sequence[Group]) -> str:
     def means(of_run: Callable[[Run], float | None]) -> Iterator[str]:
         for group in groups:
             values = [of_run(run) for run in group.runs]
-            known = [each for each in values if each is not None]
+            known = [value for value in values if value is not None]
             yield MISSING if len(known) < len(values) else f"{np.mean(known):.0f}"
 
     rows = [["last step", *means(last_step)], ["images/s", *means(speed)]]
@@ -164,7 +165,7 @@ def _label(key: Key, runs: Sequence[Run], keys: Sequence[Key]) -> str:
 
 def _differently_set(key: Key, runs: Sequence[Run]) -> bool:
     settings = [run.scores[key].settings for run in runs if key in run.scores]
-    return any(each != settings[0] for each in settings)
+    return any(other != settings[0] for other in settings)
 
 
 def _by_seed(group: Group, key: Key) -> dict[int | None, float]:

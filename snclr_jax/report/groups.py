@@ -98,7 +98,9 @@ def _read_scores(workdir: str) -> dict[Key, Score]:
             Key(record["data"], record["what"], record["network"], metric): Score(
                 float(value), record["settings"], record["step"]
             )
-            for record in sorted(records, key=lambda each: (each["step"], each["when"]))
+            for record in sorted(
+                records, key=lambda record: (record["step"], record["when"])
+            )
             if record["encoder"] == "trained"
             for metric, value in record["metrics"].items()
         }

@@ -44,7 +44,7 @@ class Confusion(NamedTuple):
     """Labels (m,) of images, and what their neighbors say among `train_images`."""
 
     true: np.ndarray
-    found: np.ndarray
+    predicted: np.ndarray
     train_images: int
     left_out: bool  # every training image by the others: there is no test split
 
@@ -54,7 +54,7 @@ class Shown(NamedTuple):
 
     queries: np.ndarray
     neighbors: np.ndarray
-    found: Gallery
+    gallery: Gallery
 
 
 class QueueUse(NamedTuple):
@@ -88,9 +88,9 @@ def map_embedding(subject: Subject, data: Data, *, seed: int) -> EmbeddingMap:
     part = split.subset(_map_rows(split))
     part = part.subset(part.thinned(MAP_IMAGES))
     features = subject.features(part)
-    methods = [each for each in METHODS if each != "UMAP" or can_umap()]
+    methods = [method for method in METHODS if method != "UMAP" or can_umap()]
     return EmbeddingMap(
-        {each: project(features, each, seed=seed) for each in methods},
+        {method: project(features, method, seed=seed) for method in methods},
         part.labels,
         "training" if data.test is None else "test",
     )
@@ -129,16 +129,16 @@ def classify(subject: Subject, data: Data, config, mesh: Mesh) -> Confusion | No
 def show_neighbors(search: Search, networks: Networks, train: Split) -> Shown:
     """Returns a few training images of many classes with their neighbors."""
     queries = choose_queries(train, QUERIES, seed=search.forward.config.seed)
-    found = find_gallery(search, networks, train, queries).nearest(MOST_NEIGHBORS)
-    return Shown(*read_pictures(train, found), found)
+    gallery = find_gallery(search, networks, train, queries).nearest(MOST_NEIGHBORS)
+    return Shown(*read_pictures(train, gallery), gallery)
 
 
 def use_queue(search: Search, networks: Networks, train: Split) -> QueueUse:
     """Returns what at most `QUEUE_IMAGES` training images choose."""
     images = train.thinned(QUEUE_IMAGES)
-    found = find_gallery(search, networks, train, images)
+    gallery = find_gallery(search, networks, train, images)
     pushed_at = np.asarray(search.objective.pushed_at(networks.objective))
     filled = pushed_at >= 0
-    uses = np.bincount(found.row[found.valid], minlength=len(filled))[filled]
-    ages = found.age[found.valid]
+    uses = np.bincount(gallery.row[gallery.valid], minlength=len(filled))[filled]
+    ages = gallery.age[gallery.valid]
     return QueueUse(uses, ages, networks.step - pushed_at[filled], len(images))

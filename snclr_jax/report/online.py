@@ -37,11 +37,11 @@ class OnlineGallery:
     def __call__(self, state: TrainState, run: Run) -> dict[str, np.ndarray | None]:
         """Returns the picture as "gallery"; None but on process 0, which draws."""
         train = run.data.train
-        found = find_gallery(self._search, state, train, self._queries).nearest(
+        neighbors = find_gallery(self._search, state, train, self._queries).nearest(
             MOST_NEIGHBORS
         )
         if jax.process_index() != 0:
             return {"gallery": None}
-        pictures = read_pictures(train, found)
-        figure = gallery(*pictures, found, class_names=run.data.class_names)
+        pictures = read_pictures(train, neighbors)
+        figure = gallery(*pictures, neighbors, class_names=run.data.class_names)
         return {"gallery": pixels(figure)}

@@ -91,7 +91,11 @@ def report(
     subtitle = f"snclr report of {now}, networks of step {encoder.step}"
     html = page(name, subtitle, _summary(workdir, lines, encoder, images), parts)
     save_all(
-        {each.name: each.figures["light"] for part in parts for each in part.drawings},
+        {
+            drawing.name: drawing.figures["light"]
+            for part in parts
+            for drawing in part.drawings
+        },
         workdir / FIGURES,
     )
     path = workdir / REPORT_FILE
@@ -114,8 +118,8 @@ def _of_images(
             "no gallery, and no use of a memory.",
         )
     subject = measure.open_subject(encoder, mesh)
-    found = measure.map_embedding(subject, data, seed=config.seed)
-    yield sections.embedding(found, names)
+    mapped = measure.map_embedding(subject, data, seed=config.seed)
+    yield sections.embedding(mapped, names)
     classified = measure.classify(subject, data, config, mesh)
     if classified is not None:
         yield sections.confusion(classified, config.evaluate.k, names)
@@ -130,9 +134,9 @@ def _summary(workdir: Path, lines: Lines, encoder: Encoder, data: Data | None) -
     if accuracies:
         values["kNN, trained"] = f"{accuracies[-1]:.2f}%"
     for name, label in BASELINES.items():
-        found = [line[name] for line in lines if name in line]
-        if found:
-            values[f"kNN, {label}"] = f"{found[0]:.2f}%"
+        baseline = [line[name] for line in lines if name in line]
+        if baseline:
+            values[f"kNN, {label}"] = f"{baseline[0]:.2f}%"
     last = max(line["step"] for line in lines)
     values["steps"] = f"{last:,}"
     if data is not None:

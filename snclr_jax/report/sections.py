@@ -58,7 +58,7 @@ def neighbors(shown: Shown, use: QueueUse, names: Names) -> Iterator[Section]:
     yield Section(
         "Neighbors",
         "Training images and what the queue holds nearest to them, the first "
-        f"{shown.found.row.shape[1]}: cosine similarity, weight w, class, and age in "
+        f"{shown.gallery.row.shape[1]}: cosine similarity, weight w, class, and age in "
         "steps. An earlier view of the same image is left out where the run leaves it "
         "out.",
         [
@@ -91,13 +91,13 @@ def neighbors(shown: Shown, use: QueueUse, names: Names) -> Iterator[Section]:
     )
 
 
-def embedding(found: EmbeddingMap, names: Names) -> Section:
+def embedding(mapped: EmbeddingMap, names: Names) -> Section:
     """Maps of the embedding."""
-    count = len(next(iter(found.maps.values()))[0])
-    colored = "" if found.labels is None else " A class is named where its points are."
+    count = len(next(iter(mapped.maps.values()))[0])
+    colored = "" if mapped.labels is None else " A class is named where its points are."
     return Section(
         "Map of the embedding",
-        f"Features of {count:,} {found.split} images, brought to length 1 as kNN "
+        f"Features of {count:,} {mapped.split} images, brought to length 1 as kNN "
         f"compares them.{colored} PCA keeps distances as far as two directions can; "
         "t-SNE and UMAP keep neighbors, and their distances between groups mean "
         "little.",
@@ -106,27 +106,30 @@ def embedding(found: EmbeddingMap, names: Names) -> Section:
                 "embedding",
                 "maps of the embedding, one point for each image",
                 _themed(
-                    visualize.embedding, found.maps, found.labels, class_names=names
+                    visualize.embedding, mapped.maps, mapped.labels, class_names=names
                 ),
             )
         ],
     )
 
 
-def confusion(found: Confusion, k: int, names: Names) -> Section:
+def confusion(classified: Confusion, k: int, names: Names) -> Section:
     """What kNN takes for what."""
-    accuracy = 100 * np.mean(found.true == found.found)
-    compared = "each by the others" if found.left_out else "test images"
+    accuracy = 100 * np.mean(classified.true == classified.predicted)
+    compared = "each by the others" if classified.left_out else "test images"
     return Section(
         "Confusion",
-        f"{k}-NN of {len(found.true):,} images ({compared}) among "
-        f"{found.train_images:,} training images: {accuracy:.2f}% right.",
+        f"{k}-NN of {len(classified.true):,} images ({compared}) among "
+        f"{classified.train_images:,} training images: {accuracy:.2f}% right.",
         [
             Drawing(
                 "confusion",
                 "which classes are taken for which",
                 _themed(
-                    visualize.confusion, found.true, found.found, class_names=names
+                    visualize.confusion,
+                    classified.true,
+                    classified.predicted,
+                    class_names=names,
                 ),
             )
         ],

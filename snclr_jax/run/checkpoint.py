@@ -134,13 +134,13 @@ class Checkpoints:
         for step in sorted(self._manager.all_steps(), reverse=True):
             folder = self._folder / str(step)
             try:
-                found, items = self._read(step, folder, state)
+                restored, items = self._read(step, folder, state)
             except Damaged as error:
                 damaged.append((folder, str(error)))  # the error holds what was read
                 continue
             self._move_away(damaged)
             batches.set_state(items["data"])
-            return found, items["clock"]
+            return restored, items["clock"]
         if not damaged:
             raise ValueError(
                 f"no checkpoint in {self._folder}; train first, or name another workdir"
@@ -174,13 +174,13 @@ class Checkpoints:
             check_digests(folder, {name: digest_of_json(texts[name]) for name in texts})
         # Computed by all processes, and so the same on all of them.
         check_digests(folder, digests(arrays["state"]))
-        found = state.replace(**arrays["state"])
+        restored = state.replace(**arrays["state"])
         if "probe" in arrays:
             check_digests(folder, digests({"probe": arrays["probe"]}))
-            found = found.replace(probe=arrays["probe"])
+            restored = restored.replace(probe=arrays["probe"])
         if expected.get("objective") is not state.objective:
-            found = found.replace(objective=state.objective)
-        return found, texts
+            restored = restored.replace(objective=state.objective)
+        return restored, texts
 
     def _move_away(self, damaged: list[tuple[epath.Path, str]]) -> None:
         """Moves damaged checkpoints out of the run's way, and says so."""
@@ -265,17 +265,17 @@ def _as_stored(stored: Any, objective: Any) -> Any:
 
     Those are of another number or type, and of the same shape but for that.
     """
-    found, expected = by_path(stored), by_path(objective)
+    saved, expected = by_path(stored), by_path(objective)
     row, wanted = (
         {name: (leaf.shape[1:], len(leaf.shape)) for name, leaf in arrays.items()}
-        for arrays in (found, expected)
+        for arrays in (saved, expected)
     )
     if row != wanted or not differences(stored, objective):
         return objective
     read = [
         jax.ShapeDtypeStruct(
-            found[name].shape,
-            found[name].dtype,
+            saved[name].shape,
+            saved[name].dtype,
             sharding=NamedSharding(leaf.sharding.mesh, PartitionSpec()),
         )
         for name, leaf in expected.items()

@@ -174,8 +174,8 @@ def read_arrays(
     stored = stored_arrays(folder)
     for path, part in parts.items():
         with damage(folder):
-            found = _at(stored, path)
-        check_same_arrays(f"{folder}: {path}", found, part)
+            arrays = _at(stored, path)
+        check_same_arrays(f"{folder}: {path}", arrays, part)
     with damage(folder), contextlib.closing(ocp.PyTreeCheckpointer()) as reader:
         restored = reader.restore(
             folder / "state",
@@ -189,15 +189,15 @@ def read_arrays(
     return {path: _at(restored, path) for path in parts}
 
 
-def check_digests(folder: epath.Path, found: dict[str, str]) -> None:
+def check_digests(folder: epath.Path, computed: dict[str, str]) -> None:
     """Raises Damaged unless parts of a checkpoint have the digests that were saved."""
     saved = read_json(folder, "digest")
-    if unknown := found.keys() - saved:
+    if unknown := computed.keys() - saved:
         raise Damaged(
             f"{folder} has no digest of {min(unknown)}; it is damaged, or older than "
             "this version"
         )
-    wrong = [name for name, value in found.items() if saved[name] != value]
+    wrong = [name for name, value in computed.items() if saved[name] != value]
     if wrong:
         raise Damaged(
             f"{folder} is damaged: {len(wrong)} of its parts have other bits than "
@@ -205,9 +205,9 @@ def check_digests(folder: epath.Path, found: dict[str, str]) -> None:
         )
 
 
-def check_same_arrays(source: str, found: Any, expected: Any) -> None:
+def check_same_arrays(source: str, actual: Any, expected: Any) -> None:
     """Raises ValueError unless two trees have the same names, shapes and types."""
-    if wrong := differences(found, expected):
+    if wrong := differences(actual, expected):
         more = f"; and {len(wrong) - 3} more" if len(wrong) > 3 else ""
         raise ValueError(
             f"{source} holds another network than its config: {'; '.join(wrong[:3])}"
@@ -215,18 +215,18 @@ def check_same_arrays(source: str, found: Any, expected: Any) -> None:
         )
 
 
-def differences(found: Any, expected: Any) -> list[str]:
+def differences(actual: Any, expected: Any) -> list[str]:
     """Returns how names, shapes and types of two trees differ, array by array."""
-    found, expected = (
+    actual, expected = (
         {name: (leaf.shape, str(leaf.dtype)) for name, leaf in by_path(tree).items()}
-        for tree in (found, expected)
+        for tree in (actual, expected)
     )
-    wrong = [f"{name} is missing" for name in expected if name not in found]
-    wrong += [f"{name} is not part of it" for name in found if name not in expected]
+    wrong = [f"{name} is missing" for name in expected if name not in actual]
+    wrong += [f"{name} is not part of it" for name in actual if name not in expected]
     return wrong + [
-        f"{name} is {found[name]}, not {expected[name]}"
+        f"{name} is {actual[name]}, not {expected[name]}"
         for name in expected
-        if name in found and found[name] != expected[name]
+        if name in actual and actual[name] != expected[name]
     ]
 
 

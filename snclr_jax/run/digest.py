@@ -23,8 +23,8 @@ def digests(tree: Any) -> dict[str, str]:
     Args:
       tree: arrays of numbers, of at most 2^32 words each.
     """
-    found = {name: _digest(leaf) for name, leaf in by_path(tree).items()}
-    return {name: f"{value:08x}" for name, value in jax.device_get(found).items()}
+    sums = {name: _digest(leaf) for name, leaf in by_path(tree).items()}
+    return {name: f"{value:08x}" for name, value in jax.device_get(sums).items()}
 
 
 def digest_of_json(value: Any) -> str:
@@ -43,13 +43,13 @@ def by_path(tree: Any) -> dict[str, Any]:
 @jax.jit
 def _digest(leaf: Array) -> Array:
     words = _words(leaf)
-    place = jnp.zeros(words.shape, jnp.uint32)
+    index = jnp.zeros(words.shape, jnp.uint32)
     stride = 1
     for axis in reversed(range(words.ndim)):
         position = jax.lax.broadcasted_iota(jnp.uint32, words.shape, axis)
-        place += position * jnp.uint32(stride)
+        index += position * jnp.uint32(stride)
         stride *= words.shape[axis]
-    return jnp.sum(_mix(words ^ _mix(place)), dtype=jnp.uint32)
+    return jnp.sum(_mix(words ^ _mix(index)), dtype=jnp.uint32)
 
 
 def _words(leaf: Array) -> Array:

@@ -49,7 +49,7 @@ class MetricWriter:
         self._folder = Path(tempfile.mkdtemp() if self._copies else workdir)
         self._copied = time.monotonic()
         kept = [
-            each for each in read_metrics(workdir) if each["step"] <= first_step != 0
+            line for line in read_metrics(workdir) if line["step"] <= first_step != 0
         ]
         path = self._folder / METRICS_FILE
         write_whole(path, "".join(map(_line, kept)))
@@ -106,10 +106,10 @@ def read_metrics(workdir: epath.PathLike) -> list[dict[str, float]]:
     if not path.exists():
         return []
     lines = path.read_bytes().split(b"\n")[:-1]
-    found = [line for line in map(_parsed, lines) if line is not None]
-    if damaged := len(lines) - len(found):
+    metrics = [line for line in map(_parsed, lines) if line is not None]
+    if damaged := len(lines) - len(metrics):
         warnings.warn(f"{path}: {damaged} damaged lines are passed over", stacklevel=2)
-    return found
+    return metrics
 
 
 def _line(metrics: dict[str, float]) -> str:

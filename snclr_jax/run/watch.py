@@ -117,13 +117,13 @@ def view(rows: Sequence[Row], console: Console) -> Group:
     names = dict.fromkeys([*FIRST[1:], *own, *LAST])
 
     def table(names: Sequence[str]) -> Table:
-        found = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0))
+        grid = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0))
         for name in names:
-            found.add_column(name, no_wrap=True)
+            grid.add_column(name, no_wrap=True)
         for row, text in zip(rows, texts, strict=True):
             cells = (text.get(name, "") for name in names)
-            found.add_row(*cells, style=STYLES.get(row.state))
-        return found
+            grid.add_row(*cells, style=STYLES.get(row.state))
+        return grid
 
     blocks = [["run"]]
     for name in (name for name in names if any(name in text for text in texts)):
@@ -216,7 +216,11 @@ class WatchedRun:
     def _saved(self) -> Iterator[tuple[str, str]]:
         folder = self._folder / CHECKPOINTS
         # A checkpoint that is being written has a longer name.
-        steps = [int(each.name) for each in folder.glob("*") if each.name.isdigit()]
+        steps = [
+            int(checkpoint.name)
+            for checkpoint in folder.glob("*")
+            if checkpoint.name.isdigit()
+        ]
         if steps:
             yield "checkpoint", f"{max(steps)}"
         try:
@@ -237,7 +241,7 @@ class MetricsTail:
     """The lines of a growing `metrics.jsonl`; every look reads what is new.
 
     A continued run writes its file again, up to its last checkpoint. It is known from
-    the line before the place read up to, which is then another one.
+    the line before the position read up to, which is then another one.
 
     Args:
       path: of the file.
@@ -246,7 +250,7 @@ class MetricsTail:
     def __init__(self, path: Path) -> None:
         self._path = path
         self._lines: list[dict[str, float]] = []
-        self._place, self._last = 0, b""
+        self._position, self._last = 0, b""
 
     def read(self) -> tuple[list[dict[str, float]], float]:
         """Returns the whole lines so far, and when the last was written; 0 for never.
@@ -257,16 +261,16 @@ class MetricsTail:
         try:
             with self._path.open("rb") as file:
                 written = self._path.stat().st_mtime
-                file.seek(self._place - len(self._last))
+                file.seek(self._position - len(self._last))
                 if file.read(len(self._last)) != self._last:
-                    self._lines, self._place, self._last = [], 0, b""
+                    self._lines, self._position, self._last = [], 0, b""
                     file.seek(0)
                 new = file.read()
         except FileNotFoundError:
             return [], 0.0
         whole = new[: new.rfind(b"\n") + 1].splitlines(keepends=True)
         if whole:
-            self._place += sum(map(len, whole))
+            self._position += sum(map(len, whole))
             self._last = whole[-1]
         self._lines += filter(None, map(_numbers, whole))
         return self._lines, written
@@ -274,10 +278,10 @@ class MetricsTail:
 
 def _numbers(line: bytes) -> dict[str, float] | None:
     try:
-        found = json.loads(line)
+        metrics = json.loads(line)
         numbers: dict[str, float] = {
             name: value
-            for name, value in found.items()
+            for name, value in metrics.items()
             if isinstance(value, int | float) and math.isfinite(value)
         }
     except (ValueError, AttributeError):
@@ -307,7 +311,7 @@ def sparkline(values: Sequence[float], width: int) -> str:
       '█▆▄▂▁'
     """
     count = min(width, len(values))
-    edges = [len(values) * place // count for place in range(count + 1)]
+    edges = [len(values) * edge // count for edge in range(count + 1)]
     means = [
         statistics.fmean(values[start:end])
         for start, end in zip(edges[:-1], edges[1:], strict=True)

@@ -48,7 +48,7 @@ def own_workdir(
     config: ml_collections.ConfigDict,
     workdir: epath.PathLike,
     *,
-    found: Mapping[str, str] = MappingProxyType({}),
+    images: Mapping[str, str] = MappingProxyType({}),
     allow: Sequence[str] = (),
 ) -> Iterator[list[str]]:
     """Keeps a workdir for this run, which process 0 checks; `record_run` is to follow.
@@ -60,7 +60,7 @@ def own_workdir(
     Args:
       config: the run's.
       workdir: the run's folder.
-      found, allow: as in `check_workdir`.
+      images, allow: as in `check_workdir`.
 
     Yields:
       What the changes mean, one sentence each.
@@ -77,7 +77,7 @@ def own_workdir(
                     _look_up_bucket(workdir)
                 elif "://" not in str(workdir):
                     held.enter_context(_lock(workdir))
-                return check_workdir(config, workdir, found=found, allow=allow)
+                return check_workdir(config, workdir, images=images, allow=allow)
             except OSError as error:
                 raise _not_writable(workdir, error) from error
 
@@ -87,14 +87,14 @@ def own_workdir(
 def record_run(
     config: ml_collections.ConfigDict,
     workdir: epath.PathLike,
-    found: Mapping[str, str] = MappingProxyType({}),
+    images: Mapping[str, str] = MappingProxyType({}),
 ) -> None:
     """Writes the config, what is shown of a run, and its images; process 0 does.
 
     Only where nothing has refused the run: from here on the workdir belongs to it.
 
     Args:
-      config, workdir, found: as in `check_workdir`.
+      config, workdir, images: as in `check_workdir`.
 
     Raises:
       ValueError: on every process, where the workdir cannot be written to.
@@ -103,7 +103,7 @@ def record_run(
     contents = {
         # `snclr watch` reads it, which imports no JAX, and so no objective.
         SHOWN_FILE: objective_class(config.objective.name).shown,
-        DATA_FILE: dict(found),
+        DATA_FILE: dict(images),
         CONFIG_FILE: as_json(config),
     }
 
@@ -166,7 +166,7 @@ def check_workdir(
     config: ml_collections.ConfigDict,
     workdir: epath.PathLike,
     *,
-    found: Mapping[str, str] = MappingProxyType({}),
+    images: Mapping[str, str] = MappingProxyType({}),
     allow: Sequence[str] = (),
 ) -> list[str]:
     """Checks a config against the one that the run in a workdir has, if there is one.
@@ -174,7 +174,7 @@ def check_workdir(
     Args:
       config: the run's.
       workdir: the run's folder.
-      found: which images the config's data are, see `Data.identity`: a folder may hold
+      images: which images the config's data are, see `Data.identity`: a folder may hold
         others than it did. Kept in `data.json`, and named "data.found" in `allow`.
       allow: fields, such as "epochs", or sections, such as "data", that may differ
         from those of the run so far.
@@ -189,7 +189,7 @@ def check_workdir(
     objective = objective_class(config.objective.name)
     fixed = (*FIXED, *(f"objective.{name}" for name in objective.fixed))
     for name in allow:
-        if _under(name, fixed) or any(_under(each, (name,)) for each in fixed):
+        if _under(name, fixed) or any(_under(field, (name,)) for field in fixed):
             raise ValueError(
                 f"--allow_changes={name}: {', '.join(fixed)} say which arrays a run "
                 "has, and cannot change; start a run of its own in another --workdir "
@@ -209,9 +209,9 @@ def check_workdir(
             for change in _differences(ours, theirs)
             if not _under(change[0], FREE_SECTIONS)
         ]
-        if (before := _found_before(workdir)) is not None:
-            changes += _differences(dict(found), before, FOUND)
-        refused = [each for each in changes if not _under(each[0], allow)]
+        if (before := _images_before(workdir)) is not None:
+            changes += _differences(dict(images), before, FOUND)
+        refused = [change for change in changes if not _under(change[0], allow)]
         _refuse(workdir, refused, fixed)
     elif any(path.parent.glob(f"{CHECKPOINTS}/[0-9]*")):
         raise ValueError(
@@ -280,13 +280,13 @@ def read_config(workdir: epath.PathLike) -> dict[str, Any]:
     return _parsed(path, "restore it, or remove it and run train with the run's config")
 
 
-def has_images(workdir: epath.PathLike, found: Mapping[str, str]) -> bool:
+def has_images(workdir: epath.PathLike, images: Mapping[str, str]) -> bool:
     """Whether the run in a workdir trains on these images, see `Data.identity`."""
-    before = _found_before(workdir)
-    return before is not None and before.get("train") == found["train"]
+    before = _images_before(workdir)
+    return before is not None and before.get("train") == images["train"]
 
 
-def _found_before(workdir: epath.PathLike) -> dict[str, str] | None:
+def _images_before(workdir: epath.PathLike) -> dict[str, str] | None:
     """Returns which images the run in a workdir was started with, where it says so."""
     path = epath.Path(workdir) / DATA_FILE
     if not path.exists():  # by a version that did not note it

@@ -39,7 +39,7 @@ def check_config(config, *, devices: int) -> None:
         )
     if config.batch_size < 2:
         raise ValueError("batch_size 1 has no negatives; use at least 2")
-    _check_parts(config, devices)
+    _check_division(config, devices)
 
 
 def check_against_data(config, images: int) -> None:
@@ -65,14 +65,14 @@ def check_against_data(config, images: int) -> None:
 def notes(config, images: int) -> list[str]:
     """Returns what is worth knowing about a config that fits a set of `images`."""
     batch = config.batch_size
-    found = [
+    notes = [
         f"peak learning rate {config.optim.learning_rate * batch / 256:.3g}: "
         f"optim.learning_rate {config.optim.learning_rate:g} x batch_size {batch} / 256"
     ]
     local = config.augment.local_views
     if local or config.augment.global_views > 2:
-        found.append(_cost_of_views(config))
-    return found + build_objective(config).notes(config, images)
+        notes.append(_cost_of_views(config))
+    return notes + build_objective(config).notes(config, images)
 
 
 def _cost_of_views(config) -> str:
@@ -133,27 +133,29 @@ def _view_sizes(augment) -> tuple[str, ...]:
     return ("size", "local_size") if augment.local_views else ("size",)
 
 
-def _check_parts(config, devices: int) -> None:
+def _check_division(config, devices: int) -> None:
     """Checks what a batch is divided into: BatchNorm groups and micro-batches."""
-    scope, parts = config.model.bn_scope, config.accumulate
+    scope, micro_batches = config.model.bn_scope, config.accumulate
     if scope is not None and config.batch_size % scope:
         raise ValueError(
             f"model.bn_scope {scope} must divide batch_size "
             f"{config.batch_size}; None is the whole batch"
         )
-    if config.batch_size % (devices * parts):
+    if config.batch_size % (devices * micro_batches):
         raise ValueError(
-            f"accumulate {parts} does not divide the {config.batch_size // devices} "
-            f"images of each of {devices} devices; use a batch_size of "
-            f"{_next_multiple(config.batch_size, devices * parts)}"
+            f"accumulate {micro_batches} does not divide the "
+            f"{config.batch_size // devices} images of each of {devices} devices; use "
+            "a batch_size of "
+            f"{_next_multiple(config.batch_size, devices * micro_batches)}"
         )
-    own = config.batch_size // (devices * parts)
-    if parts > 1 and (scope is None or own % scope):
+    own = config.batch_size // (devices * micro_batches)
+    if micro_batches > 1 and (scope is None or own % scope):
         raise ValueError(
-            f"accumulate {parts} leaves {own} consecutive images of each device to one "
-            f"pass, and model.bn_scope is {scope}: BatchNorm statistics over images of "
-            "several passes would need every layer of all of them at once, so they "
-            f"cannot be kept; use a model.bn_scope that divides {own}"
+            f"accumulate {micro_batches} leaves {own} consecutive images of each "
+            f"device to one micro-batch, and model.bn_scope is {scope}: BatchNorm "
+            "statistics over images of several micro-batches would need every layer of "
+            "all of them at once, so they cannot be kept; use a model.bn_scope that "
+            f"divides {own}"
         )
 
 

@@ -24,13 +24,13 @@ def objective_class(name: str) -> type[Objective]:
         return OBJECTIVES[name]
     if ":" in name:
         try:
-            found = pkgutil.resolve_name(name)
+            resolved = pkgutil.resolve_name(name)
         except (ImportError, AttributeError, ValueError) as error:
             raise ValueError(
                 f"objective.name {name!r} cannot be imported: {error}"
             ) from error
-        if isinstance(found, type) and issubclass(found, Objective):
-            return found
+        if isinstance(resolved, type) and issubclass(resolved, Objective):
+            return resolved
         raise ValueError(f"objective.name {name!r} is not a subclass of Objective")
     nearest = difflib.get_close_matches(name, OBJECTIVES, n=1)
     meant = f"did you mean {nearest[0]!r}? " if nearest else ""

@@ -154,8 +154,8 @@ def _check_tuple(field: str, value: Any, default: tuple) -> None:
         raise _wrong(field, value, "a tuple of integers")
     if kind is float and not (fits and len(value) == count):
         raise _wrong(field, value, f"a tuple of {count} numbers")
-    for place, each in enumerate(value):
-        _check_value(f"{field}[{place}]", each, kind)
+    for index, element in enumerate(value):
+        _check_value(f"{field}[{index}]", element, kind)
 
 
 def _check_value(field: str, value: Any, kind: type) -> None:

@@ -14,8 +14,8 @@ from jax.sharding import PartitionSpec as P
 from snclr_jax.devices.mesh import AXIS, over_batch
 
 
-def in_parts(
-    forward: Callable[..., tuple[Any, Any]], parts: int, mesh: Mesh, *arrays: Array
+def in_micro_batches(
+    forward: Callable[..., tuple[Any, Any]], count: int, mesh: Mesh, *arrays: Array
 ) -> tuple[Any, Any]:
     """Returns `forward(*arrays)`, computed for one micro-batch after the other.
 
@@ -26,28 +26,29 @@ def in_parts(
     Args:
       forward: from arrays (b, ...) to outputs (b, ...) and BatchNorm statistics. These
         move by a mean over groups of images; the mean over micro-batches is the same.
-      parts: number of micro-batches, a divisor of the images of each device.
+      count: number of micro-batches, a divisor of the images of each device.
       mesh: the devices.
       *arrays: (b, ...).
     """
-    if parts == 1:
+    if count == 1:
         return forward(*arrays)
     spread = NamedSharding(mesh, P(None, AXIS))
 
     def split(rows: Array) -> Array:
-        size = rows.shape[0] // (mesh.size * parts)
-        rows = rows.reshape(mesh.size, parts, size, *rows.shape[1:]).swapaxes(0, 1)
-        rows = rows.reshape(parts, mesh.size * size, *rows.shape[3:])
+        size = rows.shape[0] // (mesh.size * count)
+        rows = rows.reshape(mesh.size, count, size, *rows.shape[1:]).swapaxes(0, 1)
+        rows = rows.reshape(count, mesh.size * size, *rows.shape[3:])
         return jax.lax.with_sharding_constraint(rows, spread)
 
     def merge(rows: Array) -> Array:
         size = rows.shape[1] // mesh.size
-        rows = rows.reshape(parts, mesh.size, size, *rows.shape[2:]).swapaxes(0, 1)
-        rows = rows.reshape(parts * mesh.size * size, *rows.shape[3:])
+        rows = rows.reshape(count, mesh.size, size, *rows.shape[2:]).swapaxes(0, 1)
+        rows = rows.reshape(count * mesh.size * size, *rows.shape[3:])
         return jax.lax.with_sharding_constraint(rows, over_batch(mesh))
 
     outputs, stats = jax.lax.map(
-        lambda part: jax.checkpoint(forward)(*part), [split(each) for each in arrays]
+        lambda micro_batch: jax.checkpoint(forward)(*micro_batch),
+        [split(rows) for rows in arrays],
     )
-    stats = jax.tree.map(lambda each: jnp.mean(each, axis=0), stats)
+    stats = jax.tree.map(lambda leaf: jnp.mean(leaf, axis=0), stats)
     return jax.tree.map(merge, outputs), stats

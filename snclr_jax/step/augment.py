@@ -181,7 +181,7 @@ def _crop_box(
     ranges; of ten draws the first that fits counts. Where none does, the crop is the
     largest one in the middle that keeps to `crop_ratio`.
     """
-    area, ratio, place = jnp.split(draws, [_CROP_ATTEMPTS, 2 * _CROP_ATTEMPTS])
+    area, ratio, position = jnp.split(draws, [_CROP_ATTEMPTS, 2 * _CROP_ATTEMPTS])
     low, high = settings.crop_ratio
     area = height * width * _between(area, *settings.crop_scale)
     ratio = jnp.exp(_between(ratio, math.log(low), math.log(high)))
@@ -193,9 +193,9 @@ def _crop_box(
     middle_width = min(width, round(height * high))
     box_height = jnp.where(any_fits, heights[first], middle_height)
     box_width = jnp.where(any_fits, widths[first], middle_width)
-    place = jnp.where(any_fits, place, 0.5)
-    top = jnp.floor(place[0] * (height - box_height + 1))
-    left = jnp.floor(place[1] * (width - box_width + 1))
+    position = jnp.where(any_fits, position, 0.5)
+    top = jnp.floor(position[0] * (height - box_height + 1))
+    left = jnp.floor(position[1] * (width - box_width + 1))
     return top, left, box_height, box_width
 
 

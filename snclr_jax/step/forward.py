@@ -12,7 +12,7 @@ from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
 from snclr_jax.models import Model, Variables
-from snclr_jax.step.accumulate import in_parts
+from snclr_jax.step.accumulate import in_micro_batches
 from snclr_jax.step.views import image_keys
 
 # What image_keys are numbered from where they choose the dropped paths of a view: above
@@ -56,7 +56,7 @@ class Forward:
         BatchNorm statistics are those of one view at a time, on every device.
         """
         projections = []
-        for group in self._passes(views):
+        for group in self._groups(views):
 
             def project(views: Array, stats=batch_stats):
                 return self.model.target(params, stats, views)
@@ -83,7 +83,10 @@ class Forward:
         """
         count = self.config.augment.global_views
         features, projections, predictions = [], [], []
-        for group in (*self._passes(views[:count]), *self._passes(views[count:])):
+        for group in (
+            *self._groups(views[:count]),
+            *self._groups(views[count:]),
+        ):
             first = len(projections)
 
             def project(views: Array, *keys: Array, stats=batch_stats):
@@ -101,7 +104,9 @@ class Forward:
 
     def _apply(self, project, views: tuple[Array, ...], *keys: Array) -> tuple:
         stacked = jnp.stack(views, axis=1)
-        return in_parts(project, self.config.accumulate, self.mesh, stacked, *keys)
+        return in_micro_batches(
+            project, self.config.accumulate, self.mesh, stacked, *keys
+        )
 
     def _drop_path_keys(
         self, step: Array | int, first: int, views: tuple[Array, ...]
@@ -109,12 +114,12 @@ class Forward:
         if not self.config.model.drop_path:
             return ()
         of_view = [
-            image_keys(self.config.seed, step, DROP_PATH + first + each, len(view))
-            for each, view in enumerate(views)
+            image_keys(self.config.seed, step, DROP_PATH + first + number, len(view))
+            for number, view in enumerate(views)
         ]
         return (jnp.stack(of_view, axis=1),)
 
-    def _passes(self, views: tuple[Array, ...]) -> list[tuple[Array, ...]]:
+    def _groups(self, views: tuple[Array, ...]) -> list[tuple[Array, ...]]:
         """Returns which views, all of one size, go through a network together.
 
         On GPUs all of them: half as many kernels, each of twice as many rows (cifar10

@@ -30,7 +30,7 @@ class Seen(NamedTuple):
         the projection.
       target: (g, b, d) projections of the target network, without gradient; where the
         objective has no target network, the online network's.
-      image_id: (b,) int32, the place of each image in the training set.
+      image_id: (b,) int32, the index of each image in the training set.
     """
 
     projection: Array
@@ -225,15 +225,15 @@ class Objective:
 
 
 def _defaults(cls: type) -> dict[str, Any]:
-    found, types = {}, typing.get_type_hints(cls)
+    defaults, types = {}, typing.get_type_hints(cls)
     for field in dataclasses.fields(cls):
         default = field.default
         if dataclasses.is_dataclass(default):
             default = _defaults(type(default))
         elif default is None:
             default = placeholder(typing.get_args(types[field.name])[0])
-        found[field.name] = default
-    return found
+        defaults[field.name] = default
+    return defaults
 
 
 def _filled(cls: type, section: ConfigDict) -> Any:

@@ -122,10 +122,10 @@ def update_probe(
 
     def loss(weights: dict[str, Array]) -> tuple[Array, Array]:
         logits = probe_logits(weights, feature)
-        each = optax.softmax_cross_entropy_with_integer_labels(
+        losses = optax.softmax_cross_entropy_with_integer_labels(
             logits, jnp.maximum(label, 0)
         )
-        return jnp.sum(weight * each), logits
+        return jnp.sum(weight * losses), logits
 
     (value, logits), gradient = jax.value_and_grad(loss, has_aux=True)(probe.weights)
     updates, opt_state = _SGD.update(gradient, probe.opt_state)

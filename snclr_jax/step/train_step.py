@@ -38,7 +38,7 @@ def make_train_step(
     """Returns the compiled step: `state, metrics = train_step(state, batch)`.
 
     The state is donated and keeps its shardings. Augmentation depends on (seed, step,
-    place in the global batch) alone, so the step computes the same on any mesh.
+    index in the global batch) alone, so the step computes the same on any mesh.
 
     Args:
       model: the networks.

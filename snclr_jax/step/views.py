@@ -18,7 +18,7 @@ class Batch(flax.struct.PyTreeNode):
     """The images of one global batch, cropped on the host or resident on the device.
 
     Attributes:
-      image_id: (b,) int32, the place of each image in the training set.
+      image_id: (b,) int32, the index of each image in the training set.
       views: for each view (b, s, s, 3) uint8, a random crop made on the host, or None.
       resident: (n, h, w, 3) uint8, the whole training set on every device, or None;
         `image_id` indexes it. An argument and not a constant, which XLA would fold.
@@ -59,7 +59,7 @@ def random_views(batch: Batch, step: Array, *, config, mesh: Mesh) -> tuple[Arra
 def image_keys(seed: int, step: Array | int, number: int, count: int) -> Array:
     """Returns one PRNG key for each of `count` images.
 
-    A function of (seed, step, number, place in the global batch) alone; `number` tells
+    A function of (seed, step, number, index in the global batch) alone; `number` tells
     apart what is drawn for an image in one step.
     """
     key = jax.random.fold_in(jax.random.fold_in(jax.random.key(seed), step), number)

@@ -42,8 +42,8 @@ def confusion(
             f"true classes of shape {true.shape} do not fit found ones of shape "
             f"{found.shape}; use (n,) for both, n >= 1"
         )
-    classes, place = np.unique(np.stack([true, found]), return_inverse=True)
-    true, found = place.reshape(2, -1)
+    classes, index = np.unique(np.stack([true, found]), return_inverse=True)
+    true, found = index.reshape(2, -1)
     names = [class_name(label, class_names) for label in classes]
     with themed(theme) as colors:
         if len(names) > MOST_IN_A_TABLE:
@@ -89,11 +89,11 @@ def _matrix(axes: Axes, counts: np.ndarray, names: list[str]) -> None:
 
 
 def _rising_accuracy(
-    axes: Axes, true: np.ndarray, found: np.ndarray, names: list[str], theme: Theme
+    axes: Axes, true: np.ndarray, predicted: np.ndarray, names: list[str], theme: Theme
 ) -> None:
     total = np.bincount(true, minlength=len(names))
     known = np.flatnonzero(total)
-    right = np.bincount(true[true == found], minlength=len(names))
+    right = np.bincount(true[true == predicted], minlength=len(names))
     accuracy = 100 * right[known] / total[known]
     order = np.argsort(accuracy, kind="stable")
     axes.fill_between(
@@ -105,8 +105,8 @@ def _rising_accuracy(
         ylim=(0, 100),
         xlim=(1, len(known)),
     )
-    worst = ", ".join(names[known[place]] for place in order[:3])
-    best = ", ".join(names[known[place]] for place in order[::-1][:3])
+    worst = ", ".join(names[known[index]] for index in order[:3])
+    best = ", ".join(names[known[index]] for index in order[::-1][:3])
     axes.text(
         *(0.03, 0.97, f"least: {worst}\nmost: {best}"),
         transform=axes.transAxes,
@@ -117,9 +117,9 @@ def _rising_accuracy(
 
 
 def _frequent_pairs(
-    axes: Axes, true: np.ndarray, found: np.ndarray, names: list[str], theme: Theme
+    axes: Axes, true: np.ndarray, predicted: np.ndarray, names: list[str], theme: Theme
 ) -> None:
-    wrong = np.stack([true, found])[:, true != found]
+    wrong = np.stack([true, predicted])[:, true != predicted]
     pairs, counts = np.unique(wrong, axis=1, return_counts=True)
     most = np.argsort(-counts, kind="stable")[:PAIRS][::-1]
     texts = [f"{names[a]} → {names[b]}" for a, b in pairs[:, most].T]

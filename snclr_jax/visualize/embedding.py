@@ -73,8 +73,8 @@ def embedding(
         figure.set_layout_engine("none")
         for axes, (points, _) in zip(panels, maps.values(), strict=True):
             if len(classes):
-                centers = [_densest(points[labels == each]) for each in classes]
-                texts = [class_name(each, class_names) for each in classes]
+                centers = [_densest(points[labels == label]) for label in classes]
+                texts = [class_name(label, class_names) for label in classes]
                 label_points(axes, np.array(centers), texts, colors.background)
     return figure
 
@@ -99,21 +99,21 @@ def _scatter(
     if labels is None or not len(classes):
         axes.scatter(*points.T, s=size, color=theme.series[0], linewidths=0, alpha=0.7)
         return
-    place = np.searchsorted(classes, labels)
+    class_index = np.searchsorted(classes, labels)
     known = np.isin(labels, classes)
     axes.scatter(
         *points[~known].T, s=size * 0.6, color=theme.muted, linewidths=0, alpha=0.35
     )
-    palette = np.array([to_rgba(each) for each in class_colors(len(classes), theme)])
+    palette = np.array([to_rgba(color) for color in class_colors(len(classes), theme)])
     markers = MARKERS if len(classes) > len(theme.series) else MARKERS[:1]
     # In a mixed-up order: no class lies over all others.
     order = np.random.RandomState(0).permutation(np.flatnonzero(known))
     for number, marker in enumerate(markers):
-        some = order[place[order] % len(markers) == number]
+        some = order[class_index[order] % len(markers) == number]
         axes.scatter(
             *points[some].T,
             s=size,
-            c=palette[place[some]],
+            c=palette[class_index[some]],
             marker=marker,
             linewidths=0,
             alpha=0.85,

@@ -70,12 +70,12 @@ def gallery(
                 name = class_name(found.query_label[number], class_names)
                 axes.text(left + 0.55, top + 1.06, name, ha="center", va="top", **BOLD)
             for rank in np.flatnonzero(found.valid[number, :k]).tolist():
-                x, place = (
+                x, index = (
                     left + 0.05 + AFTER_QUERY + (rank + 1) * PITCH,
                     (number, rank),
                 )
-                picture = neighbors[place]
-                _draw_neighbor(axes, x, top, picture, found, place, class_names, colors)
+                picture = neighbors[index]
+                _draw_neighbor(axes, x, top, picture, found, index, class_names, colors)
         columns = 3 if width > KEY_WIDTH else 1
         _add_key(figure, found.neighbor_label is not None, columns, colors)
     return figure
@@ -92,17 +92,17 @@ def _draw_neighbor(
     x: float,
     y: float,
     picture: np.ndarray,
-    found: Any,
-    place: tuple[int, int],
+    gallery: Any,
+    index: tuple[int, int],
     class_names: tuple[str, ...] | None,
     theme: Theme,
 ) -> None:
-    weight = found.weight[place]
-    largest = max(found.weight[place[0]].max(), 1e-12)
+    weight = gallery.weight[index]
+    largest = max(gallery.weight[index[0]].max(), 1e-12)
     _picture(axes, x, y, picture)
     name, border = "", None
-    if found.neighbor_label is not None:
-        own, theirs = found.query_label[place[0]], found.neighbor_label[place]
+    if gallery.neighbor_label is not None:
+        own, theirs = gallery.query_label[index[0]], gallery.neighbor_label[index]
         name = class_name(theirs, class_names)
         if min(own, theirs) >= 0:
             border = _border(own == theirs, theme)
@@ -111,10 +111,10 @@ def _draw_neighbor(
     axes.add_patch(
         Rectangle((x, y + 1.05), weight / largest, BAR, facecolor=theme.muted)
     )
-    similarity = found.similarity[place]
+    similarity = gallery.similarity[index]
     small: dict[str, Any] = dict(ha="center", va="top", fontsize=8)
     axes.text(x + 0.5, y + 1.16, f"cos {similarity:.2f}  w {weight:.2f}", **small)
-    age = f"age {found.age[place]}"
+    age = f"age {gallery.age[index]}"
     # Of a long name the line has no room for the age.
     second = name if len(name) > 9 else "   ".join(filter(None, [name, age]))
     axes.text(x + 0.5, y + 1.33, second, **small)

@@ -15,7 +15,7 @@ ROUNDS = 200  # of pushing labels apart
 
 
 def spread(wanted: Sequence[float] | np.ndarray, gap: float) -> np.ndarray:
-    """Returns places at least `gap` apart, in the order of the wanted ones.
+    """Returns positions at least `gap` apart, in the order of the wanted ones.
 
     They stay where they are wanted where they can; crowded ones are spread around the
     middle of what they want.
@@ -27,7 +27,7 @@ def spread(wanted: Sequence[float] | np.ndarray, gap: float) -> np.ndarray:
     wanted = np.asarray(wanted, float)
     order = np.argsort(wanted, kind="stable")
     # Neighbors that are too close become a block around its mean (pool adjacent
-    # violators, on the places less what the gaps before them take).
+    # violators, on the positions less what the gaps before them take).
     steps = gap * np.arange(len(wanted))
     blocks: list[list[float]] = []
     for value in wanted[order] - steps:
@@ -38,9 +38,9 @@ def spread(wanted: Sequence[float] | np.ndarray, gap: float) -> np.ndarray:
             total = count + others
             blocks[-1] = [(mean * count + before * others) / total, total]
     placed = np.concatenate([np.full(int(count), mean) for mean, count in blocks])
-    found = np.empty_like(wanted)
-    found[order] = placed + steps
-    return found
+    positions = np.empty_like(wanted)
+    positions[order] = placed + steps
+    return positions
 
 
 def label_ends(axes: Axes, ends: Sequence[tuple[float, str, str]]) -> None:
@@ -49,17 +49,17 @@ def label_ends(axes: Axes, ends: Sequence[tuple[float, str, str]]) -> None:
         return
     low, high = axes.get_ylim()
     wanted = [(height - low) / (high - low) for height, _, _ in ends]
-    for place, (_, text, color) in zip(spread(wanted, LINE), ends, strict=True):
+    for position, (_, text, color) in zip(spread(wanted, LINE), ends, strict=True):
         axes.annotate(
             "■ ",
-            (1.02, place),
+            (1.02, position),
             xycoords="axes fraction",
             color=color,
             va="center",
             fontsize=7,
         )
         axes.annotate(
-            text, (1.065, place), xycoords="axes fraction", va="center", fontsize=8.5
+            text, (1.065, position), xycoords="axes fraction", va="center", fontsize=8.5
         )
 
 
@@ -93,34 +93,34 @@ def label_points(
     boxes = [text.get_window_extent(renderer) for text in drawn]
     sizes = np.array([(box.width + 4, box.height + 2) for box in boxes])
     start = axes.transData.transform(points)
-    places = _push_apart(start, sizes, axes.get_window_extent(renderer))
-    for text, place, origin, size in zip(drawn, places, start, sizes, strict=True):
-        x, y = axes.transData.inverted().transform(place)
+    centers = _push_apart(start, sizes, axes.get_window_extent(renderer))
+    for text, center, origin, size in zip(drawn, centers, start, sizes, strict=True):
+        x, y = axes.transData.inverted().transform(center)
         text.set_position((x, y))
-        if np.any(np.abs(place - origin) > size):
-            ends = axes.transData.inverted().transform([origin, place])
+        if np.any(np.abs(center - origin) > size):
+            ends = axes.transData.inverted().transform([origin, center])
             axes.plot(*ends.T, color=text.get_color(), linewidth=0.6, zorder=5)
 
 
 def _push_apart(start: np.ndarray, sizes: np.ndarray, panel) -> np.ndarray:
     """Returns (n, 2) centers of boxes that overlap no more, inside the panel."""
-    places = start.astype(float).copy()
+    centers = start.astype(float).copy()
     low = np.array([panel.x0, panel.y0]) + sizes / 2
     high = np.maximum(np.array([panel.x1, panel.y1]) - sizes / 2, low)
     for _ in range(ROUNDS):
         moved = False
-        for i in range(len(places)):
+        for i in range(len(centers)):
             for j in range(i):
-                between = places[i] - places[j]
+                between = centers[i] - centers[j]
                 overlap = (sizes[i] + sizes[j]) / 2 - np.abs(between)
                 if overlap.min() <= 0:
                     continue
                 axis = int(np.argmin(overlap))
                 way = 1.0 if between[axis] >= 0 else -1.0
-                places[i, axis] += way * (overlap[axis] / 2 + 0.5)
-                places[j, axis] -= way * (overlap[axis] / 2 + 0.5)
+                centers[i, axis] += way * (overlap[axis] / 2 + 0.5)
+                centers[j, axis] -= way * (overlap[axis] / 2 + 0.5)
                 moved = True
-        places = np.clip(places, low, high)
+        centers = np.clip(centers, low, high)
         if not moved:
             break
-    return places
+    return centers

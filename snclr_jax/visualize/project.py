@@ -63,8 +63,8 @@ def project(
         from umap import UMAP  # pyright: ignore[reportMissingImports]
 
         neighbors = min(15, len(reduced) - 1)
-        found = UMAP(n_neighbors=neighbors, random_state=seed).fit_transform(reduced)
-        return found, axes
+        points = UMAP(n_neighbors=neighbors, random_state=seed).fit_transform(reduced)
+        return points, axes
     raise ValueError(f"method {method!r} is unknown; use one of {METHODS}")
 
 

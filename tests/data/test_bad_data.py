@@ -81,7 +81,7 @@ def test_each_bad_image_is_the_next_good_one_and_all_others_stay(
     split = open_train(folder)
     files = BadFiles(str(tmp_path), Data(split, None, None))
     assert_equal(batches_of(split, num_workers=num_workers), want)
-    assert sorted(split.bad.found) == list(AT) and files.count == len(AT)
+    assert sorted(split.bad.errors) == list(AT) and files.count == len(AT)
     files.close()
     check_lines(tmp_path)
 
@@ -94,7 +94,7 @@ def test_two_processes_see_what_one_sees(folder, want):
         parts.append(
             batches_of(split, process_index=process, process_count=2, steps=STEPS)
         )
-        found.append(set(split.bad.found))
+        found.append(set(split.bad.errors))
     joined = [
         {name: np.concatenate([one[name], two[name]]) for name in one}
         for one, two in zip(*parts, strict=True)
@@ -107,7 +107,7 @@ def test_a_resident_set_is_replaced_at_the_start(folder, want, mesh_of):
     config = tiny.config(data__resident=True, seed=3, batch_size=BATCH)
     split = open_train(folder)
     feed = Feed(config, split, mesh_of(4))
-    assert sorted(split.bad.found) == list(AT)
+    assert sorted(split.bad.errors) == list(AT)
     for expected in want:
         batch = feed.next()
         np.testing.assert_array_equal(batch.image_id, expected["index"])
@@ -142,7 +142,7 @@ def test_a_part_replaces_an_image_by_one_of_its_own(folder):
         )
         assert part.names(range(part.size)) == [names[row] for row in want]
         assert part.labels.tolist() == [row // 20 for row in want]
-    assert sorted(train.bad.found) == list(AT)
+    assert sorted(train.bad.errors) == list(AT)
 
 
 def test_a_restart_changes_nothing_and_names_nothing_twice(folder, want, tmp_path):
@@ -184,7 +184,7 @@ def test_more_bad_images_than_allowed_stop_the_run(folder, num_workers):
 def test_what_a_worker_passed_over_is_counted_too(folder):
     split = open_train(folder)
     split.replaced(38, 0)
-    assert sorted(split.bad.found) == [38, 39] and split.names([38]) == [
+    assert sorted(split.bad.errors) == [38, 39] and split.names([38]) == [
         "train/0/00.png"
     ]
 
@@ -217,11 +217,11 @@ def test_a_file_that_vanishes_is_replaced_from_then_on(tmp_path):
     folder = make_folder(tmp_path, contents)
     split = open_train(folder)
     before = batches_of(split, steps=5)
-    assert not split.bad.found
+    assert not split.bad.errors
     Path(folder, "train", file_name(7)).unlink()
     after = batches_of(split, first=5, steps=5)
     assert sorted(np.concatenate([b["index"] for b in before])) == list(range(IMAGES))
     expected = sorted([*range(7), 8, 8, *range(9, IMAGES)])
     assert sorted(np.concatenate([b["index"] for b in after])) == expected
-    (error,) = split.bad.found.values()
+    (error,) = split.bad.errors.values()
     assert error.reason == "FileNotFoundError: No such file or directory"

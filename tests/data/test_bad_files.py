@@ -73,7 +73,7 @@ def test_processes_tell_each_other_and_one_writes(folder, tmp_path, monkeypatch)
     split.read(range(8))
     files = BadFiles(str(tmp_path), Data(split, None, None))
     own, theirs = [1, 4, 7], [4, 5, 10]
-    assert sorted(split.bad.found) == own
+    assert sorted(split.bad.errors) == own
 
     def gather(array):
         if not np.ndim(array):
@@ -85,7 +85,7 @@ def test_processes_tell_each_other_and_one_writes(folder, tmp_path, monkeypatch)
     monkeypatch.setattr(jax, "process_count", lambda: 2)
     monkeypatch.setattr(jax, "process_index", lambda: 1)
     assert files.update() == 5 and files.update() == 0
-    assert sorted(split.bad.found) == [1, 4, 5, 7, 10]
+    assert sorted(split.bad.errors) == [1, 4, 5, 7, 10]
     assert not list(tmp_path.iterdir())
     monkeypatch.setattr(jax, "process_index", lambda: 0)
     files.close()

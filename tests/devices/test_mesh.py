@@ -9,12 +9,13 @@ from snclr_jax.devices.mesh import own_rows
 
 
 def test_processes_share_a_batch_in_their_order(mesh_of, monkeypatch):
-    assert own_rows(16, mesh_of(8), parts=2) == slice(0, 16)
+    assert own_rows(16, mesh_of(8), micro_batches=2) == slice(0, 16)
     monkeypatch.setattr(jax, "process_count", lambda: 4)
     monkeypatch.setattr(jax, "process_index", lambda: 2)
     assert own_rows(16, mesh_of(8)) == slice(8, 12)
 
 
 def test_a_batch_that_the_devices_do_not_divide_is_named(mesh_of):
-    with pytest.raises(ValueError, match="16, in 4 parts, is not a multiple of 8 dev"):
-        own_rows(16, mesh_of(8), parts=4)
+    message = "16, in 4 micro-batches, is not a multiple of 8 devices"
+    with pytest.raises(ValueError, match=message):
+        own_rows(16, mesh_of(8), micro_batches=4)

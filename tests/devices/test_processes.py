@@ -47,7 +47,7 @@ def test_slurm_counts_where_srun_started_the_process():
     assert make_plan(TASK, on_tpu=False) == Plan("SLURM", detected)
     alone = make_plan({"SLURM_NTASKS": "8"}, on_tpu=False)
     assert alone.arguments is None
-    assert "8 tasks, but srun did not start this" in alone.found
+    assert "8 tasks, but srun did not start this" in alone.reason
 
 
 def test_mpirun_is_told_which_flags_to_give():

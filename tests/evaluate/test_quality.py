@@ -211,7 +211,7 @@ def test_unchanged_views_have_the_features_of_whole_images(rng, mesh_of):
     np.testing.assert_allclose(views.first, expected, atol=1e-4)
     np.testing.assert_allclose(views.second, expected, atol=1e-4)
     assert np.std(expected, axis=0).max() > 1e-2
-    assert views.found is None
+    assert views.neighbors is None
     # One whole batch has the same statistics in any order.
     images, ids = images[:16], ids[:16]
     views = encode_random_views(encoder, networks, split_of(images), ids, **place)
@@ -226,7 +226,7 @@ def test_unchanged_views_have_the_features_of_whole_images(rng, mesh_of):
             for row in range(config.objective.queue.size)
             if queue.pushed_at[row] >= 0 and queue.image_id[row] != ids[i]
         )[: config.objective.queue.k]
-        assert views.found.row[i].tolist() == [row for _, row in offers]
+        assert views.neighbors.row[i].tolist() == [row for _, row in offers]
 
 
 def test_random_views_differ_and_agree_on_one_and_eight_devices(rng, mesh_of):
@@ -243,7 +243,7 @@ def test_random_views_differ_and_agree_on_one_and_eight_devices(rng, mesh_of):
     for ours, theirs in zip(one[:2], eight[:2], strict=True):
         np.testing.assert_allclose(ours, theirs, atol=1e-4)
     assert 0.001 < alignment(one.first, one.second) < 2
-    similarities = (each.found.similarity for each in (one, eight))
+    similarities = (each.neighbors.similarity for each in (one, eight))
     np.testing.assert_allclose(*similarities, atol=1e-4)
     with pytest.raises(ValueError, match="batch_size 16, in 1 parts.*of 3 devices"):
         encode_random_views(

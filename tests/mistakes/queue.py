@@ -72,16 +72,16 @@ MISTAKES = [
         ),
         (
             "recall is always 1",
-            "    return Candidates(*found, 1.0 - missed)",
-            "    return Candidates(*found, 1.0 - 0 * missed)",
+            "    return Candidates(*approximate, 1.0 - missed)",
+            "    return Candidates(*approximate, 1.0 - 0 * missed)",
         ),
         (
             "recall counts all queries",
             "    hit = jnp.any(row[:, :, None] == "
-            "found[1][:RECALL_QUERIES, None], axis=2)\n"
+            "approximate[1][:RECALL_QUERIES, None], axis=2)\n"
             "    valid",
             "    similarity, row = search(queue, *queries)\n"
-            "    hit = jnp.any(row[:, :, None] == found[1][:, None], axis=2)\n"
+            "    hit = jnp.any(row[:, :, None] == approximate[1][:, None], axis=2)\n"
             "    valid",
         ),
         (

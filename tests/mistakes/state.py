@@ -10,40 +10,40 @@ MISTAKES = [
         "tests/run/test_checkpoint.py",
         (
             "restore keeps the queue empty",
-            '        found = state.replace(**arrays["state"])\n',
-            '        found = state.replace(**(arrays["state"] | '
+            '        restored = state.replace(**arrays["state"])\n',
+            '        restored = state.replace(**(arrays["state"] | '
             '{"queue": state.objective}))\n',
         ),
         (
             "restore keeps the optimizer's state",
-            '        found = state.replace(**arrays["state"])\n',
-            '        found = state.replace(**(arrays["state"] | '
+            '        restored = state.replace(**arrays["state"])\n',
+            '        restored = state.replace(**(arrays["state"] | '
             '{"opt_state": state.opt_state}))\n',
         ),
         (
             "restore keeps the target's parameters",
-            '        found = state.replace(**arrays["state"])\n',
-            '        found = state.replace(**(arrays["state"] | '
+            '        restored = state.replace(**arrays["state"])\n',
+            '        restored = state.replace(**(arrays["state"] | '
             '{"target_params": state.target_params}))\n',
         ),
         (
             "restore gives the target the online statistics",
-            '        found = state.replace(**arrays["state"])\n',
-            '        found = state.replace(**arrays["state"])\n'
-            "        found = found.replace(target_batch_stats={n: "
-            "found.batch_stats[n] for n in found.target_batch_stats})\n",
+            '        restored = state.replace(**arrays["state"])\n',
+            '        restored = state.replace(**arrays["state"])\n'
+            "        restored = restored.replace(target_batch_stats={n: "
+            "restored.batch_stats[n] for n in restored.target_batch_stats})\n",
         ),
         (
             "restore forgets the probe",
-            '            found = found.replace(probe=arrays["probe"])\n',
+            '            restored = restored.replace(probe=arrays["probe"])\n',
             "",
         ),
         (
             "restore starts the cursor at 0",
-            '        found = state.replace(**arrays["state"])\n',
-            '        found = state.replace(**arrays["state"])\n'
-            "        found = "
-            "found.replace(objective=found.queue.replace(cursor=found.queue.c"
+            '        restored = state.replace(**arrays["state"])\n',
+            '        restored = state.replace(**arrays["state"])\n'
+            "        restored = "
+            "restored.replace(objective=restored.queue.replace(cursor=restored.queue.c"
             "ursor * 0))\n",
         ),
         (
@@ -88,8 +88,8 @@ MISTAKES = [
         "snclr_jax/run/digest.py",
         "tests/run/test_digest.py",
         (
-            "a digest ignores the place",
-            "_mix(words ^ _mix(place))",
+            "a digest ignores the index",
+            "_mix(words ^ _mix(index))",
             "_mix(words)",
         ),
         (
@@ -99,8 +99,8 @@ MISTAKES = [
         ),
         (
             "a digest of the sum of words",
-            "jnp.sum(_mix(words ^ _mix(place)), dtype=jnp.uint32)",
-            "jnp.sum(words ^ _mix(place), dtype=jnp.uint32)",
+            "jnp.sum(_mix(words ^ _mix(index)), dtype=jnp.uint32)",
+            "jnp.sum(words ^ _mix(index), dtype=jnp.uint32)",
         ),
     ),
 ]

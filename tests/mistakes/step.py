@@ -59,7 +59,7 @@ MISTAKES = [
         ),
         (
             "every view drops the same paths",
-            "DROP_PATH + first + each, len(view)",
+            "DROP_PATH + first + number, len(view)",
             "DROP_PATH, len(view)",
         ),
         (
@@ -118,8 +118,8 @@ MISTAKES = [
         ),
         (
             "directions are added",
-            "for each in directions)) / len(directions)",
-            "for each in directions))",
+            "jnp.asarray(sum(values)) / len(values)",
+            "jnp.asarray(sum(values))",
         ),
         (
             "the gradient switch is not read",
@@ -147,13 +147,13 @@ MISTAKES = [
         "tests/objectives/test_snclr_metrics.py",
         (
             "metrics count missing neighbors",
-            "jnp.sum(jnp.where(valid, values, 0.0)) / found",
+            "jnp.sum(jnp.where(valid, values, 0.0)) / count",
             "jnp.sum(jnp.where(valid, values, 0.0)) / valid.size",
         ),
         (
             "positiveness of the first view alone",
-            "mean_over_found(jnp.mean(weights, axis=0))",
-            "mean_over_found(weights[0])",
+            "mean_over_neighbors(jnp.mean(weights, axis=0))",
+            "mean_over_neighbors(weights[0])",
         ),
         (
             "entropy is summed over views",
@@ -234,15 +234,15 @@ MISTAKES = [
         "snclr_jax/step/accumulate.py",
         "tests/step/test_accumulate.py",
         (
-            "the loss of parts mixes their rows",
-            "rows = rows.reshape(parts, mesh.size, size, "
+            "the loss of micro-batches mixes their rows",
+            "rows = rows.reshape(count, mesh.size, size, "
             "*rows.shape[2:]).swapaxes(0, 1)",
-            "rows = rows.reshape(parts, mesh.size, size, *rows.shape[2:])",
+            "rows = rows.reshape(count, mesh.size, size, *rows.shape[2:])",
         ),
         (
-            "statistics are those of the last part",
-            "jnp.mean(each, axis=0), stats",
-            "each[-1], stats",
+            "statistics are those of the last micro-batch",
+            "jnp.mean(leaf, axis=0), stats",
+            "leaf[-1], stats",
         ),
     ),
 ]

@@ -1,4 +1,4 @@
-"""A batch in parts: the loss of the whole batch, the memory of a part."""
+"""Gradient accumulation: the whole batch's loss, a micro-batch's memory."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ def two_steps(config, mesh):
     return jax.device_get((metrics, state))
 
 
-def test_parts_leave_the_step_as_it_is(mesh_of):
+def test_micro_batches_leave_the_step_as_it_is(mesh_of):
     """Loss, gradients, BatchNorm, dropped paths and queue: as without accumulation."""
     settings = {
         "model__name": "vit_ti",
@@ -33,21 +33,21 @@ def test_parts_leave_the_step_as_it_is(mesh_of):
         "optim__name": "sgd",
     }
     whole = two_steps(tiny.config(**settings), mesh_of(2))
-    parts = two_steps(tiny.config(accumulate=2, **settings), mesh_of(2))
+    split = two_steps(tiny.config(accumulate=2, **settings), mesh_of(2))
     for name, value in whole[0].items():
         np.testing.assert_allclose(
-            parts[0][name], value, rtol=1e-4, atol=1e-6, err_msg=name
+            split[0][name], value, rtol=1e-4, atol=1e-6, err_msg=name
         )
     # Relative to each array's largest number: small ones are sums of large ones.
-    for ours, theirs in zip(*map(jax.tree.leaves, (parts[1], whole[1])), strict=True):
+    for ours, theirs in zip(*map(jax.tree.leaves, (split[1], whole[1])), strict=True):
         assert np.abs(ours - theirs).max() <= 1e-4 * np.abs(theirs).max() + 1e-6
 
 
-def test_parts_need_less_memory(mesh_of):
-    def temporaries(parts):
+def test_micro_batches_need_less_memory(mesh_of):
+    def temporaries(micro_batches):
         # Many layers and tokens, so that activations are most of it.
         config = tiny.config(
-            accumulate=parts,
+            accumulate=micro_batches,
             batch_size=48,
             model__name="vit_ti",
             model__depth=8,

@@ -79,7 +79,7 @@ CASES = {
     ),
     "dropped paths": config_of(**DROPPED_PATHS),
     "dropped paths, together": config_of(**DROPPED_PATHS),
-    "no neighbors, in parts, together": config_of(
+    "no neighbors, in micro-batches, together": config_of(
         objective__queue__k=0,
         augment__global_views=3,
         augment__local_views=2,
@@ -97,11 +97,11 @@ def float64():
 
 @pytest.mark.parametrize("case", CASES)
 def test_two_steps_are_the_equations(float64, mesh_of, monkeypatch, case):
-    """On CPUs views pass one by one; "together" they do as on GPUs."""
+    """On CPUs views go through one by one; "together" as on GPUs."""
     config, mesh = CASES[case], mesh_of(1 if "parts" in case else 2)
     if "together" in case:
         together = lambda forward, views: [views] if views else []  # noqa: E731
-        monkeypatch.setattr(Forward, "_passes", together)
+        monkeypatch.setattr(Forward, "_groups", together)
     model, step, state = tiny.build(config, mesh)
     shardings = state_shardings(state, build_objective(config), mesh)
     state = jax.device_put(arbitrary(state, config), shardings)

@@ -64,8 +64,8 @@ def read_checked(
     except BrokenProcessPool as error:
         raise ValueError(
             "a worker process was killed, perhaps for lack of memory, at an image from "
-            f"{waiting[0][0][0].place if waiting else 'the first'} on; continue with "
-            "the same command, with fewer --workers"
+            f"{waiting[0][0][0].location if waiting else 'the first'} on; continue "
+            "with the same command, with fewer --workers"
         ) from error
     finally:
         pool.shutdown(cancel_futures=True)
@@ -83,7 +83,7 @@ def check_image(image: EncodedImage) -> str:
         check_size(image.size)
         # At a side of 1, a JPEG is decoded at an eighth of its size: every one of its
         # bytes is still read.
-        decode_image(io.BytesIO(read_encoded(image)), 1, name=image.place)
+        decode_image(io.BytesIO(read_encoded(image)), 1, name=image.location)
     except UnreadableImage as error:
         return error.reason
     except ValueError as error:
@@ -102,7 +102,7 @@ def read_encoded(image: EncodedImage) -> bytes:
         content = file.read(image.size)
     if len(content) != image.size:
         raise OSError(
-            f"{image.place} has changed since it was found: {len(content)} bytes of "
+            f"{image.location} has changed since it was found: {len(content)} bytes of "
             f"{image.size} are left"
         )
     return content

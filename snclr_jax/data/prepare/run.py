@@ -78,19 +78,19 @@ def prepare(
       OSError: where a file cannot be read or written.
     """
     folder = _choose_folder(name, out, (source, source_test))
-    found = open_source(source, source_test, test_labels)
+    opened = open_source(source, source_test, test_labels)
     folder.mkdir(parents=True, exist_ok=True)
-    identity = _identity(found, shard_mb)
+    identity = _identity(opened, shard_mb)
     with contextlib.closing(Journal(folder, identity)) as journal:
         if (folder / METADATA).exists():
             print(f"{folder} is finished; nothing is left to do")
         else:
-            shards = plan_shards(name, found.splits, shard_mb * 10**6)
+            shards = plan_shards(name, opened.splits, shard_mb * 10**6)
             _say_what_is_found(name, identity, shards, journal)
-            _write_shards(folder, shards, journal, found, workers, max_unreadable)
-            _write_unreadable(folder, found, journal)
-            _write_metadata(folder, name, found, shards, journal)
-    test_split = "test" if "test" in found.splits else ""
+            _write_shards(folder, shards, journal, opened, workers, max_unreadable)
+            _write_unreadable(folder, opened, journal)
+            _write_metadata(folder, name, opened, shards, journal)
+    test_split = "test" if "test" in opened.splits else ""
     print(
         f"use it with --config.data.name=tfds --config.data.tfds_name={name} "
         f"--config.data.path={shlex.quote(out)} --config.data.test_split={test_split}"
@@ -118,17 +118,17 @@ def _choose_folder(name: str, out: str, sources: Iterable[str]) -> Path:
     return folder
 
 
-def _identity(found: Source, shard_mb: float) -> dict[str, Any]:
+def _identity(source: Source, shard_mb: float) -> dict[str, Any]:
     """What decides on the bytes of the shards, as far as names and sizes tell."""
-    digest = hashlib.sha256(repr(found.classes).encode())
-    for split, images in found.splits.items():
+    digest = hashlib.sha256(repr(source.classes).encode())
+    for split, images in source.splits.items():
         for image in images:
             line = f"{split}\n{image.name}\n{image.size}\n{image.label}\n"
             digest.update(os.fsencode(line))
     return {
-        "images": {split: len(images) for split, images in found.splits.items()},
-        "bytes": sum(i.size for images in found.splits.values() for i in images),
-        "classes": len(found.classes or ()),
+        "images": {split: len(images) for split, images in source.splits.items()},
+        "bytes": sum(i.size for images in source.splits.values() for i in images),
+        "classes": len(source.classes or ()),
         "shard_mb": float(shard_mb),
         "sha256": digest.hexdigest(),
     }
@@ -138,7 +138,7 @@ def _write_shards(
     folder: Path,
     shards: list[Shard],
     journal: Journal,
-    found: Source,
+    source: Source,
     workers: int | None,
     max_unreadable: float,
 ) -> None:
@@ -147,7 +147,7 @@ def _write_shards(
     images = [image for shard in left for image in shard.images]
     unreadable = sum(len(line["unreadable"]) for line in journal.shards)
     # TFDS's annotations of the two do not agree.
-    serialized: Any = _features(found).get_serialized_info()
+    serialized: Any = _features(source).get_serialized_info()
     serializer = tfds.core.ExampleSerializer(serialized)
     bar = tqdm(
         total=total,
@@ -180,37 +180,37 @@ def _count(
             unreadable += 1
             if unreadable > allowed:
                 raise ValueError(
-                    f"{image.place} is unreadable ({content}): {unreadable} are, and "
-                    f"--max_unreadable allows {int(allowed)} of {bar.total}; raise it "
-                    "to leave such images out and have them listed, or repair the "
+                    f"{image.location} is unreadable ({content}): {unreadable} are, "
+                    f"and --max_unreadable allows {int(allowed)} of {bar.total}; raise "
+                    "it to leave such images out and have them listed, or repair the "
                     f"source, delete {folder} and start again"
                 )
         yield image, content
 
 
-def _features(found: Source) -> tfds.features.FeaturesDict:
+def _features(source: Source) -> tfds.features.FeaturesDict:
     features = {"image": tfds.features.Image(), "file_name": tfds.features.Text()}
-    if found.classes is not None:
-        features["label"] = tfds.features.ClassLabel(names=found.classes)
+    if source.classes is not None:
+        features["label"] = tfds.features.ClassLabel(names=source.classes)
     return tfds.features.FeaturesDict(features)
 
 
-def _write_unreadable(folder: Path, found: Source, journal: Journal) -> None:
-    unreadable = [each for line in journal.shards for each in line["unreadable"]]
-    others = [{"file": f, "reason": r} for f, r in sorted(found.passed_over)]
-    lines = [json.dumps(each) + "\n" for each in unreadable + others]
+def _write_unreadable(folder: Path, source: Source, journal: Journal) -> None:
+    unreadable = [entry for line in journal.shards for entry in line["unreadable"]]
+    others = [{"file": f, "reason": r} for f, r in sorted(source.passed_over)]
+    lines = [json.dumps(entry) + "\n" for entry in unreadable + others]
     (folder / (UNREADABLE + PART)).write_text("".join(lines))
     publish(folder / UNREADABLE)
     for kind, left_out in (("unreadable images", unreadable), ("other files", others)):
         if left_out:
             print(f"{len(left_out):,} {kind} left out, listed in {folder / UNREADABLE}")
-            for each in left_out[:_SHOWN]:
+            for entry in left_out[:_SHOWN]:
                 # A name that is not UTF-8 could not be printed.
-                print(ascii(each["file"])[1:-1], f"({each['reason']})")
+                print(ascii(entry["file"])[1:-1], f"({entry['reason']})")
 
 
 def _write_metadata(
-    folder: Path, name: str, found: Source, shards: list[Shard], journal: Journal
+    folder: Path, name: str, source: Source, shards: list[Shard], journal: Journal
 ) -> None:
     info = tfds.core.DatasetInfo(
         builder=tfds.core.DatasetIdentity(
@@ -219,11 +219,11 @@ def _write_metadata(
             data_dir=str(folder),
             module_name="",
         ),
-        features=_features(found),
+        features=_features(source),
     )
     info.set_file_format("array_record")
     splits = []
-    for split in found.splits:
+    for split in source.splits:
         lines = [
             line
             for shard, line in zip(shards, journal.shards, strict=True)

@@ -90,7 +90,7 @@ def write_shard(
         writer = ArrayRecordWriter(part, "group_size:1,uncompressed")
         for image, content in checked:
             if isinstance(content, str):
-                unreadable.append({"file": image.place, "reason": content})
+                unreadable.append({"file": image.location, "reason": content})
                 continue
             example: dict[str, bytes | int] = {"image": content}
             example["file_name"] = os.fsencode(image.name)

@@ -30,7 +30,7 @@ class EncodedImage(NamedTuple):
     label: int = -1  # -1 in an unlabelled set
 
     @property
-    def place(self) -> str:
+    def location(self) -> str:
         """Where a person finds it."""
         return self.file if self.offset == 0 else f"{self.file}: {self.name}"
 
@@ -40,7 +40,7 @@ class Source(NamedTuple):
 
     splits: dict[str, list[EncodedImage]]  # "train", and "test" where there is one
     classes: tuple[str, ...] | None  # in the order of the labels
-    passed_over: list[tuple[str, str]]  # (place, reason) of files that are not read
+    passed_over: list[tuple[str, str]]  # (location, reason) of files that are not read
 
 
 def open_source(source: str, source_test: str = "", test_labels: str = "") -> Source:
@@ -90,14 +90,16 @@ def open_source(source: str, source_test: str = "", test_labels: str = "") -> So
             "name them by --source_test"
         )
     if classes is None:
-        passed_over += [(image.place, "no classes to train on") for image in test or ()]
+        passed_over += [
+            (image.location, "no classes to train on") for image in test or ()
+        ]
         return Source({"train": train}, None, passed_over)
     names = _class_names(classes)
     splits = {"train": _number(train, classes, names)}
     if test is not None:
-        found = _test_classes(test, test_labels)
-        _check_same(names, found)
-        splits["test"] = _number(test, found, names)
+        test_classes = _test_classes(test, test_labels)
+        _check_same(names, test_classes)
+        splits["test"] = _number(test, test_classes, names)
     return Source(splits, names, passed_over)
 
 
@@ -107,27 +109,27 @@ def _find_images(
     root = os.path.expanduser(path)
     is_tar = os.path.isfile(root)
     if is_tar:
-        found = _members(root, 0, os.path.getsize(root))
+        members = _members(root, 0, os.path.getsize(root))
     elif os.path.isdir(root):
-        found = _files(root)
+        members = _files(root)
     else:
         raise ValueError(
             f"--{flag}={path} does not exist; give a folder of images or a tar"
         )
     images = []
     try:
-        for image in found:
+        for image in members:
             base = posixpath.basename(image.name)
             if is_tar and {"", ".."} & set(image.name.split("/")):
                 # Nothing here would follow it; who unpacks the set by it might.
-                passed_over.append((image.place, "its name leads out of the tar"))
+                passed_over.append((image.location, "its name leads out of the tar"))
                 continue
             if base.startswith("."):
                 continue
             if base.lower().endswith(SUFFIXES):
                 images.append(image)
             else:
-                passed_over.append((image.place, "not the suffix of an image"))
+                passed_over.append((image.location, "not the suffix of an image"))
     except (tarfile.TarError, RecursionError) as error:
         raise ValueError(
             f"--{flag}={path} cannot be read as a tar ({error}); unpack it first "
@@ -218,7 +220,7 @@ def _divide(
     used = ["train", *[name for name in ("test", "val") if name in tops][:1]]
     for image in images:
         if not image.name.startswith(tuple(f"{name}/" for name in used)):
-            passed_over.append((image.place, f"outside {' and '.join(used)}"))
+            passed_over.append((image.location, f"outside {' and '.join(used)}"))
     train, *test = (_below(images, name) for name in used)
     return train, test[0] if test else None
 
@@ -248,7 +250,7 @@ def _class_folders(images: list[EncodedImage]) -> list[str] | None:
         return None
     if loose:
         raise ValueError(
-            f"{len(loose)} images lie beside class folders ({loose[0].place}, ...); "
+            f"{len(loose)} images lie beside class folders ({loose[0].location}, ...); "
             "move them into a class folder, or remove them"
         )
     return [image.name.split("/", 1)[0] for image in images]
@@ -273,7 +275,7 @@ def _test_classes(test: list[EncodedImage], test_labels: str) -> list[str]:
         return [lines[int(match[1]) - 1] for match in matches if match]
     if classes is None:
         raise ValueError(
-            f"the test images have no class folders ({test[0].place}, ...), the "
+            f"the test images have no class folders ({test[0].location}, ...), the "
             "training images have; sort them into classes, or list the class of each "
             "in a file for --test_labels"
         )

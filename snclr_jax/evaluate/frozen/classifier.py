@@ -136,7 +136,7 @@ def score(
         some = rows[first : first + block]
         padded = np.pad(some, (0, block - len(some)), mode="edge")
         placed = (
-            place_rows(each, padded, over_batch(mesh)) for each in (features, labels)
+            place_rows(array, padded, over_batch(mesh)) for array in (features, labels)
         )
         block_hits, block_finite = _count_hits(
             weights, scaling, *placed, len(some), mesh=mesh

@@ -140,7 +140,7 @@ def _accuracies(
         # Draws fill up the last ones, so that all share one compiled program.
         some = np.arange(first, first + at_once) % draws
         placed = (
-            place_rows(each, some, over_batch(mesh)) for each in (features, labels)
+            place_rows(array, some, over_batch(mesh)) for array in (features, labels)
         )
         weights = _fit_draws(*placed, l2, num_classes=num_classes, mesh=mesh)
         everything = np.arange(len(test_labels))

@@ -101,8 +101,8 @@ def vote(
     Wu et al. 2018, "Unsupervised Feature Learning via Non-Parametric Instance
     Discrimination", section 3.4, which also sets k = 200 and T = 0.07.
     """
-    settings = [(each, of) for each in k for of in (None, *temperature)]
-    predicted = {each: np.empty(len(row), np.int32) for each in settings}
+    settings = [(neighbors, of) for neighbors in k for of in (None, *temperature)]
+    predicted = {setting: np.empty(len(row), np.int32) for setting in settings}
     for start in range(0, len(row), VOTE_ROWS):
         part = slice(start, start + VOTE_ROWS)
         classes, candidate = _candidates(train_labels[row[part]])
@@ -112,10 +112,10 @@ def vote(
             of: np.exp(behind / of) for of in temperature
         }
         weights[None] = np.ones_like(behind)
-        for (each, of), result in predicted.items():
+        for (neighbors, of), result in predicted.items():
             votes = np.bincount(
-                candidate[:, :each].ravel(),
-                weights[of][:, :each].ravel(),
+                candidate[:, :neighbors].ravel(),
+                weights[of][:, :neighbors].ravel(),
                 minlength=classes.size,
             )
             winner = votes.reshape(classes.shape).argmax(axis=1)
@@ -124,7 +124,7 @@ def vote(
 
 
 def _candidates(labels: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Returns the classes in each row, ascending, and each label's place among all.
+    """Returns the classes in each row, ascending, and each label's column among all.
 
     A table of votes then has as many columns as neighbors, whatever classes there are.
     """
@@ -134,6 +134,6 @@ def _candidates(labels: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     rank = np.cumsum(new, axis=1, dtype=np.intp)
     classes = np.zeros_like(labels)
     np.put_along_axis(classes, rank, ascending, axis=1)
-    place = np.empty_like(rank)
-    np.put_along_axis(place, order, rank, axis=1)
-    return classes, place + np.arange(len(labels))[:, None] * labels.shape[1]
+    column = np.empty_like(rank)
+    np.put_along_axis(column, order, rank, axis=1)
+    return classes, column + np.arange(len(labels))[:, None] * labels.shape[1]

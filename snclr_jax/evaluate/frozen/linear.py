@@ -114,7 +114,7 @@ def linear_probe(
     held = held_back(train_labels, holdback, seed, group)
     train = TrainSet(
         features,
-        {layer: measure_scaling(each) for layer, each in features.items()},
+        {layer: measure_scaling(rows) for layer, rows in features.items()},
         train_labels,
         1 + int(max(train_labels.max(), test_labels.max())),
     )
@@ -169,7 +169,7 @@ def _judge(
     def accuracies(layer: str, weights: Weights) -> list[float | None]:
         features, scaling = train.features[layer], train.scaling[layer]
         top1, _ = score(weights, features, train.labels, judges, scaling, mesh)
-        return [None if np.isnan(each) else float(each) for each in top1]
+        return [None if np.isnan(accuracy) else float(accuracy) for accuracy in top1]
 
     candidates = []
     strengths = sorted(map(float, l2), reverse=True)
@@ -191,13 +191,13 @@ def _judge(
 
 
 def _best(candidates: list[Candidate]) -> Candidate:
-    finite = [each for each in candidates if each.accuracy is not None]
+    finite = [candidate for candidate in candidates if candidate.accuracy is not None]
     if not finite:
         raise ValueError(
             f"all {len(candidates)} candidates diverged; add lower values to "
             "linear.learning_rate, or strengths to linear.l2"
         )
-    return max(finite, key=lambda each: each.accuracy)
+    return max(finite, key=lambda candidate: candidate.accuracy)
 
 
 def _check_layers(
@@ -223,9 +223,9 @@ def _check_layers(
 
 def _check_settings(grids: Mapping[str, Sequence[float]], **counts: int) -> None:
     for name, values in grids.items():
-        if name == "weight_decay" and any(each < 0 for each in values):
+        if name == "weight_decay" and any(value < 0 for value in values):
             raise ValueError(f"{name} is {values}; use values of 0 or above")
-        if name != "weight_decay" and any(each <= 0 for each in values):
+        if name != "weight_decay" and any(value <= 0 for value in values):
             raise ValueError(f"{name} is {values}; use values above 0")
     if not grids["l2"] and not (grids["learning_rate"] and grids["weight_decay"]):
         raise ValueError(

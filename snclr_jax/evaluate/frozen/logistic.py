@@ -68,7 +68,7 @@ def fit_strengths(
     for l2 in progress_bar(strengths, desc=f"L-BFGS, {layer}", unit="fit"):
         weights, steps = fit_logistic(weights, *placed, l2, max_steps=max_steps)
         fits.append(jax.block_until_ready(weights))
-    return jax.tree.map(lambda *each: jnp.stack(each), *fits), int(steps)
+    return jax.tree.map(lambda *leaves: jnp.stack(leaves), *fits), int(steps)
 
 
 _standardize = jax.jit(lambda features, scaling: scaling(features), donate_argnums=0)

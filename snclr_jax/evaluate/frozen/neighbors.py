@@ -148,8 +148,8 @@ def _search(
             similarity = jnp.matmul(test, part.T, precision=jax.lax.Precision.HIGHEST)
             counts = (row < rows) & (row != itself[:, None])
             similarity = jnp.where(counts, similarity, -jnp.inf)
-            similarity, place = top_k(similarity, min(k, block))
-            return _merge(offers, (similarity, row[place])), None
+            similarity, column = top_k(similarity, min(k, block))
+            return _merge(offers, (similarity, row[column])), None
 
         none = jnp.full_like(best[0], -jnp.inf), jnp.zeros_like(best[1])
         starts = jnp.arange(0, train.shape[0], block, dtype=jnp.int32)
@@ -173,8 +173,8 @@ def _merge(
     similarity, row = (
         jnp.concatenate(both, axis=1) for both in zip(ahead, behind, strict=True)
     )
-    similarity, place = jax.lax.top_k(similarity, ahead[0].shape[1])
-    return similarity, jnp.take_along_axis(row, place, axis=1)
+    similarity, column = jax.lax.top_k(similarity, ahead[0].shape[1])
+    return similarity, jnp.take_along_axis(row, column, axis=1)
 
 
 def place_unit_rows(features: np.ndarray, count: int, sharding: NamedSharding) -> Array:

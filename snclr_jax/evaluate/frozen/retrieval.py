@@ -95,7 +95,7 @@ def score_retrieval(
     itself = np.arange(tests) if test_features is None else np.full(tests, -1)
 
     at_once = min(max(1, SORTED // padded), -(-tests // mesh.size)) * mesh.size
-    average, found, relevant = [], [], []
+    average, recalled, relevant = [], [], []
     for start in progress_bar(
         range(0, tests, at_once),
         desc="retrieval",
@@ -107,22 +107,24 @@ def score_retrieval(
             of_gallery,
             place_unit_rows(test[part], at_once, replicated(mesh)),
             *(
-                place_everywhere(np.pad(each[part], missing).astype(np.int32), mesh)
-                for each in (test_labels, itself)
+                place_everywhere(np.pad(array[part], missing).astype(np.int32), mesh)
+                for array in (test_labels, itself)
             ),
             recall_at=tuple(min(k, padded) for k in recall_at),
             mesh=mesh,
         )
-        for all_parts, values in zip((average, found, relevant), scores, strict=True):
+        for all_parts, values in zip(
+            (average, recalled, relevant), scores, strict=True
+        ):
             all_parts.append(np.asarray(values)[: tests - start])
-    average, found, relevant = map(np.concatenate, (average, found, relevant))
+    average, recalled, relevant = map(np.concatenate, (average, recalled, relevant))
     answered = relevant > 0
     if not answered.any():
         raise ValueError(
             f"none of {tests} queries has an image of its class in the gallery of "
             f"{rows}; use splits that share classes"
         )
-    recall = 100.0 * found[answered].mean(axis=0, dtype=np.float64)
+    recall = 100.0 * recalled[answered].mean(axis=0, dtype=np.float64)
     return Retrieval(
         mean_average_precision=100.0 * float(average[answered].mean(dtype=np.float64)),
         recall=dict(zip(recall_at, recall.tolist(), strict=True)),
@@ -161,5 +163,7 @@ def _score(
     count = hits[:, -1]
     precision = jnp.where(relevant, hits / (row + 1), 0.0)
     average = jnp.sum(precision, axis=1) / jnp.maximum(count, 1)
-    found = jnp.stack([hits[:, k - 1] > 0 for k in recall_at], axis=1)
-    return jax.lax.with_sharding_constraint((average, found, count), replicated(mesh))
+    recalled = jnp.stack([hits[:, k - 1] > 0 for k in recall_at], axis=1)
+    return jax.lax.with_sharding_constraint(
+        (average, recalled, count), replicated(mesh)
+    )

@@ -69,24 +69,24 @@ def train_heads(
     batch_size = min(batch_size, len(rows))
     steps = epochs * (len(rows) // batch_size)
     width = -(-batch_size // mesh.size) * mesh.size
-    row_bytes = 4 * sum(each.shape[1] for each in features.values())
+    row_bytes = 4 * sum(array.shape[1] for array in features.values())
     chunk = min(steps, max(1, _CHUNK_BYTES // (row_bytes * width)))
     chunk = -(-steps // -(-steps // chunk))  # about equal ones: the last is padded
     order = _batches(rows, batch_size, seed)
     over_rows = NamedSharding(mesh, P(None, AXIS))
     heads = {
-        layer: zero_weights((len(grid), train.num_classes, each.shape[1]), mesh)
-        for layer, each in features.items()
+        layer: zero_weights((len(grid), train.num_classes, array.shape[1]), mesh)
+        for layer, array in features.items()
     }
     state = heads, heads  # the weights and their momentum
     with progress_bar(total=steps, desc="linear heads", unit="step") as bar:
         for first in range(0, steps, chunk):
             taken = np.stack(list(islice(order, min(chunk, steps - first))))
             missing = chunk - len(taken), width - batch_size
-            padded = np.pad(taken, [(0, each) for each in missing], mode="edge")
+            padded = np.pad(taken, [(0, count) for count in missing], mode="edge")
             placed = {
-                layer: place_rows(each, padded, over_rows)
-                for layer, each in features.items()
+                layer: place_rows(array, padded, over_rows)
+                for layer, array in features.items()
             }
             # No more than one chunk waits on the devices.
             jax.block_until_ready(state)
@@ -145,11 +145,11 @@ def _train_steps(
         features, labels, progress = batch
         rate = learning_rate * 0.5 * (1 + jnp.cos(jnp.pi * jnp.minimum(progress, 1)))
         heads, momenta = {}, {}
-        for layer, each in features.items():
+        for layer, array in features.items():
             heads[layer], momenta[layer] = bank(
                 state[0][layer],
                 state[1][layer],
-                scaling[layer](each),
+                scaling[layer](array),
                 labels,
                 rate,
                 weight_decay,

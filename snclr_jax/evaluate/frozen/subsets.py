@@ -118,18 +118,18 @@ def listed(path: str | Path, names: Sequence[str]) -> np.ndarray:
     if not wanted:
         raise ValueError(f"{path} lists no image; it should hold one name a line")
     rows = [row for row, name in enumerate(names) if _base(name) in wanted]
-    found = [_base(names[row]) for row in rows]
-    missing = sorted(wanted - set(found))
+    matches = [_base(names[row]) for row in rows]
+    missing = sorted(wanted - set(matches))
     if missing:
         raise ValueError(
             f"{path} lists {len(missing)} of {len(wanted)} names that none of the "
             f"{len(names)} images has, the first is {missing[0]!r}; use the image set "
             "that the list was made for"
         )
-    if len(found) > len(wanted):
-        twice = next(name for name in found if found.count(name) > 1)
+    if len(matches) > len(wanted):
+        twice = next(name for name in matches if matches.count(name) > 1)
         raise ValueError(
-            f"{path} lists {twice!r}, a name that {found.count(twice)} images have; "
+            f"{path} lists {twice!r}, a name that {matches.count(twice)} images have; "
             "rename the images, so that a name means one of them"
         )
     return np.array(rows)

@@ -21,8 +21,8 @@ class Gallery(NamedTuple):
     """Images of the training set and their K neighbors, most similar first.
 
     Attributes:
-      query_id: int32 (n,) place of each image in the training set.
-      neighbor_id: int32 (n, k) place of each neighbor; -1 where there is none.
+      query_id: int32 (n,) index of each image in the training set.
+      neighbor_id: int32 (n, k) index of each neighbor; -1 where there is none.
       row: int32 (n, k) of the memory.
       similarity: float32 (n, k) cosine.
       weight: float32 (n, k) that the objective gives each.
@@ -45,8 +45,8 @@ class Gallery(NamedTuple):
     def nearest(self, count: int) -> Gallery:
         """Returns the same images with their `count` most similar neighbors alone."""
         return Gallery._make(
-            each[:, :count] if each is not None and each.ndim == 2 else each
-            for each in self
+            field[:, :count] if field is not None and field.ndim == 2 else field
+            for field in self
         )
 
 
@@ -66,14 +66,16 @@ def choose_queries(split: Split, count: int, *, seed: int) -> np.ndarray:
     if labels is None or not len(known):
         return split.thinned(count)
     shuffled = np.random.RandomState(seed).permutation(known)
-    classes, place = np.unique(labels[shuffled], return_inverse=True)
+    classes, class_index = np.unique(labels[shuffled], return_inverse=True)
     if len(classes) > count:
         kept = np.linspace(0, len(classes) - 1, count).round()
-        shuffled, place = (each[np.isin(place, kept)] for each in (shuffled, place))
+        shuffled, class_index = (
+            array[np.isin(class_index, kept)] for array in (shuffled, class_index)
+        )
     # The first image of every class, then the second, until there are enough.
-    by_class = np.argsort(place, kind="stable")
-    starts = np.searchsorted(place[by_class], place[by_class])
-    turn = np.arange(len(place)) - starts
+    by_class = np.argsort(class_index, kind="stable")
+    starts = np.searchsorted(class_index[by_class], class_index[by_class])
+    turn = np.arange(len(class_index)) - starts
     chosen = shuffled[by_class][np.argsort(turn, kind="stable")[:count]]
     return chosen[np.argsort(labels[chosen], kind="stable")].astype(np.int32)
 
@@ -88,14 +90,14 @@ def find_gallery(
 
     Both networks see the whole center view of an image, in training mode: BatchNorm
     uses the statistics of a batch of `config.batch_size`. Queries stand at random
-    places in such batches, which other training images fill up, so that no batch is of
-    one class and every bank is searched. Nothing of the state changes.
+    positions in such batches, which other training images fill up, so that no batch is
+    of one class and every bank is searched. Nothing of the state changes.
 
     Args:
       search: of the run.
       state: of the run, or `open_networks` of a checkpoint.
       split: the training images of that run.
-      image_id: int (n,) images to look at, places in the split. Every process passes
+      image_id: int (n,) images to look at, indices in the split. Every process passes
         the same.
 
     Returns:
@@ -109,9 +111,9 @@ def find_gallery(
     batch_size = config.batch_size
     if not search.objective.searches:
         raise ValueError("the run's objective finds no neighbors for its images")
-    own = own_rows(batch_size, mesh, parts=config.accumulate)
+    own = own_rows(batch_size, mesh, micro_batches=config.accumulate)
     image_id = np.asarray(image_id, np.int32)
-    images, place = _fill_batches(image_id, batch_size, split.size, config.seed)
+    images, position = _fill_batches(image_id, batch_size, split.size, config.seed)
     networks = Networks(*(getattr(state, name) for name in Networks._fields))
     networks = networks._replace(step=np.int32(networks.step))
     batches = []
@@ -119,24 +121,24 @@ def find_gallery(
         pixels = place_batch(split.read(batch[own]), mesh)
         ids = place_everywhere(batch, mesh)
         batches.append(jax.device_get(_search(networks, pixels, ids, search=search)))
-    found = jax.tree.map(lambda *parts: np.concatenate(parts)[place], *batches)
-    return _gallery(image_id, found, int(state.step), split.labels)
+    neighbors = jax.tree.map(lambda *parts: np.concatenate(parts)[position], *batches)
+    return _gallery(image_id, neighbors, int(state.step), split.labels)
 
 
 def _fill_batches(
     image_id: np.ndarray, batch_size: int, count: int, seed: int
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Returns whole batches of images in one row, and the places of the queries."""
+    """Returns whole batches of images in one row, and the positions of the queries."""
     random = np.random.RandomState(seed)
     total = -(-len(image_id) // batch_size) * batch_size
-    place = random.permutation(total)[: len(image_id)]
+    position = random.permutation(total)[: len(image_id)]
     images = random.randint(count, size=total).astype(np.int32)
-    images[place] = image_id
-    return images, place
+    images[position] = image_id
+    return images, position
 
 
 def read_pictures(split: Split, gallery: Gallery) -> tuple[np.ndarray, np.ndarray]:
-    """Reads the images of a gallery back by their place in the training set.
+    """Reads the images of a gallery back by their index in the training set.
 
     Returns:
       uint8 (n, s, s, 3) of the queries and (n, k, s, s, 3) of the neighbors; black
@@ -144,8 +146,8 @@ def read_pictures(split: Split, gallery: Gallery) -> tuple[np.ndarray, np.ndarra
     """
     known = gallery.neighbor_id >= 0
     wanted = np.concatenate([gallery.query_id, gallery.neighbor_id[known]])
-    ids, place = np.unique(wanted, return_inverse=True)
-    pictures = split.read(ids)[place]
+    ids, inverse = np.unique(wanted, return_inverse=True)
+    pictures = split.read(ids)[inverse]
     queries, others = np.split(pictures, [len(gallery.query_id)])
     neighbors = np.zeros((*known.shape, *pictures.shape[1:]), np.uint8)
     neighbors[known] = others
@@ -157,28 +159,30 @@ def _search(
     networks: Networks, images: Array, image_id: Array, *, search: Search
 ) -> Found | None:
     view = prepare(images, search.forward.config)
-    found = search.neighbors(networks, view, image_id)
-    return jax.lax.with_sharding_constraint(found, replicated(search.forward.mesh))
+    neighbors = search.neighbors(networks, view, image_id)
+    return jax.lax.with_sharding_constraint(neighbors, replicated(search.forward.mesh))
 
 
 def _gallery(
     image_id: np.ndarray,
-    found: Any,  # `Found`, of numpy arrays
+    neighbors: Any,  # `Found`, of numpy arrays
     step: int,
     labels: np.ndarray | None,
 ) -> Gallery:
     query_label = neighbor_label = None
     if labels is not None:
         query_label = labels[image_id]
-        neighbor_label = np.where(found.image_id >= 0, labels[found.image_id], -1)
+        neighbor_label = np.where(
+            neighbors.image_id >= 0, labels[neighbors.image_id], -1
+        )
     return Gallery(
         query_id=image_id,
-        neighbor_id=found.image_id,
-        row=found.row,
-        similarity=found.similarity,
-        weight=found.weight,
-        age=np.where(found.valid, step - found.pushed_at, 0),
-        valid=found.valid,
+        neighbor_id=neighbors.image_id,
+        row=neighbors.row,
+        similarity=neighbors.similarity,
+        weight=neighbors.weight,
+        age=np.where(neighbors.valid, step - neighbors.pushed_at, 0),
+        valid=neighbors.valid,
         query_label=query_label,
         neighbor_label=neighbor_label,
     )

@@ -54,7 +54,7 @@ class Search(NamedTuple):
         Args:
           networks: of the run.
           view: (b, s, s, c) of each image, for both networks.
-          image_id: (b,) int32 place of each in the training set.
+          image_id: (b,) int32 index of each in the training set.
         """
         forward, objective = self.forward, self.objective
         online, _ = forward.online(
@@ -108,10 +108,10 @@ def open_networks(encoder: Encoder, search: Search) -> Networks:
         name: unflatten_dict(by_path(part), sep="/") for name, part in expected.items()
     }
     read = by_path(read_arrays(epath.Path(encoder.source), parts))
-    found = {
+    arrays = {
         name: jax.tree.unflatten(
             jax.tree.structure(part), [read[f"{name}/{path}"] for path in by_path(part)]
         )
         for name, part in expected.items()
     }
-    return Networks(step=encoder.step, **found)
+    return Networks(step=encoder.step, **arrays)

@@ -11,7 +11,7 @@ MOST_USED = 0.01
 
 
 def queue_use(
-    found: Found,
+    neighbors: Found,
     pushed_at: np.ndarray,
     *,
     image_id: np.ndarray,
@@ -21,9 +21,9 @@ def queue_use(
     """Returns what the n K choices of n images say about the rows of a memory.
 
     Args:
-      found: (n, k) arrays of numpy, see `encode_random_views`.
+      neighbors: (n, k) arrays of numpy, see `encode_random_views`.
       pushed_at: int32 (q,) of every row, -1 for one that was not written.
-      image_id: int32 (n,) place of each image in the training set.
+      image_id: int32 (n,) index of each image in the training set.
       step: updates made, `state.step`.
       labels: int (images of the training set,), below 0 where unknown, or None.
 
@@ -41,17 +41,17 @@ def queue_use(
     filled = pushed_at >= 0
     size = max(len(filled), 1)
     use = {"queue_fill": float(np.sum(filled) / size)}
-    chosen = found.valid
+    chosen = neighbors.valid
     if not chosen.any():
         return use
-    uses = np.bincount(found.row[chosen], minlength=size)[filled]
+    uses = np.bincount(neighbors.row[chosen], minlength=size)[filled]
     most = max(1, round(MOST_USED * len(uses)))
     use["queue_used"] = float(np.mean(uses > 0))
     use["queue_most_used"] = float(np.sort(uses)[-most:].sum() / uses.sum())
-    use["queue_age"] = float(np.mean(step - found.pushed_at[chosen]))
+    use["queue_age"] = float(np.mean(step - neighbors.pushed_at[chosen]))
     if labels is not None:
-        own, theirs = labels[image_id][:, None], labels[found.image_id]
-        known = chosen & (found.image_id >= 0) & (own >= 0) & (theirs >= 0)
+        own, theirs = labels[image_id][:, None], labels[neighbors.image_id]
+        known = chosen & (neighbors.image_id >= 0) & (own >= 0) & (theirs >= 0)
         if known.any():
             use["queue_purity"] = float(np.mean((own == theirs)[known]))
     return use

@@ -193,7 +193,7 @@ def make_step(
 ) -> Callable[[ClassifierState, Batch], tuple[ClassifierState, Array]]:
     """Returns the compiled step: `state, loss = step(state, batch)`.
 
-    The state is donated. Views and dropped paths depend on (seed, step, place in the
+    The state is donated. Views and dropped paths depend on (seed, step, index in the
     global batch) alone, so the step computes the same on any mesh.
     """
     model, config = protocol.model, protocol.config

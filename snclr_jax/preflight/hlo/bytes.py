@@ -120,4 +120,4 @@ def _updates(op: Instruction) -> list[float]:
     arrays = len(op.results)
     # scatter(arrays, indices, updates), dynamic-update-slice(array, update, indices)
     first = arrays + 1 if op.opcode == "scatter" else 1
-    return [each.results[0].bytes for each in op.operands[first : first + arrays]]
+    return [operand.results[0].bytes for operand in op.operands[first : first + arrays]]

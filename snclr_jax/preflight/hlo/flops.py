@@ -95,16 +95,16 @@ def _combinations(op: Instruction, arrays: list[Array]) -> float:
 def _function(op: Instruction) -> float:
     """Operations of one call of a scalar function."""
     functions = op.called("to_apply") or op.called("select", "scatter")
-    return sum(flops(each) for function in functions for each in function.values())
+    return sum(flops(inner) for function in functions for inner in function.values())
 
 
 def _custom_call(op: Instruction, arrays: list[Array]) -> float:
     target = op.attribute("custom_call_target").strip('"')
     # A triangular solve is one of cuBLAS that contracts nothing.
     contracting = r'"lhs_contracting_dimensions":\[([^\]]*)\]'
-    found = re.search(contracting, op.attributes)
-    if target.startswith("__cublas") and found:
-        return _product(op, arrays[0], _ints(found[1]))
+    match = re.search(contracting, op.attributes)
+    if target.startswith("__cublas") and match:
+        return _product(op, arrays[0], _ints(match[1]))
     if target in _CONVOLUTION_CALLS:
         left, right, result = arrays[0], arrays[1], op.results[0]
         # Both gradients are counted as the forward convolution that they belong to.
@@ -165,10 +165,10 @@ def _valid_positions(
     for first in range(-pad, size * rhs_dilate - pad, rhs_dilate):
         low = max(0, -(first // stride))
         high = min(result - 1, ((image - 1) * lhs_dilate - first) // stride)
-        places = range(first + low * stride, first + high * stride + 1, stride)
-        # Where every place holds an element, there is nothing to look at.
+        inside = range(first + low * stride, first + high * stride + 1, stride)
+        # Where every position holds an element, there is nothing to look at.
         holes = lhs_dilate > 1
-        count += sum(p % lhs_dilate == 0 for p in places) if holes else len(places)
+        count += sum(p % lhs_dilate == 0 for p in inside) if holes else len(inside)
     return count
 
 

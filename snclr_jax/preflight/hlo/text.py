@@ -67,8 +67,8 @@ class Instruction:
     @functools.cached_property
     def op_name(self) -> str:
         """The name stack of the traced function it comes from, or ""."""
-        found = _OP_NAME.search(self.attributes)
-        return found[1] if found else ""
+        match = _OP_NAME.search(self.attributes)
+        return match[1] if match else ""
 
     @property
     def bytes(self) -> float:
@@ -86,10 +86,10 @@ class Instruction:
 
     def attribute(self, key: str) -> str:
         """The value of `key=`, up to the next comma outside of braces; or ""."""
-        found = re.search(rf"(?:^|[ ,]){key}=", self.attributes)
-        if not found:
+        match = re.search(rf"(?:^|[ ,]){key}=", self.attributes)
+        if not match:
             return ""
-        rest = self.attributes[found.end() :]
+        rest = self.attributes[match.end() :]
         end = _closing(rest, 0) + 1 if rest[0] in _CLOSING else rest.find(",")
         return rest[:end] if end > 0 else rest
 
@@ -112,8 +112,8 @@ class Computation(dict[str, Instruction]):
     @functools.cached_property
     def parameters(self) -> dict[int, Instruction]:
         """Parameters by number."""
-        found = (each for each in self.values() if each.opcode == "parameter")
-        return {int(each.literal): each for each in found}
+        ops = (op for op in self.values() if op.opcode == "parameter")
+        return {int(op.literal): op for op in ops}
 
 
 class Program:
@@ -136,13 +136,13 @@ class Program:
         self.devices = math.prod(map(int, counts))
         inside = Computation()
         for line in text.splitlines():
-            if found := _INSTRUCTION.match(line):
-                inside[found[2]] = self._parse(inside, found[2], found[3])
-                if found[1]:
-                    inside.root = inside[found[2]]
-            elif found := _HEADER.match(line):
-                inside = self.computations[found[2]] = Computation()
-                if found[1]:
+            if match := _INSTRUCTION.match(line):
+                inside[match[2]] = self._parse(inside, match[2], match[3])
+                if match[1]:
+                    inside.root = inside[match[2]]
+            elif match := _HEADER.match(line):
+                inside = self.computations[match[2]] = Computation()
+                if match[1]:
                     self.entry = inside
         if not hasattr(self, "entry"):
             raise ValueError("this is not the text of a compiled program: no ENTRY")
@@ -159,7 +159,7 @@ class Program:
             name,
             opcode,
             results=tuple(map(_array, _ARRAY.findall(rest[:end]))),
-            operands=tuple(inside[each] for each in names),
+            operands=tuple(inside[operand] for operand in names),
             literal=literal,
             attributes=rest[closing + 1 :],
         )
@@ -168,8 +168,8 @@ class Program:
         return op
 
 
-def _array(found: tuple[str, str, str]) -> Array:
-    dtype, shape, layout = found
+def _array(fields: tuple[str, str, str]) -> Array:
+    dtype, shape, layout = fields
     space = re.search(r"S\((\d+)\)", layout)
     sizes = tuple(int(size) for size in re.findall(r"\d+", shape))
     return Array(dtype, sizes, int(space[1]) if space else 0)
@@ -179,10 +179,10 @@ def _closing(text: str, opening: int) -> int:
     """Index of the bracket that closes the one at `opening`; skips quoted text."""
     opens, closes = text[opening], _CLOSING[text[opening]]
     depth = 0
-    for found in re.compile(rf'"(?:[^"\\]|\\.)*"|[{opens}{closes}]').finditer(
+    for token in re.compile(rf'"(?:[^"\\]|\\.)*"|[{opens}{closes}]').finditer(
         text, opening
     ):
-        depth += (found[0] == opens) - (found[0] == closes)
+        depth += (token[0] == opens) - (token[0] == closes)
         if depth == 0:
-            return found.start()
+            return token.start()
     raise ValueError(f"unbalanced {opens} in: {text[:200]}")

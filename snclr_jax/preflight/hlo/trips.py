@@ -21,8 +21,8 @@ def trip_count(loop: Instruction) -> tuple[int, str]:
     times; where start and step are not constants they are taken as 0 and 1, and a loop
     of another form counts once.
     """
-    if found := _KNOWN.search(loop.attributes):
-        return int(found[1]), ""
+    if match := _KNOWN.search(loop.attributes):
+        return int(match[1]), ""
     name = loop.op_name or loop.name
     compare, sides = _opened(loop.called("condition")[0].root)
     direction = compare.attribute("direction")
@@ -63,8 +63,8 @@ def _opened(op: Instruction) -> tuple[Instruction, list[Instruction]]:
     origins = [_origin(operand) for operand in inner.operands]
     if inner is not op:
         origins = [
-            op.operands[int(each.literal)] if each.opcode == "parameter" else each
-            for each in origins
+            op.operands[int(origin.literal)] if origin.opcode == "parameter" else origin
+            for origin in origins
         ]
     return inner, origins
 

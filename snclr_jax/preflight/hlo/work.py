@@ -110,15 +110,15 @@ def summarize(
     scope = re.compile(rf"(?<!\w)(?:{'|'.join(map(re.escape, scopes))})(?!\w)")
     total_flops = total_bytes = 0.0
     collectives: dict[str, tuple[int, float]] = {}
-    for each in work:
-        if scopes and not scope.search(each.op_name):
+    for item in work:
+        if scopes and not scope.search(item.op_name):
             continue
-        total_flops += each.times * each.flops
-        total_bytes += each.times * each.bytes
-        if each.collective:
-            kind, size, _ = each.collective
+        total_flops += item.times * item.flops
+        total_bytes += item.times * item.bytes
+        if item.collective:
+            kind, size, _ = item.collective
             count, before = collectives.get(kind, (0, 0.0))
-            collectives[kind] = count + each.times, before + each.times * size
+            collectives[kind] = count + item.times, before + item.times * size
     return Cost(total_flops, total_bytes, collectives, notes)
 
 
@@ -140,8 +140,8 @@ def _walk(
             case _:
                 yield from _own_work(op, times, name, notes)
                 continue
-        for each in inner:
-            yield from _walk(each, runs, name, notes)
+        for called in inner:
+            yield from _walk(called, runs, name, notes)
 
 
 def _traced_name(op: Instruction) -> str:
@@ -171,16 +171,16 @@ def _own_work(
 ) -> Iterator[Work]:
     """Yields the work of one instruction, everything fused into it included."""
     arithmetic = passes = 0.0
-    for each in _with_fused(op):
+    for inner in _with_fused(op):
         try:
-            count = flops(each)
+            count = flops(inner)
         except Uncounted as error:
             notes[f"operations of {error} are not counted"] = None
             continue
         arithmetic += count
-        passes += count * _passes(each)
-        if collective := _collective(each):
-            yield Work(each.op_name or name, times, 0.0, 0.0, 0.0, collective)
+        passes += count * _passes(inner)
+        if collective := _collective(inner):
+            yield Work(inner.op_name or name, times, 0.0, 0.0, 0.0, collective)
     moved = traffic(op)
     if arithmetic or moved:
         yield Work(name, times, arithmetic, moved, passes, None)
@@ -190,8 +190,8 @@ def _with_fused(op: Instruction) -> Iterator[Instruction]:
     """Yields the instruction and all that run inside it."""
     yield op
     if op.opcode in ("fusion", "fusion-start"):
-        for each in op.fused.values():
-            yield from _with_fused(each)
+        for inner in op.fused.values():
+            yield from _with_fused(inner)
 
 
 def _passes(op: Instruction) -> int:
@@ -213,11 +213,11 @@ def _collective(op: Instruction) -> Collective | None:
 
 def _group(op: Instruction) -> int:
     """Devices that take part together, from any of the ways to print their groups."""
-    if found := re.search(r"replica_groups=\{\{([\d,]+)\}", op.attributes):
-        return found[1].count(",") + 1
-    if found := re.search(r"replica_groups=\[\d+,(\d+)\]", op.attributes):
-        return int(found[1])
-    if found := re.search(r"replica_groups=mesh\[(.*?)\] \{(.*?)\}", op.attributes):
-        sizes = dict(re.findall(r"'(\w+)'=(\d+)", found[1]))
-        return math.prod(int(sizes[axis]) for axis in re.findall(r"\w+", found[2]))
+    if match := re.search(r"replica_groups=\{\{([\d,]+)\}", op.attributes):
+        return match[1].count(",") + 1
+    if match := re.search(r"replica_groups=\[\d+,(\d+)\]", op.attributes):
+        return int(match[1])
+    if match := re.search(r"replica_groups=mesh\[(.*?)\] \{(.*?)\}", op.attributes):
+        sizes = dict(re.findall(r"'(\w+)'=(\d+)", match[1]))
+        return math.prod(int(sizes[axis]) for axis in re.findall(r"\w+", match[2]))
     return op.program.devices
