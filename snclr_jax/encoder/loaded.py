@@ -6,12 +6,11 @@ from pathlib import Path
 
 import jax
 import numpy as np
-from jax import Array
 from PIL import Image, ImageOps
 
 from snclr_jax.devices.mesh import make_mesh
-from snclr_jax.encoder.stored import open_encoder, prepare
-from snclr_jax.models import Variables
+from snclr_jax.encoder.encode import make_encode
+from snclr_jax.encoder.stored import open_encoder
 
 _AT_ONCE = 256  # images in one call of the network
 
@@ -31,12 +30,7 @@ class LoadedEncoder:
         mesh = make_mesh(jax.local_devices()[:1])
         encoder = open_encoder(path, network=network, mesh=mesh)
         self.encoder = encoder
-
-        def encode(params: Variables, batch_stats: Variables, images: Array) -> Array:
-            view = prepare(images, encoder.config)
-            return encoder.model.encode(params, batch_stats, view)
-
-        self._encode = jax.jit(encode)
+        self._encode = make_encode(encoder.model.encode, encoder.config, mesh)
 
     def __call__(self, images: np.ndarray) -> np.ndarray:
         """Returns features, float32 (f,) of one image, (b, f) of several.

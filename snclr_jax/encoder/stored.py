@@ -32,7 +32,6 @@ from snclr_jax.run.checkpoint_reader import (
 from snclr_jax.run.files import replaced
 from snclr_jax.run.workdir import as_json
 from snclr_jax.settings.objective import objective_class
-from snclr_jax.step.augment import center_view, normalize
 
 SUFFIX = ".safetensors"
 TREES = ("params", "batch_stats")  # of a file
@@ -101,20 +100,6 @@ class Encoder:
             step=0,
             source=f"seed {seed}",
         )
-
-
-def prepare(images: Array, config: ml_collections.ConfigDict) -> Array:
-    """Returns what a network sees of images as they are stored.
-
-    Args:
-      images: uint8 (b, s, s, 3), of side `data.image_size`.
-      config: reads `augment.size` and the channel statistics.
-
-    Returns:
-      float32 (b, v, v, 3): the middle `augment.size` pixels, normalized.
-    """
-    view = center_view(images, size=config.augment.size)
-    return normalize(view, config.data.mean, config.data.std)
 
 
 def open_encoder(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -13,30 +12,10 @@ from jax.sharding import Mesh
 from snclr_jax.data import Split
 from snclr_jax.data.pipeline import eval_batches
 from snclr_jax.devices.mesh import own_rows, place_batch, replicated
-from snclr_jax.encoder.stored import prepare
+from snclr_jax.encoder.encode import Encode, prepare
 from snclr_jax.run.metrics import progress_bar
 
 RAW_PIXELS_SIZE = 32
-# (params, batch_stats, images) -> (b, f), or several such by name
-Encode = Callable[[Any, Any, Array], Any]
-
-
-def make_encode(encode: Encode, config, mesh: Mesh) -> Encode:
-    """Returns `encode` compiled for images as they are stored.
-
-    They are uint8 (b, s, s, 3), cropped at the center to the size of a training view
-    and normalized.
-
-    Args:
-      encode: `Model.encode`, or `Model.layers` for the features of several depths.
-      config: reads `augment.size` and the channel statistics.
-      mesh: the devices.
-    """
-
-    def prepare_and_encode(params, batch_stats, images: Array):
-        return encode(params, batch_stats, prepare(images, config))
-
-    return jax.jit(prepare_and_encode, out_shardings=replicated(mesh))
 
 
 def make_raw_pixels(config, mesh: Mesh) -> Encode:

@@ -12,11 +12,8 @@ from ml_collections import ConfigDict
 
 from snclr_jax.data import Data, Split
 from snclr_jax.data.feed import is_resident
-from snclr_jax.evaluate.features import (
-    extract_features,
-    make_encode,
-    make_raw_pixels,
-)
+from snclr_jax.encoder.encode import make_encode
+from snclr_jax.evaluate.features import extract_features, make_raw_pixels
 from snclr_jax.evaluate.frozen.knn import knn_accuracies
 from snclr_jax.models import Model
 from snclr_jax.step.objective import Objective

@@ -8,13 +8,9 @@ import numpy as np
 from jax.sharding import Mesh
 
 from snclr_jax.data import Split
+from snclr_jax.encoder.encode import Encode, make_encode
 from snclr_jax.encoder.stored import Encoder
-from snclr_jax.evaluate.features import (
-    Encode,
-    extract_features,
-    make_encode,
-    make_raw_pixels,
-)
+from snclr_jax.evaluate.features import extract_features, make_raw_pixels
 
 
 class Subject:

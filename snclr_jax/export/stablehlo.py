@@ -8,7 +8,8 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 
-from snclr_jax.encoder.stored import Encoder, prepare
+from snclr_jax.encoder.encode import prepare
+from snclr_jax.encoder.stored import Encoder
 from snclr_jax.run.files import replaced
 
 PLATFORMS = ("cpu", "cuda", "tpu")

@@ -8,8 +8,8 @@ import numpy as np
 from jax.sharding import Mesh
 
 from snclr_jax.data import Data, Split
+from snclr_jax.encoder.encode import make_encode
 from snclr_jax.encoder.stored import Encoder
-from snclr_jax.evaluate.features import make_encode
 from snclr_jax.evaluate.frozen.knn import vote
 from snclr_jax.evaluate.frozen.neighbors import nearest
 from snclr_jax.evaluate.memory.gallery import (

@@ -69,6 +69,10 @@ MISTAKES = [
             '"online": ("params", "batch_stats")',
             '"online": ("params", "target_batch_stats")',
         ),
+    ),
+    *of(
+        "snclr_jax/encoder/encode.py",
+        "tests/encoder/test_encoder.py",
         (
             "a program of images that are not normalized",
             "return normalize(view, config.data.mean, config.data.std)",

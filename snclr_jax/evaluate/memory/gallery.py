@@ -11,7 +11,7 @@ from jax import Array
 
 from snclr_jax.data import Split
 from snclr_jax.devices.mesh import own_rows, place_batch, place_everywhere, replicated
-from snclr_jax.encoder.stored import prepare
+from snclr_jax.encoder.encode import prepare
 from snclr_jax.evaluate.memory.networks import Networks, Search
 from snclr_jax.step.objective import Found
 from snclr_jax.step.state import TrainState

@@ -17,7 +17,8 @@ from jax.sharding import Mesh
 from snclr_jax.data import Split
 from snclr_jax.data.feed import Feed
 from snclr_jax.devices.mesh import place_everywhere, replicated
-from snclr_jax.evaluate.features import extract_features, make_encode
+from snclr_jax.encoder.encode import make_encode
+from snclr_jax.evaluate.features import extract_features
 from snclr_jax.evaluate.frozen.classifier import Scaling, Weights, logits, score
 from snclr_jax.models import Model
 from snclr_jax.run.metrics import NonFiniteError, progress_bar

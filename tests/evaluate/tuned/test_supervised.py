@@ -15,7 +15,8 @@ from snclr_jax.configs import evaluate as settings_file
 
 from snclr_jax.data import Split
 from snclr_jax.data.pipeline import epoch_order
-from snclr_jax.evaluate.features import extract_features, make_encode
+from snclr_jax.encoder.encode import make_encode
+from snclr_jax.evaluate.features import extract_features
 from snclr_jax.evaluate.tuned import protocols, supervised
 from snclr_jax.evaluate.tuned.layer_decay import layer_multipliers, scale_by_layer
 from snclr_jax.evaluate.tuned.supervised import (
