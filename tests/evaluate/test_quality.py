@@ -245,7 +245,7 @@ def test_random_views_differ_and_agree_on_one_and_eight_devices(rng, mesh_of):
     assert 0.001 < alignment(one.first, one.second) < 2
     similarities = (each.neighbors.similarity for each in (one, eight))
     np.testing.assert_allclose(*similarities, atol=1e-4)
-    with pytest.raises(ValueError, match="batch_size 16, in 1 parts.*of 3 devices"):
+    with pytest.raises(ValueError, match="16, in 1 micro-batches.*of 3 devices"):
         encode_random_views(
             None, None, split_of(images), ids, config=config, mesh=mesh_of(3)
         )

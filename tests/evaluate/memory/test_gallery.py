@@ -118,7 +118,7 @@ def test_what_cannot_be_searched_is_named(mesh_of):
     with pytest.raises(ValueError, match="objective finds no neighbors"):
         find_gallery(Search.of(config, mesh_of(1)), None, None, [0])
     config.objective.queue.k = 2
-    with pytest.raises(ValueError, match="batch_size 16, in 1 parts.*of 3 devices"):
+    with pytest.raises(ValueError, match="16, in 1 micro-batches.*of 3 devices"):
         find_gallery(Search.of(config, mesh_of(3)), None, None, [0])
 
 
