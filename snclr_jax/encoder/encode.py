@@ -9,13 +9,12 @@ import jax
 import ml_collections
 from jax import Array
 from jax.sharding import Mesh
-from jax.typing import ArrayLike
 
 from snclr_jax.devices.mesh import replicated
 from snclr_jax.step.augment import center_view, normalize
 
 # (params, batch_stats, images) -> (b, f), or several such by name
-Encode = Callable[[Any, Any, ArrayLike], Any]
+Encode = Callable[[Any, Any, Any], Any]
 
 
 def prepare(images: Array, config: ml_collections.ConfigDict) -> Array:
