@@ -168,9 +168,8 @@ class SNCLR(Objective):
         now: Now,
     ) -> dict[str, Array]:
         """Returns means over all directions and all neighbors that were found."""
-        metrics = {"neighbor_weight": self._neighbor_weight(now)}
         if self.queue.k == 0:
-            return metrics
+            return {}
         # (v, n b, k): the views that predict, and the images of every target.
         weights = jnp.concatenate([direction.weights for direction in aux], axis=1)
         neighbors = jax.tree.map(
@@ -187,7 +186,8 @@ class SNCLR(Objective):
         images = jnp.maximum(jnp.sum(has_neighbors), 1)
         share = weights / jnp.maximum(jnp.sum(weights, axis=-1, keepdims=True), 1e-12)
         entropy = -jnp.sum(jax.scipy.special.xlogy(share, share)) / weights.shape[0]
-        metrics |= {
+        metrics = {
+            "neighbor_weight": self._neighbor_weight(now),
             "positiveness_mean": mean_over_neighbors(jnp.mean(weights, axis=0)),
             "positiveness_max": jnp.max(weights),
             "positiveness_entropy": entropy / images,

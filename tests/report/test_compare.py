@@ -25,7 +25,7 @@ def make_run(
     **fields: Any,
 ) -> str:
     """Writes what a run leaves behind, and returns its workdir."""
-    config = {"seed": seed, "queue": {"k": k, "size": 64}, **fields}
+    config = {"seed": seed, "objective": {"queue": {"k": k, "size": 64}}, **fields}
     folder.mkdir(parents=True)
     (folder / "config.json").write_text(json.dumps(config))
     text = "".join(json.dumps(line) + "\n" for line in lines or [])

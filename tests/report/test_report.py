@@ -116,7 +116,7 @@ def test_a_page_has_every_section_and_needs_nothing_else(run):
     page = Page(text)
     titles = re.findall("<h2>(.*?)</h2>", text)
     assert titles == [
-        *("Training", "Positiveness", "Neighbors", "Queue", "Map of the embedding"),
+        *("Training", "Objective", "Neighbors", "Queue", "Map of the embedding"),
         *("Confusion", "Evaluation", "Settings", "Versions and commands"),
     ]
     assert len(page.loaded) == 2 * 7  # light and dark
@@ -132,7 +132,7 @@ def test_a_page_has_every_section_and_needs_nothing_else(run):
     names = sorted(each.stem for each in (workdir / "figures").iterdir())
     assert names == [
         *("confusion", "curves", "embedding", "gallery"),
-        *("positiveness", "queue_age", "queue_coverage"),
+        *("objective", "queue_age", "queue_coverage"),
     ]
     for number in ("43.75%", "31.25%", "12.50%", "60 of 93 so far", "1,235 images/s"):
         assert number in page.text, number
@@ -203,9 +203,9 @@ def test_a_run_without_labels_or_neighbors_says_so(tmp_path, rng):
     fields = dict(data__name="folder", data__path=str(photos), objective__queue__k=0)
     save(workdir, lines, filled=False, **fields)
     text = report(workdir).read_text()
-    assert "objective.queue.k is 0, which is InfoNCE" in text
+    assert "finds no neighbors for its images" in text
     assert "snclr evaluate --workdir=" in text
-    for absent in ("Confusion", "Positiveness", "Queue", "kNN, trained"):
+    for absent in ("Confusion", "Objective", "Queue", "kNN, trained"):
         assert absent not in text
     assert {each.stem for each in (workdir / "figures").iterdir()} == {
         *("curves", "embedding")

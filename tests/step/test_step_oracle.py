@@ -363,9 +363,9 @@ def take_step(
         "parameter_norm": norm(params),
         "learning_rate": rate,
         "ema_momentum": slow,
-        "neighbor_weight": weight,
     }
     if config.objective.queue.k:
+        metrics["neighbor_weight"] = weight
         metrics |= describe(seen, queue, ids, step, len(views) - 1, config)
     for pushed in targets if config.objective.queue.push == "both" else targets[1:2]:
         oracle.push(queue, pushed, ids, step, banks=config.objective.queue.banks)

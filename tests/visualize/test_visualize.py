@@ -107,10 +107,14 @@ def test_curves_are_the_metrics_with_their_baselines(theme):
 
 
 def test_metrics_that_are_not_there_have_no_panel():
-    figure = visualize.positiveness(LINES)
+    panels = (
+        ("positiveness w", {"positiveness_mean": "mean"}, True),
+        ("age", {"neighbor_age": ""}, True),
+    )
+    figure = visualize.curves(LINES, panels=panels)
     assert [axes.get_title(loc="left") for axes in figure.axes] == ["positiveness w"]
     with pytest.raises(ValueError, match="no line has any of the metrics"):
-        visualize.positiveness(LINES[:1])
+        visualize.curves(LINES[:1], panels=panels)
     with pytest.raises(ValueError, match="theme 'blue' is unknown"):
         visualize.curves(LINES, theme="blue")
 
@@ -120,7 +124,7 @@ def found(shape, labels=True):
     values = np.arange(n * k).reshape(shape)
     return SimpleNamespace(
         similarity=0.9 - 0.01 * values,
-        positiveness=0.5 - 0.02 * values,
+        weight=0.5 - 0.02 * values,
         age=3 + values,
         valid=np.ones(shape, bool),
         query_label=np.arange(n) % 3 if labels else None,

@@ -22,9 +22,9 @@ def memory(rng):
 
 @pytest.fixture
 def found(rng, memory):
-    """Random choices among the filled rows; some images find fewer than K."""
+    """Random choices among some filled rows; some images find fewer than K."""
     pushed_at, image_id = memory
-    row = rng.choice(np.flatnonzero(pushed_at >= 0), (QUERIES, K))
+    row = rng.choice(np.flatnonzero(pushed_at >= 0)[:20], (QUERIES, K))
     valid = rng.random((QUERIES, K)) < 0.8
     return Found(
         similarity=np.zeros(row.shape),
