@@ -230,7 +230,7 @@ def test_a_worker_ends_where_the_main_process_is_killed(tmp_path):
     script.write_text(WITH_A_WORKER)
     main = subprocess.Popen(
         [sys.executable, script],
-        env=os.environ | {"PYTHONPATH": str(Path(__file__).parents[1])},
+        env=os.environ | {"PYTHONPATH": str(Path(__file__).parent)},
         stdout=subprocess.PIPE,
         text=True,
     )
