@@ -226,10 +226,10 @@ class Loop:
 
     def _pause(self, step: int, state: TrainState, stop_signal: int) -> None:
         """Saves, and stops or evaluates, where one of them is due after this step."""
-        evaluates = bool(self._due(step))
-        stops = stop_signal and step < self.total_steps
+        evaluates, last = bool(self._due(step)), step == self.total_steps
+        stops = stop_signal and not last
         due = step % self.config.checkpoint.every_steps == 0
-        if not (evaluates or stops or due):
+        if not (evaluates or stops or due or last):
             return
         # Also the check that what is about to be saved is finite.
         self._report()

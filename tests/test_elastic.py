@@ -88,7 +88,7 @@ def test_a_run_goes_on_with_fewer_devices_and_the_same_losses(
 @pytest.mark.slow
 def test_another_queue_is_taken_where_it_is_asked_for(run, tmp_path, capsys):
     run(tmp_path, 2, until=4)
-    with pytest.raises(ValueError, match="size is 64, the run has 32.*allow_changes=q"):
+    with pytest.raises(ValueError, match="size is 64, the run has 32.*allow_changes=o"):
         run(tmp_path, 2, objective__queue__size=64)
     state = run(tmp_path, 2, objective__queue__size=64, allow=("objective.queue.size",))
     said = capsys.readouterr().out

@@ -23,6 +23,7 @@ from snclr_jax.devices.mesh import make_mesh
 from snclr_jax.evaluate.online import OnlineKnn
 from snclr_jax.evaluate.run import evaluate
 from snclr_jax.run.checkpoint import Checkpoints
+from snclr_jax.run.checkpoint_reader import saved_steps
 from snclr_jax.run.metrics import NonFiniteError, read_metrics
 from snclr_jax.train import Interrupted, train
 
@@ -126,6 +127,13 @@ def test_an_evaluator_of_ones_own_is_called_at_its_interval(tmp_path, capsys):
     assert "step 60: twice_the_step 120" in capsys.readouterr().out
     shown = scalars(tmp_path / "tensorboard")
     assert {"a_picture", "twice_the_step"} <= shown.keys()
+
+
+def test_a_run_that_nothing_looks_at_saves_its_last_step(tmp_path, rng):
+    images = rng.integers(0, 256, (48, 32, 32, 3), dtype=np.uint8)
+    config = tiny.config(objective__queue__k=0)
+    state = train(config, str(tmp_path), data=images)
+    assert saved_steps(tmp_path) == [int(state.step)] == [3]
 
 
 def test_an_evaluator_without_an_interval_is_refused(tmp_path):
