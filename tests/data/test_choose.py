@@ -40,9 +40,9 @@ def test_choices_are_accepted_and_leave_ten_batches(images, devices):
     config.objective.queue.banks = 2
     chosen = choose(config, images=images, side=300, devices=devices)
     check_config(chosen, devices=devices)
-    assert chosen.queue.size <= images / 2
+    assert chosen.objective.queue.size <= images / 2
     # Small sets end at the least batch that the devices divide.
-    assert chosen.batch_size <= max(chosen.queue.size / 10, 2 * devices)
+    assert chosen.batch_size <= max(chosen.objective.queue.size / 10, 2 * devices)
     assert config.batch_size is None  # the recipe itself stays
 
 
@@ -64,7 +64,7 @@ def test_a_folder_is_looked_at(tmp_path):
     chosen, sentence = choose_from_data(config, devices=1)
     assert (chosen.augment.size, chosen.augment.local_size) == (48, 16)
     assert sentence.startswith("chosen for 6 images, shorter side 50 pixels")
-    assert all(f"{field}=" in sentence for field in FIELDS)
+    assert all(f"{field}=" in sentence for field in (*FIELDS, "objective.queue.size"))
     assert choose_from_data(chosen, devices=1) == (chosen, "")
 
 
@@ -86,5 +86,5 @@ def test_any_data_can_be_looked_at():
     config.data.name, config.data.holdback = "digits", 2000
     chosen, sentence = choose_from_data(config, devices=1)
     # 10,000 of 12,000 pictures, drawn at the size that is asked for.
-    assert (chosen.augment.size, chosen.queue.size) == (32, 4096)
+    assert (chosen.augment.size, chosen.objective.queue.size) == (32, 4096)
     assert "10000 images" in sentence
