@@ -38,7 +38,7 @@ def test_a_killed_run_ends_with_the_same_bits(tmp_path):
     killed.kill()
     a, b = undisturbed.finish(), RealRun(tmp_path / "b").finish()
     assert_same_bits(a, b)
-    assert (a[".queue.pushed_at"] >= STEPS - 2).sum() == 32
+    assert (a[".objective.pushed_at"] >= STEPS - 2).sum() == 32
     steps = [line["step"] for line in read_metrics(tmp_path / "b") if "loss" in line]
     assert steps == sorted(set(steps)) and steps[-1] == STEPS
 
