@@ -68,8 +68,10 @@ TOGETHER = [
     {"batch_size": None, "accumulate": 0},
     {"objective.queue.size": None, "data.image_size": -1},
     {"epochs": 10**8, "batch_size": 16},
-    {"queue": None},
-    {"queue.length": 64},
+    {"objective": None},
+    {"objective.name": None},
+    {"objective.queue": None},
+    {"objective.queue.length": 64},
 ]
 
 

@@ -108,7 +108,7 @@ def last_arrays(workdir: Path) -> dict:
     folder = find_checkpoint(workdir)
     here = jax.sharding.SingleDeviceSharding(jax.devices()[0])
     wanted = placed_shapes(stored_arrays(folder), here)
-    parts = ("params", "target_params", "batch_stats", "queue")
+    parts = ("params", "target_params", "batch_stats", "objective")
     with jax.enable_x64(True):
         return read_arrays(folder, {part: wanted[part] for part in parts})
 

@@ -12,8 +12,8 @@ from ml_collections import ConfigDict
 
 from snclr_jax.data import Split, open_data
 from snclr_jax.data.decode import Encoded, open_image
-from snclr_jax.settings.objective import build_objective, objective_class
-from snclr_jax.settings.ranges import check_fields, get_field
+from snclr_jax.settings.objective import build_objective
+from snclr_jax.settings.ranges import check_fields, class_of_section, get_field
 
 FIELDS = (
     "batch_size",
@@ -84,7 +84,7 @@ def choose(config: ConfigDict, *, images: int, side: int, devices: int) -> Confi
     """
     config = config.copy_and_resolve_references()
     size = config.augment.size or next((s for s in VIEW_SIZES if s <= side), 32)
-    kind = objective_class(config.objective.name)
+    kind = class_of_section(config)
     chosen = kind.choose(config.objective, images=images, devices=devices)
     for field in _of_objective(config):
         if get_field(config, field) is None:
@@ -107,7 +107,7 @@ def choose(config: ConfigDict, *, images: int, side: int, devices: int) -> Confi
 
 def _of_objective(config: ConfigDict) -> tuple[str, ...]:
     """Returns the fields of the objective that a recipe may leave None."""
-    kind = objective_class(config.objective.name)
+    kind = class_of_section(config)
     return tuple(f"objective.{name}" for name in kind.chosen)
 
 

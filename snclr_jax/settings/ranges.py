@@ -12,6 +12,7 @@ from ml_collections import ConfigDict
 
 from snclr_jax.configs import base
 from snclr_jax.settings.objective import objective_class
+from snclr_jax.step.objective import Objective
 
 _CHOICES = {
     "data.name": ("digits", "folder", "tfds", "python"),
@@ -92,7 +93,7 @@ def check_fields(config: ConfigDict, *, unset: tuple[str, ...] = ()) -> None:
       unset: fields that may be None, as every placeholder of the base config may.
     """
     expected = base.get_config()
-    objective = _objective_class(config)
+    objective = class_of_section(config)
     expected.objective = objective.section(config.objective.name)
     _check_section("config", config, expected, unset)
     for field, choices in _CHOICES.items():
@@ -236,8 +237,12 @@ def _check_view(name: str, view: ConfigDict) -> None:
             )
 
 
-def _objective_class(config: Any) -> type:
-    """Returns the class that says which fields the section has."""
+def class_of_section(config: Any) -> type[Objective]:
+    """Returns the class that says which fields the section `objective` has.
+
+    Raises:
+      ValueError: where the section, its name or the class is not there.
+    """
     section = config.get("objective") if isinstance(config, ConfigDict) else None
     if not isinstance(section, ConfigDict):
         raise _wrong("config.objective", section, "a section with the field 'name'")

@@ -12,7 +12,7 @@ MISTAKES = [
             "restore keeps the queue empty",
             '        restored = state.replace(**arrays["state"])\n',
             '        restored = state.replace(**(arrays["state"] | '
-            '{"queue": state.objective}))\n',
+            '{"objective": state.objective}))\n',
         ),
         (
             "restore keeps the optimizer's state",
