@@ -26,6 +26,7 @@ setup(
     entry_points={"console_scripts": ["snclr = snclr_jax.main:run"]},
     install_requires=[
         "absl-py>=2.1",
+        "annotated-types>=0.7",
         "array-record>=0.8",
         "etils[epath]>=1.9",
         # jax.export serializes with it and does not require it.
