@@ -68,8 +68,8 @@ class SNCLR(Objective):
         Shown("max", "positiveness_max", ".2f"),
         Shown("entropy", "positiveness_entropy", ".2f"),
         Shown("similarity", "neighbor_similarity", ".2f"),
-        Shown("age", "neighbor_age", ".0f"),
-        Shown("purity", "neighbor_purity", ".2f"),
+        Shown("age", "neighbor_age", ".0f", watched=True),
+        Shown("purity", "neighbor_purity", ".2f", watched=True),
         Shown("recall", "search_recall", ".3f"),
     )
     panels: ClassVar[tuple[Panel, ...]] = (

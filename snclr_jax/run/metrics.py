@@ -228,7 +228,8 @@ class Progress:
     def __init__(
         self, total_steps: int, first_step: int, shown: Sequence[Shown]
     ) -> None:
-        self._shown = (("loss", "loss", ".3f"), *shown, *self.SHOWN)
+        own = (metric[:3] for metric in shown)
+        self._shown = (("loss", "loss", ".3f"), *own, *self.SHOWN)
         self._bar = progress_bar(
             total=total_steps, initial=first_step, unit="step", dynamic_ncols=True
         )

@@ -99,10 +99,12 @@ def record_run(
     Raises:
       ValueError: on every process, where the workdir cannot be written to.
     """
-
+    shown = objective_class(config.objective.name).shown
     contents = {
         # `snclr watch` reads it, which imports no JAX, and so no objective.
-        SHOWN_FILE: objective_class(config.objective.name).shown,
+        SHOWN_FILE: [
+            (label, metric, form) for label, metric, form, watched in shown if watched
+        ],
         DATA_FILE: dict(images),
         CONFIG_FILE: as_json(config),
     }

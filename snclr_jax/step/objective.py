@@ -80,11 +80,13 @@ class Shown(NamedTuple):
       label: a short word for it.
       metric: its name in metrics.jsonl.
       format: of its number, as in an f-string.
+      watched: whether `snclr watch`, whose lines are full, shows it, too.
     """
 
     label: str
     metric: str
     format: str
+    watched: bool = False
 
 
 # A small plot of curves: a title with its unit, its metrics with their labels, and
@@ -108,8 +110,8 @@ class Objective:
     # average. One that is not used does not exist.
     predictor: ClassVar[bool] = False
     target: ClassVar[bool] = False
-    # What a progress line and `snclr watch` show beside the loss, and what a report
-    # plots, with a sentence that explains it.
+    # What a progress line shows beside the loss, and what a report plots, with a
+    # sentence that explains it.
     shown: ClassVar[tuple[Shown, ...]] = ()
     panels: ClassVar[tuple[Panel, ...]] = ()
     explanation: ClassVar[str] = ""

@@ -42,7 +42,10 @@ def test_a_workdir_belongs_to_one_config(tmp_path):
 def test_what_the_objective_shows_is_kept_for_those_who_do_not_import_it(tmp_path):
     record_run(tiny.config(), tmp_path)
     shown = json.loads((tmp_path / SHOWN_FILE).read_text())
-    assert ["purity", "neighbor_purity", ".2f"] in shown
+    assert shown == [
+        ["age", "neighbor_age", ".0f"],
+        ["purity", "neighbor_purity", ".2f"],
+    ]
 
 
 def test_checkpoints_without_their_config_are_not_continued(tmp_path):
