@@ -14,6 +14,7 @@ from snclr_jax.data import Split, open_data
 from snclr_jax.data.decode import Encoded, open_image
 from snclr_jax.settings.objective import build_objective
 from snclr_jax.settings.ranges import check_fields, class_of_section, get_field
+from snclr_jax.step.objective import power_of_two
 
 FIELDS = (
     "batch_size",
@@ -101,7 +102,7 @@ def choose(config: ConfigDict, *, images: int, side: int, devices: int) -> Confi
         unit, most = build_objective(config).batch_limits()
         unit = math.lcm(devices * config.accumulate, unit)
         most = min(images // 20, most, LARGEST_BATCH)
-        config.batch_size = max(_power_of_two(most, unit), 2)
+        config.batch_size = max(power_of_two(most, unit), 2)
     return config
 
 
@@ -109,12 +110,6 @@ def _of_objective(config: ConfigDict) -> tuple[str, ...]:
     """Returns the fields of the objective that a recipe may leave None."""
     kind = class_of_section(config)
     return tuple(f"objective.{name}" for name in kind.chosen)
-
-
-def _power_of_two(most: int, unit: int) -> int:
-    """The largest power of two up to `most`, as a multiple of `unit`, at least one."""
-    power = 1 << max(most, 1).bit_length() - 1
-    return max(power // unit * unit, unit)
 
 
 def _median_side(split: Split) -> int:

@@ -72,7 +72,7 @@ def encode_random_views(
     """
     batch_size = config.batch_size
     own = own_rows(batch_size, mesh, micro_batches=config.accumulate)
-    model, search = encoder.model, Search.of(config, mesh)
+    model = encoder.model
 
     def encode(params, batch_stats, networks, images, image_id: Array, number: Array):
         batch = Batch(image_id=jnp.arange(batch_size), resident=images)
@@ -83,6 +83,7 @@ def encode_random_views(
         )
         if networks is None:
             return first, second, None
+        search = Search.of(config, mesh)
         return first, second, search.neighbors(networks, views[0], image_id)
 
     encode = jax.jit(encode, out_shardings=replicated(mesh))

@@ -19,10 +19,18 @@ from ml_collections import ConfigDict
 
 from snclr_jax.objectives.snclr_fused import Direction, search_and_loss
 from snclr_jax.objectives.snclr_plain import positiveness_of_logits
-from snclr_jax.queue.ring import NeighborQueue, Neighbors, init_queue, per_bank
+from snclr_jax.queue.ring import NeighborQueue, init_queue, per_bank
 from snclr_jax.queue.settings import QueueSettings
 from snclr_jax.queue.sharded import QUEUE_SPEC, push_targets
-from snclr_jax.step.objective import Found, Now, Objective, Panel, Seen, Shown
+from snclr_jax.step.objective import (
+    Found,
+    Now,
+    Objective,
+    Panel,
+    Seen,
+    Shown,
+    power_of_two,
+)
 
 LARGEST_CHOSEN_QUEUE = 65_536
 
@@ -225,15 +233,8 @@ class SNCLR(Objective):
             settings=self,
             mesh=now.mesh,
         )
-        neighbors: Neighbors = direction.neighbors
-        return Found(
-            neighbors.similarity,
-            neighbors.row,
-            neighbors.image_id,
-            neighbors.pushed_at,
-            neighbors.valid,
-            direction.weights,
-        )
+        # All of them but the keys, which were left out.
+        return Found(*direction.neighbors[1:], direction.weights)
 
     def pushed_at(self, state: NeighborQueue) -> Array:
         """Returns when the rows of the queue were pushed."""
@@ -288,9 +289,8 @@ class SNCLR(Objective):
         divided into, at most `LARGEST_CHOSEN_QUEUE`.
         """
         unit = math.lcm(devices, section.queue.banks)
-        most = max(min(images // 2, LARGEST_CHOSEN_QUEUE), 1)
-        power = 1 << most.bit_length() - 1
-        return {"queue.size": max(power // unit * unit, unit)}
+        most = min(images // 2, LARGEST_CHOSEN_QUEUE)
+        return {"queue.size": power_of_two(most, unit)}
 
     def batch_limits(self) -> tuple[int, int]:
         """A tenth of the queue, so that neighbors do not all come from the last steps.

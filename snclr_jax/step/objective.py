@@ -226,6 +226,12 @@ class Objective:
         return ()
 
 
+def power_of_two(most: int, unit: int) -> int:
+    """The largest power of two up to `most`, as a multiple of `unit`, at least one."""
+    power = 1 << max(most, 1).bit_length() - 1
+    return max(power // unit * unit, unit)
+
+
 def _defaults(cls: type) -> dict[str, Any]:
     defaults, types = {}, typing.get_type_hints(cls)
     for field in dataclasses.fields(cls):
