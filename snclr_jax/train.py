@@ -116,7 +116,7 @@ def train(
     knn = OnlineKnn(run)
     built_in = (OnlineGallery(run), knn, OnlineProbe(run))
     evaluators = [*(own for own in built_in if own.possible), *evaluators]
-    with own_workdir(config, workdir, images=data.identity, allow=allow) as changes:
+    with own_workdir(config, workdir, identity=data.identity, allow=allow) as changes:
         bad_files = BadFiles(workdir, data)
         checkpoints = Checkpoints(workdir, keep=config.checkpoint.keep)
         with (

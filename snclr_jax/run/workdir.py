@@ -48,7 +48,7 @@ def own_workdir(
     config: ml_collections.ConfigDict,
     workdir: epath.PathLike,
     *,
-    images: Mapping[str, str] = MappingProxyType({}),
+    identity: Mapping[str, str] = MappingProxyType({}),
     allow: Sequence[str] = (),
 ) -> Iterator[list[str]]:
     """Keeps a workdir for this run, which process 0 checks; `record_run` is to follow.
@@ -60,7 +60,7 @@ def own_workdir(
     Args:
       config: the run's.
       workdir: the run's folder.
-      images, allow: as in `check_workdir`.
+      identity, allow: as in `check_workdir`.
 
     Yields:
       What the changes mean, one sentence each.
@@ -77,7 +77,7 @@ def own_workdir(
                     _look_up_bucket(workdir)
                 elif "://" not in str(workdir):
                     held.enter_context(_lock(workdir))
-                return check_workdir(config, workdir, images=images, allow=allow)
+                return check_workdir(config, workdir, identity=identity, allow=allow)
             except OSError as error:
                 raise _not_writable(workdir, error) from error
 
@@ -87,14 +87,14 @@ def own_workdir(
 def record_run(
     config: ml_collections.ConfigDict,
     workdir: epath.PathLike,
-    images: Mapping[str, str] = MappingProxyType({}),
+    identity: Mapping[str, str] = MappingProxyType({}),
 ) -> None:
     """Writes the config, what is shown of a run, and its images; process 0 does.
 
     Only where nothing has refused the run: from here on the workdir belongs to it.
 
     Args:
-      config, workdir, images: as in `check_workdir`.
+      config, workdir, identity: as in `check_workdir`.
 
     Raises:
       ValueError: on every process, where the workdir cannot be written to.
@@ -105,7 +105,7 @@ def record_run(
         SHOWN_FILE: [
             (label, metric, form) for label, metric, form, watched in shown if watched
         ],
-        DATA_FILE: dict(images),
+        DATA_FILE: dict(identity),
         CONFIG_FILE: as_json(config),
     }
 
@@ -168,7 +168,7 @@ def check_workdir(
     config: ml_collections.ConfigDict,
     workdir: epath.PathLike,
     *,
-    images: Mapping[str, str] = MappingProxyType({}),
+    identity: Mapping[str, str] = MappingProxyType({}),
     allow: Sequence[str] = (),
 ) -> list[str]:
     """Checks a config against the one that the run in a workdir has, if there is one.
@@ -176,8 +176,8 @@ def check_workdir(
     Args:
       config: the run's.
       workdir: the run's folder.
-      images: which images the config's data are, see `Data.identity`: a folder may hold
-        others than it did. Kept in `data.json`, and named "data.found" in `allow`.
+      identity: which images the config's data are, see `Data.identity`: a folder may
+        hold others than it did. Kept in `data.json`, and named "data.found" in `allow`.
       allow: fields, such as "epochs", or sections, such as "data", that may differ
         from those of the run so far.
 
@@ -212,7 +212,7 @@ def check_workdir(
             if not _under(change[0], FREE_SECTIONS)
         ]
         if (before := _images_before(workdir)) is not None:
-            changes += _differences(dict(images), before, FOUND)
+            changes += _differences(dict(identity), before, FOUND)
         refused = [change for change in changes if not _under(change[0], allow)]
         _refuse(workdir, refused, fixed)
     elif any(path.parent.glob(f"{CHECKPOINTS}/[0-9]*")):
@@ -282,10 +282,10 @@ def read_config(workdir: epath.PathLike) -> dict[str, Any]:
     return _parsed(path, "restore it, or remove it and run train with the run's config")
 
 
-def has_images(workdir: epath.PathLike, images: Mapping[str, str]) -> bool:
+def has_images(workdir: epath.PathLike, identity: Mapping[str, str]) -> bool:
     """Whether the run in a workdir trains on these images, see `Data.identity`."""
     before = _images_before(workdir)
-    return before is not None and before.get("train") == images["train"]
+    return before is not None and before.get("train") == identity["train"]
 
 
 def _images_before(workdir: epath.PathLike) -> dict[str, str] | None:

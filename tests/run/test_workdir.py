@@ -79,20 +79,20 @@ def test_a_change_is_taken_where_its_field_or_section_is_named(tmp_path):
 def test_images_that_are_others_are_refused_or_taken_by_name(tmp_path):
     before, now = {"train": "80 images, names a"}, {"train": "50 images, names b"}
     record_run(tiny.config(), tmp_path, before)
-    assert check_workdir(tiny.config(), tmp_path, images=before) == []
+    assert check_workdir(tiny.config(), tmp_path, identity=before) == []
     message = "data.found.train is '50 images, names b', the run has '80 .*names a'"
     with pytest.raises(ValueError, match=message) as refused:
-        check_workdir(tiny.config(), tmp_path, images=now)
+        check_workdir(tiny.config(), tmp_path, identity=now)
     assert "--allow_changes=data.found.train" in str(refused.value)
-    (taken,) = check_workdir(tiny.config(), tmp_path, images=now, allow=("data",))
+    (taken,) = check_workdir(tiny.config(), tmp_path, identity=now, allow=("data",))
     assert "the order of the images goes on as that of these data" in taken
     record_run(tiny.config(), tmp_path, now)
-    assert check_workdir(tiny.config(), tmp_path, images=now) == []
+    assert check_workdir(tiny.config(), tmp_path, identity=now) == []
     (tmp_path / "data.json").write_text("{")
     with pytest.raises(ValueError, match="data.json is damaged.*remove it"):
-        check_workdir(tiny.config(), tmp_path, images=now)
+        check_workdir(tiny.config(), tmp_path, identity=now)
     (tmp_path / "data.json").unlink()
-    assert check_workdir(tiny.config(), tmp_path, images=now) == []
+    assert check_workdir(tiny.config(), tmp_path, identity=now) == []
 
 
 @pytest.mark.parametrize(

@@ -98,7 +98,7 @@ def float64():
 @pytest.mark.parametrize("case", CASES)
 def test_two_steps_are_the_equations(float64, mesh_of, monkeypatch, case):
     """On CPUs views go through one by one; "together" as on GPUs."""
-    config, mesh = CASES[case], mesh_of(1 if "parts" in case else 2)
+    config, mesh = CASES[case], mesh_of(1 if "micro-batches" in case else 2)
     if "together" in case:
         together = lambda forward, views: [views] if views else []  # noqa: E731
         monkeypatch.setattr(Forward, "_groups", together)
