@@ -11,6 +11,9 @@ Epochs count passes over the training set. A field that may be None is a placeho
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
+from types import MappingProxyType
+
 from ml_collections import ConfigDict
 from ml_collections.config_dict import placeholder
 
@@ -40,8 +43,10 @@ def get_config() -> ConfigDict:
     config.optim = _optim()
 
     config.ema = ConfigDict()
-    # Momentum of the target network at the first step; it rises to 1 as a cosine.
+    # Momentum of the target network at the first step, and where a cosine takes it by
+    # the end; with both the same it is constant.
     config.ema.momentum = 0.99
+    config.ema.final_momentum = 1.0
 
     config.log = ConfigDict()
     # Metrics are averaged over this many steps, then written.
@@ -230,10 +235,19 @@ def _optim() -> ConfigDict:
     return optim
 
 
-def variant(config: ConfigDict, name: str) -> ConfigDict:
+def variant(
+    config: ConfigDict,
+    name: str,
+    own: Mapping[str, Callable[[ConfigDict], ConfigDict]] = MappingProxyType({}),
+) -> ConfigDict:
     """Returns `config` changed by a variant: "", "debug", "paper" or "authors".
 
     Several are joined by commas, "authors,debug", and applied in that order.
+
+    Args:
+      config: any recipe; changed in place.
+      name: of the variants.
+      own: further ones, which the recipe has for itself.
 
     Raises:
       ValueError: for an unknown name.
@@ -242,13 +256,16 @@ def variant(config: ConfigDict, name: str) -> ConfigDict:
         match each:
             case "":
                 pass
+            case _ if each in own:
+                config = own[each](config)
             case "debug":
                 config = _debug(config)
             case "paper" | "authors":
                 config = apply_preset(config, preset=each)
             case _:
                 raise ValueError(
-                    f"config variant {each!r} is unknown; use one of {VARIANTS[1:]}"
+                    f"config variant {each!r} is unknown; use one of "
+                    f"{(*own, *VARIANTS[1:])}"
                 )
     return config
 

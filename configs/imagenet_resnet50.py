@@ -22,6 +22,8 @@ Expected: MoCo v3 reaches 68.9, 72.8 and 74.6% by linear evaluation after 100, 3
 
 from __future__ import annotations
 
+import functools
+
 from ml_collections import ConfigDict
 from snclr_jax.configs import base, imagenet_base
 
@@ -37,23 +39,24 @@ SETTINGS = {
 def get_config(name: str = "") -> ConfigDict:
     """Returns the recipe for "100", "200", "400" or "800" epochs.
 
-    Variants (see `configs/base.py`) follow the epochs or stand alone: "400,authors".
+    The variants of `configs/base.py` go with them or stand alone: "400,authors".
     """
-    epochs, _, variants = name.partition(",")
-    if epochs not in SETTINGS:
-        epochs, variants = "100", name
     config = imagenet_base.get_config()
-    config.epochs = int(epochs)
-
     config.model.name = "resnet50"
     config.model.stem = "imagenet"
     # MoCo v3's value for ResNet-50; its ViTs use 0.2.
     config.objective.temperature = 1.0
 
     config.optim.name = "lars"
+    config.optim.warmup_epochs = 10.0
+    own = {epochs: functools.partial(_set_epochs, epochs) for epochs in SETTINGS}
+    return base.variant(_set_epochs("100", config), name, own=own)
+
+
+def _set_epochs(epochs: str, config: ConfigDict) -> ConfigDict:
+    config.epochs = int(epochs)
     rate, decay, momentum = SETTINGS[epochs]
     config.optim.learning_rate = rate
     config.optim.weight_decay = decay
     config.ema.momentum = momentum
-    config.optim.warmup_epochs = 10.0
-    return base.variant(config, variants)
+    return config

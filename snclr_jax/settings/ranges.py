@@ -52,7 +52,7 @@ _NOT_NEGATIVE = (
     "optim.trust_coefficient",
     "evaluate.every_epochs",
 )
-_SHARES = ("data.max_bad", "ema.momentum")
+_SHARES = ("data.max_bad", "ema.momentum", "ema.final_momentum")
 _BELOW_ONE = ("optim.momentum", "optim.beta1", "optim.beta2")
 # What no data set and no device asks for; a slip of the keys would take hours to fail.
 _AT_MOST = {

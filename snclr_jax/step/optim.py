@@ -37,17 +37,20 @@ def learning_rate(config, steps_per_epoch: int) -> optax.Schedule:
 
 
 def ema_momentum(config, steps_per_epoch: int) -> optax.Schedule:
-    """Returns the momentum of the target network, a cosine from `ema.momentum` m to 1.
+    """Returns the momentum of the target network, a cosine from m to m'.
 
-        m_s = 1 - (1 - m) (cos(pi s / S) + 1) / 2          (BYOL, section 3.2)
+        m_s = m' - (m' - m) (cos(pi s / S) + 1) / 2    (BYOL, section 3.2, with m' = 1)
+
+    m is `ema.momentum`, and m' is `ema.final_momentum`; with m' = m it is constant.
 
     Args:
       config: the run's config; reads `ema` and `epochs`.
       steps_per_epoch: steps that one epoch takes.
     """
     total = config.epochs * steps_per_epoch
-    pull = optax.cosine_decay_schedule(1.0 - config.ema.momentum, total)
-    return lambda step: 1.0 - pull(step)
+    first, final = config.ema.momentum, config.ema.final_momentum
+    left = optax.cosine_decay_schedule(final - first, total)
+    return lambda step: final - left(step)
 
 
 def make_optimizer(config, schedule: optax.Schedule) -> optax.GradientTransformation:

@@ -24,23 +24,28 @@ MISTAKES = [
         "tests/step/test_optim.py",
         (
             "the target's momentum is constant",
-            "return lambda step: 1.0 - pull(step)",
-            "return lambda step: 1.0 - pull(0 * step)",
+            "return lambda step: final - left(step)",
+            "return lambda step: final - left(0 * step)",
         ),
         (
             "the target's momentum is one step ahead",
-            "return lambda step: 1.0 - pull(step)",
-            "return lambda step: 1.0 - pull(step + 1)",
+            "return lambda step: final - left(step)",
+            "return lambda step: final - left(step + 1)",
         ),
         (
             "the target's momentum ends a step early",
-            "optax.cosine_decay_schedule(1.0 - config.ema.momentum, total)",
-            "optax.cosine_decay_schedule(1.0 - config.ema.momentum, total - 1)",
+            "optax.cosine_decay_schedule(final - first, total)",
+            "optax.cosine_decay_schedule(final - first, total - 1)",
         ),
         (
             "the target's momentum rises linearly",
-            "optax.cosine_decay_schedule(1.0 - config.ema.momentum, total)",
-            "optax.linear_schedule(1.0 - config.ema.momentum, 0.0, total)",
+            "optax.cosine_decay_schedule(final - first, total)",
+            "optax.linear_schedule(final - first, 0.0, total)",
+        ),
+        (
+            "the target's momentum rises to 1 whatever its final value",
+            "config.ema.momentum, config.ema.final_momentum",
+            "config.ema.momentum, 1.0",
         ),
         (
             "SGD without momentum",

@@ -76,6 +76,7 @@ def assert_refused(config, field, value, message):
         ("objective.attention.kind", "dot", "objective.attention.kind 'dot'.*linear"),
         ("objective.attention.gamma", 0.0, "objective.attention.gamma"),
         ("ema.momentum", 1.5, "ema.momentum 1.5 must be between 0 and 1"),
+        ("ema.final_momentum", -1.0, "ema.final_momentum -1.0 must be between 0 and 1"),
         ("optim.name", "adam", "optim.name 'adam'.*adamw"),
         ("optim.beta2", 1.0, "optim.beta2 1.0 must be at least 0 and below 1"),
         (
@@ -190,8 +191,20 @@ def test_epochs_of_resnet50_are_an_argument():
     assert (config.epochs, config.ema.momentum) == (800, 0.996)
     assert config.objective.form == "soft_cross_entropy"
     assert imagenet_resnet50.get_config("authors").epochs == 100
-    with pytest.raises(ValueError, match="variant '300'"):
+    with pytest.raises(ValueError, match="variant '300' .*'800', 'debug'"):
         imagenet_resnet50.get_config("300")
+
+
+@pytest.mark.parametrize("name", ["cifar10", "cifar100"])
+def test_mini_ssl_is_a_variant_of_both_cifar_recipes(name):
+    check_config(recipe(name, "mini_ssl,debug"), devices=8)
+    config = recipe(name, "mini_ssl")
+    check_config(config, devices=8)
+    assert config.optim.name == "sgd" and config.augment.view1 == config.augment.view2
+    assert config.ema.momentum == config.ema.final_momentum == 0.99
+    assert config.data.mean == recipe(name).data.mean
+    with pytest.raises(ValueError, match="'mini' is unknown; use .*'mini_ssl', 'debug"):
+        recipe(name, "mini")
 
 
 def test_notes_say_what_is_unusual():

@@ -36,17 +36,22 @@ def test_learning_rate_warms_up_and_falls_to_zero():
     assert schedule(50) == pytest.approx(0, abs=1e-7)
 
 
-def test_target_momentum_rises_from_its_base_to_one():
+@pytest.mark.parametrize("final", [1.0, 0.8, 0.6])
+def test_target_momentum_goes_from_its_first_to_its_final_value(final):
     config = base.get_config()
     config.ema.momentum, config.epochs = 0.6, 20
+    if final != 1.0:  # the default
+        config.ema.final_momentum = final
     schedule = ema_momentum(config, steps_per_epoch=5)
     values = [float(schedule(step)) for step in range(120)]
+    half = (final - 0.6) / 2
     assert values[0] == pytest.approx(0.6)
-    assert values[1] == pytest.approx(1 - 0.2 * (1 + math.cos(math.pi / 100)), abs=1e-6)
-    assert values[25] == pytest.approx(1 - 0.2 * (1 + 0.5**0.5))
-    assert values[50] == pytest.approx(0.8)
-    assert values[99] == pytest.approx(1 - 0.2 * (1 - math.cos(math.pi / 100)))
-    assert values[100:] == [1.0] * 20
+    one_step = math.cos(math.pi / 100)
+    assert values[1] == pytest.approx(final - half * (1 + one_step), abs=1e-6)
+    assert values[25] == pytest.approx(final - half * (1 + 0.5**0.5))
+    assert values[50] == pytest.approx(final - half)
+    assert values[99] == pytest.approx(final - half * (1 - one_step))
+    assert values[100:] == [pytest.approx(final, abs=1e-7)] * 20
 
 
 RATES = (0.1, 0.3, 0.2)

@@ -68,7 +68,7 @@ DROPPED_PATHS = dict(
     optim__learning_rate=0.1,
 )
 CASES = {
-    "local view": config_of(augment__local_views=1),
+    "local view": config_of(augment__local_views=1, ema__final_momentum=0.9),
     "authors, banks": config_of("authors", objective__queue__banks=2),
     "linear, decoupled": config_of(
         objective__attention__kind="linear",
@@ -350,7 +350,8 @@ def take_step(
         state.params,
     )
     params = jax.tree.map(lambda p, m: p - rate * m, state.params, momentum)
-    slow = 1 - (1 - config.ema.momentum) * falling
+    final = config.ema.final_momentum
+    slow = final - (final - config.ema.momentum) * falling
     target = jax.tree.map(
         lambda old, new: slow * old + (1 - slow) * new,
         state.target,
