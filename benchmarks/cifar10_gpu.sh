@@ -1,16 +1,21 @@
 #!/usr/bin/env bash
-# CIFAR-10 with ResNet-18 on one GPU: SNCLR, and K = 0 under the same recipe.
+# A CIFAR-10 recipe on one GPU: SNCLR, and K = 0 under the same recipe.
 #
 #   benchmarks/cifar10_gpu.sh FOLDER [MINUTES] [--config.FIELD=VALUE ...]
 #
-# FOLDER holds train/<class>/* and test/<class>/*. Works for at most MINUTES (9), saves,
-# and continues where it stopped when called again with the same settings; a run that is
-# complete is evaluated and not repeated. Ends with a table of what is complete: kNN,
-# linear probe, training seconds (without compiling, evaluating and saving), images/s.
-# Choose settings with --config.data.holdback=5000 first, in another RUNS folder.
+# FOLDER holds train/<class>/* and test/<class>/*. In the environment, RECIPE names the
+# recipe (cifar10), KS the values of K in the order of their runs ("5 0"), and WHAT the
+# evaluations at the end (knn,linear). Works for at most MINUTES (9), saves, and continues
+# where it stopped when called again with the same settings; a run that is complete is
+# evaluated and not repeated. Ends with a table: kNN at the end of the run, by the
+# recipe's k and temperature, the linear probe, training seconds (without compiling,
+# evaluating and saving), images/s. The first 20 epochs of both, in another folder:
 #
-# Rehearse on a CPU: benchmarks/cifar10_gpu.sh FOLDER 5 --config.epochs=1 and the small
-# encoder of benchmarks/cifar10.py.
+#   RECIPE=cifar10:mini_ssl RUNS=runs/short WHAT=knn \
+#     benchmarks/cifar10_gpu.sh FOLDER 4 --config.epochs=20
+#
+# Choose settings with --config.data.holdback=5000 first, in another RUNS folder.
+# Rehearse on a CPU: RECIPE=cifar10:debug with --config.data.name=folder.
 set -euo pipefail
 
 folder=${1:?"usage: benchmarks/cifar10_gpu.sh FOLDER [MINUTES] [--config.FIELD=VALUE ...]"}
@@ -20,6 +25,8 @@ if [[ ${1:-} =~ ^[0-9]+$ ]]; then
   minutes=$1
   shift
 fi
+recipe=${RECIPE:-cifar10}
+read -ra ks <<<"${KS:-5 0}"
 runs=${RUNS:-runs/benchmarks/cifar10_gpu}
 snclr=${SNCLR:-.venv/bin/snclr}
 end=$((SECONDS + 60 * minutes))
@@ -39,36 +46,45 @@ until_end() {
 }
 
 train() {
-  local name=$1
+  local k=$1
   shift
-  [[ -e $runs/$name/summary.json ]] || until_end "$snclr" train \
-    --config=configs/cifar10.py --workdir="$runs/$name" \
+  [[ -e $runs/k$k/summary.json ]] || until_end "$snclr" train \
+    --config="$recipe" --workdir="$runs/k$k" \
     --config.data.path="$folder" --config.data.resident=True \
     --config.model.dtype=bfloat16 --config.checkpoint.every_steps=5000 \
-    --config.evaluate.every_epochs=50 "$@" || return
-  [[ -e $runs/$name/evaluation.json ]] ||
-    until_end "$snclr" evaluate --workdir="$runs/$name"
+    --config.evaluate.every_epochs=50 "$@" --config.objective.queue.k="$k"
+}
+
+evaluate() {
+  [[ -e $runs/k$1/evaluation.json ]] ||
+    until_end "$snclr" evaluate --workdir="$runs/k$1" --what="${WHAT:-knn,linear}"
 }
 
 status=0
-train snclr "$@" || status=$?
-((status)) || train k0 "$@" --config.objective.queue.k=0 || status=$?
+for k in "${ks[@]}"; do
+  ((status)) || train "$k" "$@" || status=$?
+done
+for k in "${ks[@]}"; do
+  ((status)) || evaluate "$k" || status=$?
+done
 
 echo "| run | kNN | linear | training s | images/s |"
 echo "|---|---|---|---|---|"
-for name in snclr k0; do
-  [[ -e $runs/$name/evaluation.json ]] || continue
-  python3 - "$name" "$runs/$name" <<'PYTHON'
+for k in "${ks[@]}"; do
+  [[ -e $runs/k$k/summary.json ]] || continue
+  python3 - "K = $k" "$runs/k$k" <<'PYTHON'
 import json
 import sys
 from pathlib import Path
 
 name, workdir = sys.argv[1], Path(sys.argv[2])
 summary = json.loads((workdir / "summary.json").read_text())
-records = json.loads((workdir / "evaluation.json").read_text())["records"]
-found = {record["what"]: record["metrics"] for record in records}
+evaluation = workdir / "evaluation.json"
+records = json.loads(evaluation.read_text())["records"] if evaluation.exists() else []
+linear = [record["metrics"]["top1"] for record in records if record["what"] == "linear"]
 print(
-    f"| {name} | {found['knn']['k200_T0.07']:.2f} | {found['linear']['top1']:.2f} "
+    f"| {name} | {summary['knn_trained']:.2f} "
+    f"| {', '.join(f'{accuracy:.2f}' for accuracy in linear) or 'not yet'} "
     f"| {summary['train_seconds']:.0f} | {summary['images_per_second']} |"
 )
 PYTHON

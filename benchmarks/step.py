@@ -1,17 +1,22 @@
-"""One training step of the cifar10 recipe on this device: its time, by stages.
+"""One training step of a recipe on this device: its time and memory, by stages.
 
-    python benchmarks/step.py [BATCH ...]        # default: 256 512
-    python benchmarks/step.py debug              # rehearses it on a CPU
+    python benchmarks/step.py [RECIPE] [BATCH ...] [FIELD=VALUE ...]   # cifar10 256 512
+    python benchmarks/step.py imagenet_vit_s16 256
+    python benchmarks/step.py cifar10:debug 16            # rehearses it on a CPU
 
-Random images, bfloat16. "same batch" starts one step after the other, "with feed" takes
-batches as a run does. On a GPU, four steps of the first batch size are traced, and the
-time of their kernels is summed by the stage of the step that they belong to.
+Random images, bfloat16. "same batch" starts one step after the other; "with feed" takes
+batches as a run does, where the images lie on the device. Where they do not, as
+ImageNet's, random crops are there already. On a GPU, four steps of the first batch size
+are traced, and the time of their kernels is summed by the stage of the step that they
+belong to.
 """
 
 from __future__ import annotations
 
+import ast
 import collections
 import glob
+import importlib
 import re
 import sys
 import tempfile
@@ -21,24 +26,29 @@ from collections.abc import Callable
 import jax
 import numpy as np
 from jax.profiler import ProfileData
-from snclr_jax.configs import cifar10
 
 from snclr_jax.data import Split
-from snclr_jax.data.feed import Feed
-from snclr_jax.devices.mesh import make_mesh
+from snclr_jax.data.feed import Feed, is_resident
+from snclr_jax.devices.mesh import make_mesh, place_batch
 from snclr_jax.models import build_model
+from snclr_jax.preflight.report import Memory
 from snclr_jax.settings.objective import build_objective
+from snclr_jax.step.augment import view_settings
 from snclr_jax.step.optim import learning_rate, make_optimizer
 from snclr_jax.step.state import init_train_state
 from snclr_jax.step.train_step import make_train_step
+from snclr_jax.step.views import Batch
 
 IMAGES = 50_000
 TRACED = 4
+SECONDS, MOST_STEPS = 3.0, 150
 PARTS = (
     # A pattern of the scopes that an operation was written in, and its name here.
     (r"search_and_loss", "search, positiveness, loss"),
     (r"conv_general_dilated", "convolutions"),
-    (r"bn\d|BatchNorm|downsample", "BatchNorm"),
+    (r"bn_?\d|BatchNorm|downsample", "BatchNorm"),
+    (r"dot_product_attention", "attention"),
+    (r"_Network.*dot_general", "matrix products of the networks"),
     (r"_Network", "rest of the networks"),
     (r"vmap", "augmentation"),
     (r".", "optimizer, moving average, queue, metrics"),
@@ -46,20 +56,26 @@ PARTS = (
 
 
 def main() -> None:
-    debug = "debug" in sys.argv
-    sizes = [int(each) for each in sys.argv[1:] if each != "debug"]
-    for number, batch in enumerate(sizes or ([16] if debug else [256, 512])):
-        time_step(batch, debug=debug, traced=number == 0)
+    words = sys.argv[1:]
+    sizes = [int(word) for word in words if word.isdigit()]
+    settings = dict(word.split("=", 1) for word in words if "=" in word)
+    names = [word for word in words if not word.isdigit() and "=" not in word]
+    for number, batch in enumerate(sizes or [256, 512]):
+        name, _, variant = (names or ["cifar10"])[0].partition(":")
+        config = importlib.import_module(f"snclr_jax.configs.{name}").get_config(
+            variant
+        )
+        config.data.name, config.batch_size = "folder", batch
+        config.model.dtype = "bfloat16"
+        config.update_from_flattened_dict(
+            {field: ast.literal_eval(value) for field, value in settings.items()}
+        )
+        time_step(config, traced=number == 0)
 
 
-def time_step(batch: int, *, debug: bool, traced: bool) -> None:
-    """Compiles the step for a batch size and prints what it takes."""
-    config = cifar10.get_config("debug" if debug else "")
-    config.data.name, config.data.resident = "folder", True
-    config.model.dtype, config.batch_size = "bfloat16", batch
-    mesh, rng = make_mesh(), np.random.default_rng(0)
-    images = rng.integers(0, 256, (IMAGES, 32, 32, 3), dtype=np.uint8)
-    split = Split(lambda rows: images[rows], size=IMAGES, labels=np.zeros(IMAGES, int))
+def time_step(config, *, traced: bool) -> None:
+    """Compiles the step and prints what it takes."""
+    mesh, batch = make_mesh(), config.batch_size
     objective = build_objective(config)
     model = build_model(config.model, predictor=objective.predictor)
     per_epoch = IMAGES // batch
@@ -68,26 +84,51 @@ def time_step(batch: int, *, debug: bool, traced: bool) -> None:
         model, objective, optimizer, config, mesh, steps_per_epoch=per_epoch
     )
     state = init_train_state(model, objective, optimizer, config, mesh)
-    feed = Feed(config, split, mesh)
-    first = feed.next()
+    first, sources = batches(config, mesh)
     started = time.perf_counter()
     step = step.lower(state, first).compile()
-    print(f"batch {batch}: compiled in {time.perf_counter() - started:.0f} s")
-
-    count = 5 if debug else 150
-    for name, next_batch in (("same batch", lambda _: first), ("with feed", feed.next)):
-        state, _ = run(step, state, first, next_batch, max(2, count // 10))
+    print(
+        f"batch {batch}: compiled in {time.perf_counter() - started:.0f} s, "
+        f"{Memory.of(step).peak / 2**30:.2f} GiB on the device",
+        flush=True,
+    )
+    for name, next_batch in sources.items():
+        state, seconds = run(step, state, first, next_batch, 5)
+        count = min(MOST_STEPS, 5 + int(SECONDS / seconds * 5))
         state, seconds = run(step, state, first, next_batch, count)
         print(
             f"batch {batch}, {name}: {1e3 * seconds / count:.2f} ms a step, "
-            f"{batch * count / seconds:.0f} images/s"
+            f"{batch * count / seconds:.0f} images/s",
+            flush=True,
         )
     if traced and jax.default_backend() == "gpu":
         with tempfile.TemporaryDirectory() as folder:
             with jax.profiler.trace(folder):
-                run(step, state, first, feed.next, TRACED)
+                run(step, state, first, [*sources.values()][-1], TRACED)
             (trace,) = glob.glob(f"{folder}/**/*.xplane.pb", recursive=True)
             print_parts(ProfileData.from_file(trace), step.as_text())
+
+
+def batches(config, mesh) -> tuple[Batch, dict[str, Callable]]:
+    """Returns a batch, and by name what returns the one after the last metrics."""
+    rng = np.random.default_rng(0)
+    if is_resident(config, IMAGES):
+        side = config.data.image_size
+        images = rng.integers(0, 256, (IMAGES, side, side, 3), dtype=np.uint8)
+        labels = np.zeros(IMAGES, int)
+        feed = Feed(
+            config, Split(lambda rows: images[rows], size=IMAGES, labels=labels), mesh
+        )
+        first = feed.next()
+        return first, {"same batch": lambda _: first, "with feed": feed.next}
+    sizes = [size for size, _ in view_settings(config.augment)]
+    shapes = [(config.batch_size, size, size, 3) for size in sizes]
+    views = [rng.integers(0, 256, shape, dtype=np.uint8) for shape in shapes]
+    first = Batch(
+        place_batch(np.arange(config.batch_size, dtype=np.int32), mesh),
+        views=tuple(place_batch(view, mesh) for view in views),
+    )
+    return first, {"same batch": lambda _: first}
 
 
 def run(step: Callable, state, batch, next_batch: Callable, count: int):
