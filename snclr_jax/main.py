@@ -17,6 +17,8 @@ from typing import Any, NoReturn
 from absl import app, flags, logging
 from ml_collections import ConfigDict, config_flags
 
+from snclr_jax.run.paths import expanded
+
 HELP = """\
 snclr: contrastive pretraining of visual encoders with soft neighbors, in JAX
 
@@ -107,23 +109,35 @@ Several processes: --coordinator=HOST:PORT --processes=N --process=I on each; on
 TPU and under srun they find each other. launch/ has scripts for both.
 """
 
+
+class _PathParser(flags.ArgumentParser):
+    """Paths as they are meant: a shell leaves `~` after `=`."""
+
+    def parse(self, argument: str) -> str:
+        return expanded(argument)
+
+
+def _path(name: str, default: str | None, help: str) -> flags.FlagHolder:
+    return flags.DEFINE(_PathParser(), name, default, help)
+
+
 _CONFIG = config_flags.DEFINE_config_file("config", None, "Recipe: its name or file.")
-_WORKDIR = flags.DEFINE_string("workdir", None, "Folder of the run.")
+_WORKDIR = _path("workdir", None, "Folder of the run.")
 _TOPOLOGY = flags.DEFINE_string("topology", None, "TPU slice, such as v5e:8x8.")
 _SLICES = flags.DEFINE_integer("slices", 1, "Such TPU slices.", lower_bound=1)
 _COORDINATOR = flags.DEFINE_string("coordinator", None, "HOST:PORT of process 0.")
 _PROCESSES = flags.DEFINE_integer("processes", None, "Processes.", lower_bound=1)
 _PROCESS = flags.DEFINE_integer("process", None, "This process.", lower_bound=0)
 _IMAGES = flags.DEFINE_integer("images", None, "Training images.", lower_bound=1)
-flags.DEFINE_string("source", "", "Images to prepare: folder or tar.")
-_SOURCE_TEST = flags.DEFINE_string("source_test", "", "Test images: folder or tar.")
-_TEST_LABELS = flags.DEFINE_string("test_labels", "", "Classes of the test images.")
+_path("source", "", "Images to prepare: folder or tar.")
+_SOURCE_TEST = _path("source_test", "", "Test images: folder or tar.")
+_TEST_LABELS = _path("test_labels", "", "Classes of the test images.")
 flags.DEFINE_string("name", "", "TFDS set to prepare.")
-flags.DEFINE_string("out", "", "File or folder to write.")
+_path("out", "", "File or folder to write.")
 _WHAT = flags.DEFINE_list("what", ["knn", "linear"], "Evaluations.")
 _NETWORK = flags.DEFINE_string("network", None, "Encoder: online or target.")
 _FORMAT = flags.DEFINE_string("format", None, "Format of the exported file.")
-flags.DEFINE_string("weights", "", "Weights to import.")
+_path("weights", "", "Weights to import.")
 _BASELINES = flags.DEFINE_boolean("baselines", False, "Score the baselines too.")
 _ALLOW = flags.DEFINE_list("allow_changes", [], "Fields that may change.")
 _ONCE = flags.DEFINE_boolean("once", False, "Look once.")
@@ -159,7 +173,8 @@ def main(arguments: list[str]) -> None:
         commands = ", ".join(COMMANDS)
         _fail(f"{' '.join(arguments[1:])!r} is not a command; use one of {commands}")
     try:
-        COMMANDS[command](*([operands] if command in OF_RUNS else []))
+        runs = [expanded(operand) for operand in operands]
+        COMMANDS[command](*([runs] if command in OF_RUNS else []))
     except (ValueError, OSError) as error:
         _fail(str(error))
 
@@ -348,8 +363,8 @@ def _parse(arguments: list[str]) -> list[str]:
         # Before all others: fields can follow as with a recipe.
         settings = f"--config={_file_of('evaluate')}"
         arguments = [*arguments[:2], settings, *arguments[2:]]
-    arguments = [_with_file(argument) for argument in arguments]
     try:
+        arguments = [_with_file(argument) for argument in arguments]
         return flags.FLAGS(arguments)
     except (flags.Error, AttributeError, KeyError, TypeError, ValueError, OSError) as e:
         _fail(_explain(arguments, e))
@@ -358,9 +373,11 @@ def _parse(arguments: list[str]) -> list[str]:
 def _with_file(argument: str) -> str:
     """Puts the file of a recipe in the place of its name: found from any folder."""
     flag, equals, value = argument.partition("=")
-    name, colon, variant = value.partition(":")
-    if (flag, equals) != ("--config", "=") or "/" in name or name.endswith(".py"):
+    if (flag, equals) != ("--config", "="):
         return argument
+    name, colon, variant = expanded(value).partition(":")
+    if "/" in name or name.endswith(".py"):
+        return f"{flag}={name}{colon}{variant}"
     from snclr_jax.configs import recipes
 
     if name not in (known := recipes()):

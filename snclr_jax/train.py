@@ -36,6 +36,7 @@ from snclr_jax.run.metrics import (
     Progress,
     read_metrics,
 )
+from snclr_jax.run.paths import absolute_paths, expanded
 from snclr_jax.run.workdir import own_workdir, record_run
 from snclr_jax.settings.check import check_against_data, check_config, notes
 from snclr_jax.settings.objective import build_objective
@@ -91,7 +92,7 @@ def train(
         is intact.
       Interrupted: after SIGINT or SIGTERM, when the state is saved.
     """
-    mesh = make_mesh()
+    mesh, workdir = make_mesh(), expanded(workdir)
     if data is not None:
         config = named_python(config)
     config, chosen = choose_from_data(config, devices=mesh.size, given=data)
@@ -112,6 +113,8 @@ def train(
     )
     state = init_from(untrained, config, mesh, workdir)
     feed = Feed(config, data.train, mesh, labels=config.evaluate.online_probe)
+    # What is kept holds from any folder; what was said so far is as it was typed.
+    config = absolute_paths(config)
     run = Run(config, model, objective, mesh, data)
     knn = OnlineKnn(run)
     built_in = (OnlineGallery(run), knn, OnlineProbe(run))

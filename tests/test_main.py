@@ -110,6 +110,30 @@ def test_a_recipe_is_named_without_its_folder(name, parsed, monkeypatch, tmp_pat
     assert not flags.FLAGS.config
 
 
+def test_a_leading_tilde_is_the_home_folder_in_every_path(
+    parsed, monkeypatch, tmp_path
+):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    (tmp_path / "mine.py").write_text((ROOT / "configs" / "evaluate.py").read_text())
+    names = ("workdir", "source", "source_test", "test_labels", "out", "weights")
+    given = [f"--{name}=~/{name}" for name in names]
+    file = parsed("evaluate", "--config=~/mine.py:debug", *given)
+    assert file == f"{tmp_path}/mine.py:debug"
+    for name in names:
+        assert flags.FLAGS[name].value == f"{tmp_path}/{name}"
+    seen = []
+    monkeypatch.setitem(main.COMMANDS, "compare", seen.extend)
+    main.main(["snclr", "compare", "~/a", "b"])
+    assert seen == [f"{tmp_path}/a", "b"]
+
+
+def test_a_home_folder_that_there_is_not_is_named(parsed, capsys):
+    with pytest.raises(SystemExit, match="2"):
+        parsed("train", "--workdir=~nobody-here/x")
+    (line,) = capsys.readouterr().err.splitlines()
+    assert "workdir=~nobody-here/x" in line and "./~nobody-here/x" in line
+
+
 def test_a_run_is_kept_in_a_folder_of_its_recipes_name(parsed, monkeypatch):
     workdirs = []
     monkeypatch.setattr(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import os
 import shutil
 import signal
 from pathlib import Path
@@ -219,20 +220,23 @@ def photos(tmp_path_factory):
     for number in range(40):
         pixels = rng.integers(0, 256, (40, 50, 3), dtype=np.uint8)
         Image.fromarray(pixels).save(folder / f"{number}.png")
+    path = os.path.relpath(folder)  # as a user types it
     config = tiny.config(
-        epochs=3, data__name="folder", data__path=str(folder), data__resident=False
+        epochs=3, data__name="folder", data__path=path, data__resident=False
     )
     workdir = tmp_path_factory.mktemp("run")
     return config, workdir, train(config, str(workdir))
 
 
-def test_a_flat_folder_trains_without_labels(photos):
+def test_a_flat_folder_trains_without_labels(photos, tmp_path, monkeypatch):
     _, workdir, state = photos
     assert state.step == 6
     summary = json.loads((workdir / "summary.json").read_text())
     assert summary.keys() == {"train_seconds", "images_per_second", "data_wait"}
     lines = [line for line in read_metrics(workdir) if "loss" in line]
     assert all(0 <= line["data_wait"] <= 1 for line in [summary, *lines])
+    # From any folder the images are found: they are not those of a missing path.
+    monkeypatch.chdir(tmp_path)
     with pytest.raises(ValueError, match="knn needs labels"):
         evaluate(workdir, ["knn"], evaluation.get_config("debug"))
 

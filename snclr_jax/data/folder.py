@@ -12,6 +12,7 @@ import numpy as np
 
 from snclr_jax.data.decode import Encoded, decode_squares, printable
 from snclr_jax.data.split import Split
+from snclr_jax.run.paths import expanded
 
 SUFFIXES = (".jpeg", ".jpg", ".png", ".webp")
 
@@ -40,7 +41,7 @@ def open_folder(
         that are missing here and there or differ between training and test.
       OSError: where a folder cannot be listed.
     """
-    root = Path(path).expanduser()
+    root = Path(expanded(path))
     if not path or not root.is_dir():
         raise ValueError(
             f"data.path is {path!r}, which is not a folder; give the folder that holds "

@@ -12,6 +12,7 @@ from etils import epath
 
 from snclr_jax.data.decode import Encoded, decode_squares
 from snclr_jax.data.split import Split
+from snclr_jax.run.paths import located
 
 _RECORDS_AT_ONCE = 4096  # one by one is four times slower
 # What sets call the feature that names an image; the first that there is counts.
@@ -77,7 +78,8 @@ def _prepared_folder(name: str, data_dir: str) -> epath.Path:
     For a set that is not there, TFDS would go to the network, and retry for minutes.
     """
     core: Any = tfds.core  # TFDS imports lazily, which hides its modules
-    root = epath.Path(data_dir or core.constants.DATA_DIR).expanduser()
+    typed = data_dir or core.constants.DATA_DIR
+    root = located(typed)
     base, _, version = name.partition(":")
     levels = (
         [version or "*"] if "/" in base else [version or "*", f"*/{version or '*'}"]
@@ -91,13 +93,13 @@ def _prepared_folder(name: str, data_dir: str) -> epath.Path:
     configs = sorted({folder.parent.name for folder in folders})
     if not folders:
         raise ValueError(
-            f"data.tfds_name {name!r} is not prepared under data.path {str(root)!r}; "
+            f"data.tfds_name {name!r} is not prepared under data.path {typed!r}; "
             "correct data.path, or prepare the set once, with a network and TensorFlow:"
-            f" tfds build {name} --data_dir={root} --file_format=array_record"
+            f" tfds build {name} --data_dir={typed} --file_format=array_record"
         )
     if len(configs) > 1:
         raise ValueError(
-            f"data.tfds_name {name!r} is prepared in several configs under {root}: "
+            f"data.tfds_name {name!r} is prepared in several configs under {typed}: "
             f"{configs}; name one, such as {base}/{configs[0]}"
         )
     return max(folders, key=lambda folder: tfds.core.Version(folder.name))

@@ -30,6 +30,7 @@ from snclr_jax.run.checkpoint_reader import (
     read_arrays,
 )
 from snclr_jax.run.files import replaced
+from snclr_jax.run.paths import located
 from snclr_jax.run.workdir import as_json
 from snclr_jax.settings.objective import objective_class
 
@@ -123,7 +124,7 @@ def open_encoder(
     """
     if network is not None and network not in FIELDS:
         raise ValueError(f"network {network!r} is unknown; use one of {tuple(FIELDS)}")
-    path = epath.Path(path)
+    path = located(path)
     if path.is_file():
         return _read_file(path, network, mesh)
     folder = find_checkpoint(path)

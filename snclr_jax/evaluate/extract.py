@@ -14,6 +14,7 @@ from snclr_jax.encoder.stored import open_encoder
 from snclr_jax.evaluate.run import say, target_config
 from snclr_jax.evaluate.subject import make_subjects
 from snclr_jax.evaluate.write_features import check_features_path, write_features
+from snclr_jax.run.paths import absolute_paths
 from snclr_jax.run.workdir import as_json
 
 
@@ -58,7 +59,7 @@ def extract(
             "network": encoder.network,
             "step": encoder.step,
             "fingerprint": encoder.fingerprint,
-            "config": as_json(config),
+            "config": as_json(absolute_paths(config)),
         },
     )
     count = sum(split.size for split in splits.values())

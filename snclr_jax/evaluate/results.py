@@ -14,8 +14,8 @@ from tensorboardX import SummaryWriter
 
 from snclr_jax import __version__
 from snclr_jax.encoder.stored import SUFFIX
-from snclr_jax.run.checkpoint_reader import located
 from snclr_jax.run.files import CHECKPOINTS, EVALUATION_FILE, write_whole
+from snclr_jax.run.paths import located
 
 VERSION = 1
 # Two records of the same values of these are of one thing: the newer one replaces.

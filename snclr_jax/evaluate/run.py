@@ -29,6 +29,7 @@ from snclr_jax.evaluate.results import (
     write_board,
 )
 from snclr_jax.evaluate.subject import Subject, make_subjects
+from snclr_jax.run.paths import absolute_paths, located
 from snclr_jax.run.workdir import as_json, has_images
 
 OWN = "own"  # the images of the run itself, as records name them
@@ -85,6 +86,7 @@ def evaluate(
         data = open_data(config.data, data)
         own = has_images(destination.parent, data.identity)
         origin = OWN if own else f"python, {data.train.identity}"
+    config = absolute_paths(config)  # records keep it
     train, test = labelled_splits(data, what)
     networks = None
     if "quality" in what and origin == OWN and epath.Path(encoder.source).is_dir():
@@ -117,7 +119,7 @@ def evaluate(
             records.append(_record(name, subject, outcome, origin, task))
             # One by one: what took hours is kept, whatever comes after it.
             _keep(destination, records[-1])
-    if origin == OWN and not epath.Path(path).is_file():
+    if origin == OWN and not located(path).is_file():
         BadFiles(str(destination.parent), data).close()
     say("\n".join(filter(None, [table(records), str(destination), describe_bad(data)])))
     return records
@@ -125,6 +127,8 @@ def evaluate(
 
 def target_config(config: ConfigDict, changed: ConfigDict) -> tuple[ConfigDict, str]:
     """Returns a run's config with the images to evaluate on, and what to call them.
+
+    They are called by absolute paths: two folders may have one name, each from another.
 
     Args:
       config: the run's.
@@ -140,7 +144,8 @@ def target_config(config: ConfigDict, changed: ConfigDict) -> tuple[ConfigDict, 
             path="", tfds_name="", train_split="train", test_split="test", holdback=0
         )
     config.data.update(new)
-    return config, ",".join(f"{name}={value}" for name, value in sorted(new.items()))
+    data = absolute_paths(config).data
+    return config, ",".join(f"{name}={data[name]}" for name in sorted(new))
 
 
 def labelled_splits(data: Data, what: Sequence[str]):

@@ -10,9 +10,9 @@ from etils import epath
 from flax.traverse_util import flatten_dict
 
 from snclr_jax.evaluate.results import read_records
-from snclr_jax.run.checkpoint_reader import located
 from snclr_jax.run.files import EVALUATION_FILE
 from snclr_jax.run.metrics import read_metrics
+from snclr_jax.run.paths import located
 from snclr_jax.run.workdir import read_config
 
 

@@ -14,26 +14,16 @@ from typing import Any
 import grain
 import jax
 import ml_collections
-import numpy as np
 import orbax.checkpoint as ocp
 from etils import epath
 from jax.experimental import multihost_utils
-from jax.sharding import NamedSharding, PartitionSpec
 from tqdm import tqdm
 
-from snclr_jax.run.checkpoint_reader import (
-    Damaged,
-    causes,
-    check_digests,
-    check_same_arrays,
-    damage,
-    differences,
-    located,
-    read_json,
-    stored_arrays,
-)
-from snclr_jax.run.digest import by_path, digest_of_json, digests
+from snclr_jax.run.checkpoint_reader import Damaged, causes, saved_steps
+from snclr_jax.run.digest import digest_of_json, digests
 from snclr_jax.run.files import CHECKPOINTS
+from snclr_jax.run.paths import storable
+from snclr_jax.run.restore import read_state, without_probe
 from snclr_jax.run.workdir import as_json
 from snclr_jax.step.state import TrainState
 
@@ -52,7 +42,8 @@ class Checkpoints:
     """
 
     def __init__(self, workdir: epath.PathLike, *, keep: int) -> None:
-        self._folder = located(workdir) / CHECKPOINTS
+        self._folder = storable(workdir) / CHECKPOINTS
+        self._proven = False  # whether a checkpoint here was read
         self._manager = ocp.CheckpointManager(
             self._folder,
             options=ocp.CheckpointManagerOptions(
@@ -77,17 +68,23 @@ class Checkpoints:
     ) -> None:
         """Starts saving `state`; returns once its arrays are copied off the device.
 
+        The first checkpoint of a run is waited for and read back: only then is it known
+        that this folder keeps what it is given.
+
         Args:
           state: the state after a whole step.
           batches: the training batches, at the batch that comes next.
           clock: seconds and images spent on training so far.
           config: the run's: which network the arrays belong to, and how images are
             prepared for it, so that a checkpoint says what it is wherever it is moved.
+
+        Raises:
+          OSError: where it, or the one before it, cannot be written or read back.
         """
         step = int(state.step)
         if step == self.latest_step:
             return
-        arrays = _without_probe(state)
+        arrays = without_probe(state)
         if not _is_saved(state.objective):
             del arrays["objective"]
         # Grain's own handler keeps a file for each process, and so their number.
@@ -108,7 +105,28 @@ class Checkpoints:
             digest[name] = digest_of_json(value)
         items["digest"] = ocp.args.JsonSave(digest)
         with self._saving():
+            # Orbax would make it anew, without what else a workdir holds.
+            if "://" not in str(self._folder) and not self._folder.exists():
+                raise FileNotFoundError(f"{self._folder} does not exist")
             self._manager.save(step, args=ocp.args.Composite(**items))
+        if not self._proven:
+            self.wait()
+            self._prove(step, state)
+
+    def _prove(self, step: int, state: TrainState) -> None:
+        """Reads a checkpoint as a continuation of the run would.
+
+        Raises:
+          OSError: where it has other bits than were saved, or cannot be read.
+        """
+        try:
+            read_state(self._folder / str(step), state)
+        except ValueError as error:
+            raise OSError(
+                f"what was just saved cannot be read back: {error}. Nothing can be "
+                "continued from here; use another --workdir"
+            ) from error
+        self._proven = True
 
     def restore(
         self, state: TrainState, batches: grain.DatasetIterator
@@ -134,10 +152,11 @@ class Checkpoints:
         for step in sorted(self._manager.all_steps(), reverse=True):
             folder = self._folder / str(step)
             try:
-                restored, items = self._read(step, folder, state)
+                restored, items = read_state(folder, state)
             except Damaged as error:
                 damaged.append((folder, str(error)))  # the error holds what was read
                 continue
+            self._proven = True
             self._move_away(damaged)
             batches.set_state(items["data"])
             return restored, items["clock"]
@@ -149,38 +168,6 @@ class Checkpoints:
             f"{damaged[0][1]}; no other checkpoint is left. Nothing was changed: put a "
             f"whole one into {self._folder}, or use another --workdir"
         )
-
-    def _read(
-        self, step: int, folder: epath.Path, state: TrainState
-    ) -> tuple[TrainState, dict[str, Any]]:
-        """Returns a checkpoint's state, and what it holds beside it."""
-        with _together(folder):
-            stored = stored_arrays(folder)
-            saved = read_json(folder, "digest")
-            has_probe = any(name.startswith("probe/") for name in saved)
-            probe = stored_arrays(folder, "probe") if has_probe else None
-        expected = _without_probe(state)
-        if "objective" in stored or any(n.startswith("objective/") for n in saved):
-            expected["objective"] = _as_stored(stored.get("objective"), state.objective)
-        else:
-            del expected["objective"]
-        # Not damage: another network. It stays where it is.
-        check_same_arrays(str(folder), stored, expected)
-        with _together(folder):
-            arrays = {"state": _read_arrays(folder, "state", expected)}
-            if has_probe and not differences(probe, state.probe):
-                arrays["probe"] = _read_arrays(folder, "probe", state.probe)
-            texts = {name: read_json(folder, name) for name in ("data", "clock")}
-            check_digests(folder, {name: digest_of_json(texts[name]) for name in texts})
-        # Computed by all processes, and so the same on all of them.
-        check_digests(folder, digests(arrays["state"]))
-        restored = state.replace(**arrays["state"])
-        if "probe" in arrays:
-            check_digests(folder, digests({"probe": arrays["probe"]}))
-            restored = restored.replace(probe=arrays["probe"])
-        if expected.get("objective") is not state.objective:
-            restored = restored.replace(objective=state.objective)
-        return restored, texts
 
     def _move_away(self, damaged: list[tuple[epath.Path, str]]) -> None:
         """Moves damaged checkpoints out of the run's way, and says so."""
@@ -202,7 +189,7 @@ class Checkpoints:
         """Returns when what was saved is on disk.
 
         Raises:
-          OSError: where it cannot be written; what was saved before is whole.
+          OSError: where it cannot be written.
         """
         with self._saving():
             self._manager.wait_until_finished()
@@ -220,73 +207,25 @@ class Checkpoints:
         except (OSError, ValueError, RuntimeError) as error:
             # The others follow from the first one, such as waiting in vain.
             *_, first = causes(error)
+            said = str(first).partition("\n")[0]
             raise OSError(
-                f"a checkpoint cannot be written to {self._folder}; those before it "
-                "are whole, and the same command continues from them once there is "
-                "room and leave to write. Orbax says: " + str(first).partition("\n")[0]
+                f"a checkpoint cannot be written to {self._folder} ({said}); "
+                f"{self._left()}"
             ) from error
 
-
-def _read_arrays(folder: epath.Path, item: str, like: Any) -> Any:
-    """Reads arrays without waiting for other processes, which may fail."""
-    with damage(folder):
-        return ocp.StandardCheckpointHandler().restore(
-            folder / item, args=ocp.args.StandardRestore(_abstract(like))
-        )
-
-
-@contextlib.contextmanager
-def _together(folder: epath.Path) -> Iterator[None]:
-    """Raises Damaged or OSError on every process where one raises it."""
-    failed = None
-    try:
-        yield
-    except (Damaged, OSError) as error:
-        failed = error
-    if jax.process_count() > 1:
-        here = np.array([isinstance(failed, kind) for kind in (OSError, Damaged)])
-        for kind, on in zip(
-            (OSError, Damaged), multihost_utils.process_allgather(here).T, strict=True
-        ):
-            if failed is None and on.any():
-                failed = kind(f"{folder} cannot be read by process {on.argmax()}")
-    if failed is not None:
-        raise failed
+    def _left(self) -> str:
+        """Says what there is to continue from when a save has failed."""
+        if not self._folder.exists():
+            return (
+                "that folder was removed or renamed during the run: bring it back, and "
+                "the same command continues from what it holds"
+            )
+        steps = saved_steps(self._folder.parent)
+        left = f"continues from step {max(steps)}" if steps else "begins anew"
+        return f"the same command {left} once there is room and leave to write"
 
 
 def _is_saved(objective: Any) -> bool:
     """Whether an objective has a state: Orbax saves no empty arrays."""
     leaves = jax.tree.leaves(objective)
     return bool(leaves) and all(leaf.size for leaf in leaves)
-
-
-def _as_stored(stored: Any, objective: Any) -> Any:
-    """Returns the objective's state, or what to read where a checkpoint has other rows.
-
-    Those are of another number or type, and of the same shape but for that.
-    """
-    saved, expected = by_path(stored), by_path(objective)
-    row, wanted = (
-        {name: (leaf.shape[1:], len(leaf.shape)) for name, leaf in arrays.items()}
-        for arrays in (saved, expected)
-    )
-    if row != wanted or not differences(stored, objective):
-        return objective
-    read = [
-        jax.ShapeDtypeStruct(
-            saved[name].shape,
-            saved[name].dtype,
-            sharding=NamedSharding(leaf.sharding.mesh, PartitionSpec()),
-        )
-        for name, leaf in expected.items()
-    ]
-    return jax.tree.unflatten(jax.tree.structure(objective), read)
-
-
-def _without_probe(state: TrainState) -> dict[str, Any]:
-    """The probe is an item of its own, so that every run's state looks alike."""
-    return {name: value for name, value in vars(state).items() if name != "probe"}
-
-
-def _abstract(tree: Any) -> Any:
-    return jax.tree.map(ocp.utils.to_shape_dtype_struct, tree)

@@ -15,6 +15,7 @@ from flax.traverse_util import unflatten_dict
 from snclr_jax.models import Variables
 from snclr_jax.run.digest import by_path, digest_of_json, digests
 from snclr_jax.run.files import CHECKPOINTS
+from snclr_jax.run.paths import located, storable
 
 # What says nothing about the files of a checkpoint: no leave, no memory, no connection.
 # TensorStore and XLA raise errors of one kind, and write which in their text; those of
@@ -72,13 +73,6 @@ def _is_elsewhere(error: BaseException) -> bool:
     )
 
 
-def located(path: epath.PathLike) -> epath.Path:
-    """Returns a path that holds wherever it is used: absolute, or a URL such as gs://."""
-    path = epath.Path(path)
-    # `absolute` would put the working directory before gs://.
-    return path if "://" in str(path) else path.absolute()
-
-
 def find_checkpoint(path: epath.PathLike) -> epath.Path:
     """Returns the folder of a whole checkpoint.
 
@@ -88,7 +82,7 @@ def find_checkpoint(path: epath.PathLike) -> epath.Path:
     Raises:
       ValueError: where there is none, or it was not written to its end.
     """
-    path = located(path)
+    path = storable(path)
     if not path.exists():
         raise ValueError(f"{path} does not exist; name a workdir or a checkpoint of it")
     if path.parent.name == CHECKPOINTS:
@@ -109,7 +103,7 @@ def find_checkpoint(path: epath.PathLike) -> epath.Path:
 
 def saved_steps(workdir: epath.PathLike) -> list[int]:
     """Returns the steps of a run's whole checkpoints, none where there is no run."""
-    folder = epath.Path(workdir) / CHECKPOINTS
+    folder = located(workdir) / CHECKPOINTS
     return ocp.utils.checkpoint_steps(folder) if folder.exists() else []
 
 

@@ -1,9 +1,12 @@
-"""The files of a workdir, and files that are replaced as a whole; without JAX."""
+"""The files of a workdir, replaced as a whole and held by one process; without JAX."""
 
 from __future__ import annotations
 
 import contextlib
+import errno
+import fcntl
 from collections.abc import Iterator
+from typing import IO
 
 from etils import epath
 
@@ -14,6 +17,8 @@ METRICS_FILE = "metrics.jsonl"
 SUMMARY_FILE = "summary.json"
 EVALUATION_FILE = "evaluation.json"
 CHECKPOINTS = "checkpoints"
+# What file systems without locks answer: Lustre mounted so, NFS without its daemon.
+_NO_LOCKS = (errno.ENOSYS, errno.ENOLCK, errno.EOPNOTSUPP, errno.ENOTSUP)
 
 
 @contextlib.contextmanager
@@ -38,3 +43,21 @@ def write_whole(path: epath.PathLike, text: str) -> None:
     """Replaces a text file, see `replaced`."""
     with replaced(path) as part:
         part.write_text(text, encoding="utf-8")
+
+
+def lock(file: IO) -> str:
+    """Keeps a file for this process until it is closed; the kernel lets go of it.
+
+    Returns:
+      "", or why not: its file system has no locks, and others are not kept out.
+
+    Raises:
+      BlockingIOError: where another process has it.
+    """
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError as error:
+        if error.errno not in _NO_LOCKS:
+            raise
+        return f"its file system has no locks ({error.strerror})"
+    return ""

@@ -3,44 +3,42 @@
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import json
 import os
 import socket
+import sys
 import urllib.parse
 from collections.abc import Iterator, Mapping, Sequence
 from types import MappingProxyType
-from typing import IO, Any
+from typing import Any
 
 import ml_collections
 from etils import epath
 
 from snclr_jax.devices.processes import from_first
-from snclr_jax.run.checkpoint_reader import saved_steps
+from snclr_jax.run.changes import (
+    FIXED,
+    FOUND,
+    FREE_SECTIONS,
+    MEANING,
+    change_sentence,
+    changed_fields,
+    refuse_changes,
+    under,
+)
+from snclr_jax.run.checkpoint_reader import Damaged, checkpoint_config, saved_steps
 from snclr_jax.run.files import (
     CHECKPOINTS,
     CONFIG_FILE,
     DATA_FILE,
     SHOWN_FILE,
+    lock,
     write_whole,
 )
+from snclr_jax.run.paths import absolute_paths, located, storable
 from snclr_jax.settings.objective import objective_class
 
 LOCK_FILE = "lock"
-FOUND = "data.found"  # which images: what a config cannot say
-# What may change between a run and its continuation: it does not enter the training
-# step.
-FREE_SECTIONS = ("log", "checkpoint", "evaluate", "data.max_bad", "data.num_workers")
-# What says which arrays the networks and the optimizer have.
-FIXED = ("model", "optim.name", "objective.name")
-# What a change means beyond the new value from that step on.
-MEANING = {
-    "batch_size": "an epoch has another number of steps, and schedules and order of "
-    "the images go on as if all steps so far had been of this batch size",
-    "epochs": "the schedules go on as those of this length",
-    "seed": "order and augmentation of the images go on as those of this seed",
-    "data": "the order of the images goes on as that of these data",
-}
 
 
 @contextlib.contextmanager
@@ -55,7 +53,7 @@ def own_workdir(
 
     A second run in the same folder is refused, on any machine that shares it. The
     kernel lets go of the lock however the process ends. An object store (gs://) has no
-    such lock.
+    such lock, nor has every file system; the run goes on without it.
 
     Args:
       config: the run's.
@@ -63,21 +61,24 @@ def own_workdir(
       identity, allow: as in `check_workdir`.
 
     Yields:
-      What the changes mean, one sentence each.
+      What the changes mean, one sentence each, and where there is no lock.
 
     Raises:
-      ValueError: on every process, where the workdir is another run's, or cannot be
-        written to.
+      ValueError: on every process, where the workdir is another run's, cannot be
+        written to, or has a name that no checkpoint can be written under.
     """
     with contextlib.ExitStack() as held:
 
         def claim() -> list[str]:
             try:
+                storable(workdir)
+                said = []
                 if str(workdir).startswith("gs://"):
                     _look_up_bucket(workdir)
                 elif "://" not in str(workdir):
-                    held.enter_context(_lock(workdir))
-                return check_workdir(config, workdir, identity=identity, allow=allow)
+                    said = _lock(workdir, held)
+                changes = check_workdir(config, workdir, identity=identity, allow=allow)
+                return [*said, *changes]
             except OSError as error:
                 raise _not_writable(workdir, error) from error
 
@@ -143,17 +144,16 @@ def _look_up_bucket(workdir: epath.PathLike) -> None:
         ) from error
 
 
-def _lock(workdir: epath.PathLike) -> IO[str]:
-    """Returns the open file that locks a folder until it is closed."""
+def _lock(workdir: epath.PathLike, held: contextlib.ExitStack) -> list[str]:
+    """Locks a folder until what is held is let go; returns why not, where it cannot."""
     path = epath.Path(workdir) / LOCK_FILE
     path.parent.mkdir(parents=True, exist_ok=True)
-    file = open(path, "a+")
+    file = held.enter_context(open(path, "a+"))
     try:
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        lacking = lock(file)
     except BlockingIOError as error:
         file.seek(0)
         holder = file.read()
-        file.close()
         raise ValueError(
             f"{workdir} is in use by another run ({holder}); wait for it, stop it, or "
             "use another --workdir"
@@ -161,7 +161,7 @@ def _lock(workdir: epath.PathLike) -> IO[str]:
     file.truncate(0)
     file.write(f"process {os.getpid()} on {socket.gethostname()}")
     file.flush()
-    return file
+    return [f"{workdir}: {lacking}; start no second run in it"] if lacking else []
 
 
 def check_workdir(
@@ -191,76 +191,37 @@ def check_workdir(
     objective = objective_class(config.objective.name)
     fixed = (*FIXED, *(f"objective.{name}" for name in objective.fixed))
     for name in allow:
-        if _under(name, fixed) or any(_under(field, (name,)) for field in fixed):
+        if under(name, fixed) or any(under(field, (name,)) for field in fixed):
             raise ValueError(
                 f"--allow_changes={name}: {', '.join(fixed)} say which arrays a run "
                 "has, and cannot change; start a run of its own in another --workdir "
                 "(an encoder can be its start, see model.init_from)"
             )
-    path = epath.Path(workdir) / CONFIG_FILE
     ours, changes = as_json(config), []
-    if path.exists():
+    steps = saved_steps(workdir)
+    if steps or (epath.Path(workdir) / CONFIG_FILE).exists():
         theirs = read_config(workdir)
         if "objective" not in theirs:
             raise ValueError(
                 f"{workdir} holds a run of an earlier version, whose config has no "
                 "section 'objective'; start a new run in another --workdir"
             )
+        # An earlier version kept the paths as they were typed.
+        theirs = as_json(absolute_paths(ml_collections.ConfigDict(theirs)))
         changes = [
             change
-            for change in _differences(ours, theirs)
-            if not _under(change[0], FREE_SECTIONS)
+            for change in changed_fields(ours, theirs)
+            if not under(change[0], FREE_SECTIONS)
         ]
         if (before := _images_before(workdir)) is not None:
-            changes += _differences(dict(identity), before, FOUND)
-        refused = [change for change in changes if not _under(change[0], allow)]
-        _refuse(workdir, refused, fixed)
-    elif any(path.parent.glob(f"{CHECKPOINTS}/[0-9]*")):
-        raise ValueError(
-            f"{workdir} holds checkpoints but no {CONFIG_FILE}, so what they belong to "
-            "is unknown; restore that file, or use another --workdir"
-        )
-    step = max(saved_steps(workdir), default=0)
+            changes += changed_fields(dict(identity), before, FOUND)
+        refused = [change for change in changes if not under(change[0], allow)]
+        refuse_changes(workdir, refused, fixed)
+    step = max(steps, default=0)
     meaning = MEANING | {
         f"objective.{name}": text for name, text in objective.changes.items()
     }
-    return [_sentence(meaning, step, *change) for change in changes]
-
-
-def _refuse(
-    workdir: epath.PathLike, changes: list[tuple], fixed: Sequence[str]
-) -> None:
-    if not changes:
-        return
-    differing = "; ".join(
-        f"{_full(field)} is {ours!r}, the run has {theirs!r}"
-        for field, ours, theirs in changes
-    )
-    names = ",".join(field for field, _, _ in changes if not _under(field, fixed))
-    take = f", or take the change with --allow_changes={names}" if names else ""
-    raise ValueError(
-        f"{workdir} holds a run of another config: {differing}. Use the same config to "
-        f"continue it, or another --workdir{take}"
-    )
-
-
-def _sentence(
-    meaning: Mapping[str, str], step: int, field: str, ours: Any, theirs: Any
-) -> str:
-    # Of a section and a field of it, the field says more.
-    names = [name for name in meaning if _under(field, (name,))]
-    known = [meaning[max(names, key=len)]] if names else []
-    change = f"{_full(field)} was {theirs!r} and is {ours!r} from step {step} on"
-    return "; ".join([change, *known])
-
-
-def _full(field: str) -> str:
-    return field if _under(field, (FOUND,)) else f"config.{field}"
-
-
-def _under(field: str, names: Sequence[str]) -> bool:
-    """Whether a field is one of the names, or lies in a section that is."""
-    return any(field == name or field.startswith(f"{name}.") for name in names)
+    return [change_sentence(meaning, step, *change) for change in changes]
 
 
 def as_json(config: ml_collections.ConfigDict) -> dict[str, Any]:
@@ -269,17 +230,33 @@ def as_json(config: ml_collections.ConfigDict) -> dict[str, Any]:
 
 
 def read_config(workdir: epath.PathLike) -> dict[str, Any]:
-    """Returns the config that the run in a workdir was started with.
+    """Returns the config of the run in a workdir, which every checkpoint holds, too.
 
     Raises:
       ValueError: where there is no run, or its config cannot be read.
     """
     path = epath.Path(workdir) / CONFIG_FILE
-    if not path.exists():
-        raise ValueError(
-            f"{workdir} holds no run: {path} does not exist; check --workdir"
+    steps = saved_steps(workdir)
+    try:
+        return json.loads(path.read_text())
+    except (FileNotFoundError, NotADirectoryError):
+        lost = f"{path} does not exist"
+        fix = f"so {workdir} holds no run; check --workdir"
+    except ValueError as error:
+        lost = f"{path} is damaged ({error})"
+        fix = "with no checkpoint to lose; remove it and run train with its config"
+    for step in sorted(steps, reverse=True):
+        folder = located(workdir) / CHECKPOINTS / str(step)
+        with contextlib.suppress(Damaged):
+            config = as_json(checkpoint_config(folder))
+            print(f"{lost}; its copy in {folder} is read", file=sys.stderr)
+            return config
+    if steps:
+        fix = (
+            "and no checkpoint holds a whole copy of it; restore it, or use another "
+            "--workdir"
         )
-    return _parsed(path, "restore it, or remove it and run train with the run's config")
+    raise ValueError(f"{lost}, {fix}")
 
 
 def has_images(workdir: epath.PathLike, identity: Mapping[str, str]) -> bool:
@@ -293,25 +270,10 @@ def _images_before(workdir: epath.PathLike) -> dict[str, str] | None:
     path = epath.Path(workdir) / DATA_FILE
     if not path.exists():  # by a version that did not note it
         return None
-    return _parsed(path, "remove it, where the images are those that the run had")
-
-
-def _parsed(path: epath.Path, fix: str) -> dict[str, Any]:
     try:
         return json.loads(path.read_text())
     except ValueError as error:
-        raise ValueError(f"{path} is damaged ({error}); {fix}") from error
-
-
-def _differences(ours: Any, theirs: Any, prefix: str = "") -> list[tuple]:
-    if not (isinstance(ours, dict) and isinstance(theirs, dict)):
-        return [] if ours == theirs else [(prefix, ours, theirs)]
-    fields = sorted(set(ours) | set(theirs))
-    start = f"{prefix}." if prefix else ""
-    return [
-        difference
-        for field in fields
-        for difference in _differences(
-            ours.get(field), theirs.get(field), f"{start}{field}"
-        )
-    ]
+        raise ValueError(
+            f"{path} is damaged ({error}); remove it, where the images are those that "
+            "the run had"
+        ) from error

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import fcntl
 import json
 import subprocess
 import sys
@@ -210,6 +212,18 @@ def test_folders_of_others_and_of_the_source_are_not_touched(folder, tmp_path, n
     prepare(str(folder), "photos", str(tmp_path))
     with pytest.raises(ValueError, match="pictures/1.0.0, for the set, lies inside"):
         prepare(str(folder), "pictures", str(tmp_path))
+
+
+def test_where_there_are_no_locks_a_set_is_prepared_and_it_says_so(
+    tmp_path, monkeypatch, capsys
+):
+    def flock(*_):
+        raise OSError(errno.ENOLCK, "No locks available")
+
+    monkeypatch.setattr(fcntl, "flock", flock)
+    shards.Journal(tmp_path, {"bytes": 1}).close()
+    (line,) = capsys.readouterr().out.splitlines()
+    assert "has no locks (No locks available); start no second snclr prepare" in line
 
 
 def test_names_that_tfds_does_not_accept_are_refused(folder, tmp_path):

@@ -156,6 +156,16 @@ def test_newest_version_unless_one_is_named(data_dir):
             open_tiny(data_dir, name, train_split="wrong")
 
 
+def test_a_set_is_found_and_read_in_a_folder_whose_name_reads_as_a_pattern(
+    data_dir, tmp_path
+):
+    folder = tmp_path / "sets[1]"
+    shutil.copytree(data_dir / "tiny_shapes", folder / "tiny_shapes")
+    train, test, _ = open_tiny(folder)
+    assert np.array_equal(train.images(), open_tiny(data_dir)[0].images())
+    assert test.size == 4
+
+
 def test_batches_come_through_the_pipeline(data_dir):
     train = open_tiny(data_dir)[0]
     want = train.images()

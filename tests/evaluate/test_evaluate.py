@@ -8,6 +8,7 @@ import shutil
 import jax
 import numpy as np
 import pytest
+import tiny
 from saved import save_run
 from snclr_jax.configs import evaluate as settings_file
 from tensorboard_events import scalars
@@ -20,7 +21,7 @@ from snclr_jax.evaluate.evaluations import EVALUATIONS
 from snclr_jax.evaluate.extract import extract
 from snclr_jax.evaluate.frozen.knn import knn_accuracies
 from snclr_jax.evaluate.results import read_records
-from snclr_jax.evaluate.run import evaluate, labelled_splits
+from snclr_jax.evaluate.run import evaluate, labelled_splits, target_config
 from snclr_jax.export.run import export
 
 FAST = ("knn", "retrieval")
@@ -171,6 +172,19 @@ def test_quality_looks_at_the_queue_of_its_own_run(run):
     assert 0 < metrics["neighbor_purity"] < 1
     assert metrics["queue_fill"] == 0  # nothing was pushed before step 0
     assert 0 < metrics["alignment"] < 2 and metrics["effective_rank"] > 1
+
+
+def test_other_images_are_told_apart_by_where_they_lie(tmp_path, monkeypatch):
+    origins = set()
+    for folder in ("a", "b"):
+        (tmp_path / folder).mkdir()
+        monkeypatch.chdir(tmp_path / folder)
+        new = debug(data__name="folder", data__path="photos").data
+        config, origin = target_config(tiny.config(), new)
+        assert config.data.path == "photos"  # messages say what was typed
+        assert origin == f"name=folder,path={tmp_path}/{folder}/photos"
+        origins.add(origin)
+    assert len(origins) == 2
 
 
 def test_images_of_one_class_are_refused():

@@ -6,46 +6,50 @@ from mistakes.mistake import of
 
 MISTAKES = [
     *of(
-        "snclr_jax/run/checkpoint.py",
+        "snclr_jax/run/restore.py",
         "tests/run/test_checkpoint.py",
         (
             "restore keeps the queue empty",
-            '        restored = state.replace(**arrays["state"])\n',
-            '        restored = state.replace(**(arrays["state"] | '
+            '    restored = state.replace(**arrays["state"])\n',
+            '    restored = state.replace(**(arrays["state"] | '
             '{"objective": state.objective}))\n',
         ),
         (
             "restore keeps the optimizer's state",
-            '        restored = state.replace(**arrays["state"])\n',
-            '        restored = state.replace(**(arrays["state"] | '
+            '    restored = state.replace(**arrays["state"])\n',
+            '    restored = state.replace(**(arrays["state"] | '
             '{"opt_state": state.opt_state}))\n',
         ),
         (
             "restore keeps the target's parameters",
-            '        restored = state.replace(**arrays["state"])\n',
-            '        restored = state.replace(**(arrays["state"] | '
+            '    restored = state.replace(**arrays["state"])\n',
+            '    restored = state.replace(**(arrays["state"] | '
             '{"target_params": state.target_params}))\n',
         ),
         (
             "restore gives the target the online statistics",
-            '        restored = state.replace(**arrays["state"])\n',
-            '        restored = state.replace(**arrays["state"])\n'
-            "        restored = restored.replace(target_batch_stats={n: "
+            '    restored = state.replace(**arrays["state"])\n',
+            '    restored = state.replace(**arrays["state"])\n'
+            "    restored = restored.replace(target_batch_stats={n: "
             "restored.batch_stats[n] for n in restored.target_batch_stats})\n",
         ),
         (
             "restore forgets the probe",
-            '            restored = restored.replace(probe=arrays["probe"])\n',
+            '        restored = restored.replace(probe=arrays["probe"])\n',
             "",
         ),
         (
             "restore starts the cursor at 0",
-            '        restored = state.replace(**arrays["state"])\n',
-            '        restored = state.replace(**arrays["state"])\n'
-            "        restored = "
+            '    restored = state.replace(**arrays["state"])\n',
+            '    restored = state.replace(**arrays["state"])\n'
+            "    restored = "
             "restored.replace(objective=restored.queue.replace(cursor=restored.queue.c"
             "ursor * 0))\n",
         ),
+    ),
+    *of(
+        "snclr_jax/run/checkpoint.py",
+        "tests/run/test_checkpoint.py",
         (
             "saves the probe of zeros",
             '            items["probe"] = ocp.args.StandardSave(state.probe)\n'

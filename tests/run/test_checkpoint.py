@@ -17,8 +17,11 @@ import tiny
 from jax.experimental import multihost_utils
 from saved import batches
 
-from snclr_jax.run.checkpoint import Checkpoints, _together
-from snclr_jax.run.checkpoint_reader import Damaged
+from snclr_jax.run import checkpoint
+from snclr_jax.run.checkpoint import Checkpoints
+from snclr_jax.run.checkpoint_reader import Damaged, saved_steps
+from snclr_jax.run.paths import LiteralPath
+from snclr_jax.run.restore import _together, read_state
 
 
 def arbitrary(state, step=0):
@@ -293,3 +296,73 @@ def test_no_checkpoint_says_so(tmp_path, saved):
     with contextlib.closing(Checkpoints(tmp_path, keep=1)) as checkpoints:
         with pytest.raises(ValueError, match="no checkpoint in .*train first"):
             checkpoints.restore(saved[1], batches())
+
+
+@pytest.mark.parametrize("name", ["lr[0.1]", "link/../x"])
+def test_a_workdir_keeps_checkpoints_whatever_its_name(saved, tmp_path, name):
+    (tmp_path / "far" / "away").mkdir(parents=True)
+    (tmp_path / "link").symlink_to("far/away")
+    state = saved[1]
+    with contextlib.closing(Checkpoints(f"{tmp_path}/{name}", keep=1)) as checkpoints:
+        checkpoints.save(state, batches(), {}, tiny.config())
+        restored, _ = checkpoints.restore(blank(state), batches())
+    jax.tree.map(np.testing.assert_array_equal, restored, state)
+    assert saved_steps(f"{tmp_path}/{name}") == [1]
+
+
+def test_a_first_checkpoint_that_cannot_be_read_back_is_not_counted_as_saved(
+    saved, tmp_path, monkeypatch
+):
+    # Orbax then finds nothing that it could put together, and says nothing.
+    monkeypatch.setattr(LiteralPath, "glob", lambda *_: iter(()))
+    with contextlib.closing(Checkpoints(tmp_path, keep=1)) as checkpoints:
+        with pytest.raises(OSError, match="was just saved cannot be read back: .*/1 "):
+            checkpoints.save(saved[1], batches(), {}, tiny.config())
+
+
+def test_only_the_first_checkpoint_is_read_back(saved, tmp_path, monkeypatch):
+    read = []
+
+    def count(folder, state):
+        read.append(folder.name)
+        return read_state(folder, state)
+
+    monkeypatch.setattr(checkpoint, "read_state", count)
+    state = saved[1]
+    for steps in ((1, 2), (3,)):  # the second time, a continuation has read one
+        with contextlib.closing(Checkpoints(tmp_path, keep=9)) as checkpoints:
+            if checkpoints.latest_step is not None:
+                checkpoints.restore(state, batches())
+            for step in steps:
+                now = state.replace(step=state.step * step)
+                checkpoints.save(now, batches(), {}, tiny.config())
+    assert read == ["1", "2"]
+
+
+@pytest.mark.parametrize("gone", ["checkpoints", "."])
+def test_a_folder_that_is_gone_is_named_and_not_made_anew(saved, tmp_path, gone):
+    workdir = copy(saved, tmp_path)
+    checkpoints = Checkpoints(workdir, keep=2)
+    checkpoints.restore(saved[1], batches())
+    (workdir / gone).rename(tmp_path / "elsewhere")
+    state = saved[1].replace(step=saved[1].step + 1)
+    with pytest.raises(OSError, match="removed or renamed during the run: bring it b"):
+        checkpoints.save(state, batches(), {}, tiny.config())
+    assert not (workdir / gone).exists()
+    (tmp_path / "elsewhere").rename(workdir / gone)
+    with contextlib.closing(checkpoints):
+        checkpoints.save(state, batches(), {}, tiny.config())
+    assert max(saved_steps(workdir)) == 2
+
+
+def test_a_save_that_fails_says_what_is_left(saved, tmp_path, monkeypatch):
+    def fail(*arguments, **named):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    left = {tmp_path / "new": "begins anew", copy(saved, tmp_path): "from step 1"}
+    monkeypatch.setattr(ocp.CheckpointManager, "save", fail)
+    state = saved[1].replace(step=saved[1].step + 1)
+    for workdir, said in left.items():
+        with contextlib.closing(Checkpoints(workdir, keep=2)) as checkpoints:
+            with pytest.raises(OSError, match=rf"\(.*No space .*{said} once there is"):
+                checkpoints.save(state, batches(), {}, tiny.config())

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import fcntl
 import json
 import os
 import signal
@@ -12,8 +14,11 @@ from pathlib import Path
 import pytest
 import tiny
 
+from snclr_jax.run.digest import digest_of_json
 from snclr_jax.run.files import SHOWN_FILE
+from snclr_jax.run.paths import absolute_paths
 from snclr_jax.run.workdir import (
+    as_json,
     check_workdir,
     own_workdir,
     read_config,
@@ -48,10 +53,85 @@ def test_what_the_objective_shows_is_kept_for_those_who_do_not_import_it(tmp_pat
     ]
 
 
-def test_checkpoints_without_their_config_are_not_continued(tmp_path):
+def keep_config(folder, config):
+    """Writes a checkpoint's own copy of a config."""
+    copy = as_json(config)
+    for item, value in (("config", copy), ("digest", {"config": digest_of_json(copy)})):
+        (folder / item).mkdir(parents=True)
+        (folder / item / "metadata").write_text(json.dumps(value))
+
+
+@pytest.mark.parametrize("name", ["run", "lr[0.1]"])
+@pytest.mark.parametrize("content", ['{"batch_size": 1', None])
+def test_a_config_that_is_lost_is_that_of_the_newest_checkpoint_with_a_whole_copy(
+    tmp_path, capsys, name, content
+):
+    workdir = tmp_path / name
+    for step in range(3):
+        config = tiny.config(objective__temperature=0.1 + step)
+        keep_config(workdir / "checkpoints" / str(step), config)
+    (workdir / "checkpoints" / "2" / "config" / "metadata").write_text("{")
+    if content:
+        (workdir / "config.json").write_text(content)
+    assert check_workdir(tiny.config(objective__temperature=1.1), workdir) == []
+    (line,) = capsys.readouterr().err.splitlines()
+    lost = "is damaged" if content else "does not exist"
+    assert f"config.json {lost}" in line and line.endswith("checkpoints/1 is read")
+    with pytest.raises(ValueError, match="temperature is 0.1, the run has 1.1"):
+        check_workdir(tiny.config(objective__temperature=0.1), workdir)
+
+
+@pytest.mark.parametrize("content", ["{", None])
+def test_checkpoints_of_an_unknown_config_are_not_continued(tmp_path, content):
     (tmp_path / "checkpoints" / "7").mkdir(parents=True)
-    with pytest.raises(ValueError, match="holds checkpoints but no config.json"):
+    if content:
+        (tmp_path / "config.json").write_text(content)
+    with pytest.raises(ValueError, match="no checkpoint holds a whole copy of it; re"):
         check_workdir(tiny.config(), tmp_path)
+
+
+def test_a_damaged_config_without_checkpoints_is_begun_anew_as_its_message_says(
+    tmp_path,
+):
+    (tmp_path / "config.json").write_text("{")
+    with pytest.raises(ValueError, match="no checkpoint to lose; remove it and run"):
+        check_workdir(tiny.config(), tmp_path)
+    (tmp_path / "config.json").unlink()
+    assert check_workdir(tiny.config(), tmp_path) == []
+
+
+def test_a_run_whose_paths_were_kept_as_typed_is_continued(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    record_run(tiny.config(data__path="photos"), "run")
+    now = absolute_paths(tiny.config(data__path="./photos"))
+    assert check_workdir(now, "run") == []
+    with pytest.raises(ValueError, match="/pictures', the run has '/.*/photos'"):
+        check_workdir(absolute_paths(tiny.config(data__path="pictures")), "run")
+
+
+@pytest.mark.parametrize("number", [errno.ENOSYS, errno.ENOLCK, errno.EOPNOTSUPP])
+def test_where_there_are_no_locks_a_run_goes_on_and_says_so(
+    tmp_path, monkeypatch, number
+):
+    def flock(*_):
+        raise OSError(number, os.strerror(number))
+
+    monkeypatch.setattr(fcntl, "flock", flock)
+    with own_workdir(tiny.config(), tmp_path) as said:
+        (line,) = said
+        assert line.startswith(f"{tmp_path}: its file system has no locks (")
+        assert line.endswith("start no second run in it")
+    number = errno.EIO  # says nothing about locks
+    with pytest.raises(ValueError, match="cannot be written to: .*Input/output"):
+        with own_workdir(tiny.config(), tmp_path):
+            pass
+
+
+def test_a_name_that_loses_arrays_is_refused_before_anything_is_made(tmp_path):
+    with pytest.raises(ValueError, match=r"because of the \\ in its name; rename"):
+        with own_workdir(tiny.config(), tmp_path / "a\\b"):
+            pass
+    assert not list(tmp_path.iterdir())
 
 
 def test_a_change_is_taken_where_its_field_or_section_is_named(tmp_path):

@@ -34,6 +34,7 @@ from snclr_jax.data.prepare.shards import (
     write_shard,
 )
 from snclr_jax.data.prepare.sources import Source, open_source
+from snclr_jax.run.paths import expanded
 
 VERSION = "1.0.0"
 UNREADABLE = "unreadable.jsonl"
@@ -104,9 +105,9 @@ def _choose_folder(name: str, out: str, sources: Iterable[str]) -> Path:
             f"--name={name} cannot name a TFDS set; use lower-case letters, digits and "
             "underscores, beginning with a letter"
         )
-    folder = Path(out).expanduser() / name / VERSION
+    folder = Path(expanded(out)) / name / VERSION
     for source in filter(None, sources):
-        if folder.resolve().is_relative_to(Path(source).expanduser().resolve()):
+        if folder.resolve().is_relative_to(Path(expanded(source)).resolve()):
             raise ValueError(
                 f"{folder}, for the set, lies inside {source}; use another --out"
             )

@@ -6,7 +6,6 @@ order; a shard's line enters the journal after that.
 
 from __future__ import annotations
 
-import fcntl
 import json
 import os
 from collections.abc import Iterable
@@ -18,6 +17,7 @@ from array_record.python.array_record_module import ArrayRecordWriter
 
 from snclr_jax.data.prepare.checking import Checked
 from snclr_jax.data.prepare.sources import EncodedImage
+from snclr_jax.run.files import lock
 
 JOURNAL = "prepared.jsonl"
 PART = ".part"  # suffix of what is being written
@@ -141,9 +141,11 @@ class Journal:
 
     def _read(self, folder: Path, begun: dict[str, Any]) -> list[dict[str, Any]]:
         try:
-            fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            lacking = lock(self._file)
         except BlockingIOError as error:
             raise ValueError(f"another snclr prepare is writing {folder}") from error
+        if lacking:
+            print(f"{folder}: {lacking}; start no second snclr prepare in it")
         self._file.seek(0)
         *lines, cut_off = self._file.read().split(b"\n")
         if cut_off:

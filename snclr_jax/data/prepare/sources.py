@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from snclr_jax.data.folder import SUFFIXES, refuse_loops
+from snclr_jax.run.paths import expanded
 
 _IMAGENET_TEST = re.compile(r"ILSVRC2012_val_(000[0-4]\d{4}|00050000)\.JPEG")
 
@@ -106,7 +107,7 @@ def open_source(source: str, source_test: str = "", test_labels: str = "") -> So
 def _find_images(
     flag: str, path: str, passed_over: list[tuple[str, str]], keep: str = ""
 ) -> list[EncodedImage]:
-    root = os.path.expanduser(path)
+    root = expanded(path)
     is_tar = os.path.isfile(root)
     if is_tar:
         members = _members(root, 0, os.path.getsize(root))
@@ -186,7 +187,7 @@ def _members(
 
 
 def _holds_tars(path: str) -> bool:
-    path = os.path.expanduser(path)
+    path = expanded(path)
     if os.path.isdir(path):
         return False
     with tarfile.open(path, mode="r:") as tar:
@@ -258,7 +259,7 @@ def _class_folders(images: list[EncodedImage]) -> list[str] | None:
 
 def _test_classes(test: list[EncodedImage], test_labels: str) -> list[str]:
     if test_labels:
-        lines = Path(test_labels).expanduser().read_text().strip().split("\n")
+        lines = Path(expanded(test_labels)).read_text().strip().split("\n")
         if len(lines) != len(test):
             raise ValueError(
                 f"--test_labels={test_labels} has {len(lines)} lines for {len(test)} "

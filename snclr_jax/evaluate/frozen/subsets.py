@@ -8,6 +8,8 @@ from typing import cast
 
 import numpy as np
 
+from snclr_jax.run.paths import expanded
+
 
 def class_balanced(
     labels: np.ndarray,
@@ -109,7 +111,7 @@ def listed(path: str | Path, names: Sequence[str]) -> np.ndarray:
       ValueError: for a file that is missing or lists nothing, and for a listed name
         that no image has, or more than one.
     """
-    path = Path(path).expanduser()
+    path = Path(expanded(path))
     if not path.is_file():
         raise ValueError(
             f"{path} is not a file; give a list of image names, one a line"
