@@ -215,12 +215,15 @@ class Checkpoints:
 
     def _left(self) -> str:
         """Says what there is to continue from when a save has failed."""
-        if not self._folder.exists():
+        steps = saved_steps(self._folder.parent)
+        # Of those that there were, the last may be the one that failed. What was being
+        # written may have made the folder anew.
+        before = sorted(self._manager.all_steps())[:-1]
+        if not self._folder.exists() or (before and not {*before} & {*steps}):
             return (
                 "that folder was removed or renamed during the run: bring it back, and "
                 "the same command continues from what it holds"
             )
-        steps = saved_steps(self._folder.parent)
         left = f"continues from step {max(steps)}" if steps else "begins anew"
         return f"the same command {left} once there is room and leave to write"
 

@@ -355,6 +355,22 @@ def test_a_folder_that_is_gone_is_named_and_not_made_anew(saved, tmp_path, gone)
     assert max(saved_steps(workdir)) == 2
 
 
+def test_a_folder_that_a_failed_save_made_anew_is_not_taken_for_the_one_before(
+    saved, tmp_path, monkeypatch
+):
+    def fail(*arguments, **named):
+        raise ValueError("NOT_FOUND: Error writing")
+
+    workdir = copy(saved, tmp_path)
+    with contextlib.closing(Checkpoints(workdir, keep=2)) as checkpoints:
+        (workdir / "checkpoints").rename(tmp_path / "elsewhere")
+        (workdir / "checkpoints").mkdir()
+        monkeypatch.setattr(ocp.CheckpointManager, "wait_until_finished", fail)
+        with pytest.raises(OSError, match=r"\(NOT_FOUND.*removed or renamed during"):
+            checkpoints.wait()
+        monkeypatch.undo()
+
+
 def test_a_save_that_fails_says_what_is_left(saved, tmp_path, monkeypatch):
     def fail(*arguments, **named):
         raise OSError(errno.ENOSPC, "No space left on device")
