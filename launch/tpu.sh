@@ -18,6 +18,8 @@ HELP='launch/tpu.sh COMMAND FLAGS          the same flags for every command
   --type=v5litepod-64          accelerator type: v4-N, v5litepod-N, v5p-N or v6e-N
   --slices=1                   number of such slices
   --spot                       cheaper, and taken away at any time: see resume
+  --reserved --valid-until-duration=6h --network=NETWORK --internal-ips
+  --service-account=ACCOUNT    for create, as gcloud compute tpus queued-resources has them
   --workdir=gs://BUCKET/RUN    of the run; a run there is continued
   --mount=BUCKET               shown on the workers as the folder /mnt/BUCKET, for data:
                                array_record reads folders, and not gs://
@@ -35,9 +37,13 @@ HELP='launch/tpu.sh COMMAND FLAGS          the same flags for every command
 ROOT=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
 POLL_SECONDS=${POLL_SECONDS:-60}
 MAX_FAILURES=5 # in a row; the waits between them double
+SILENT_POLLS=${SILENT_POLLS:-1440} # that a watch waits for an answer: a day
+LONGEST_WAIT=32                    # of a watch that gets no answer, in polls
 NAME="" ZONE="" PROJECT="" TYPE="" SLICES=1 SPOT="" WORKDIR="" MOUNT="" CONFIG=() IMAGES=()
-WATCH="" DELETE_AFTER="" YES="" DRY_RUN="" PLACE=() AGAIN=()
-STATUS="{ bash snclr/launch/worker.sh status || echo '?: not started:'; } 2>/dev/null"
+CREATE=() WATCH="" DELETE_AFTER="" YES="" DRY_RUN="" PLACE=() AGAIN=()
+# No checkout: not started. One that does not answer is in no known state.
+STATUS="if [ ! -e snclr/launch/worker.sh ]; then echo '?: not started:'; \
+else bash snclr/launch/worker.sh status; fi 2>/dev/null"
 ANSWER='^[^:]*: (running|ended [0-9]+|not started):' # a line of it
 
 main() {
@@ -66,6 +72,8 @@ parse() {
       --type=*) TYPE=${flag#*=} ;;
       --slices=*) SLICES=${flag#*=} ;;
       --spot) SPOT=yes ;;
+      --reserved | --internal-ips | --valid-until-duration=?* | --network=?* | \
+        --service-account=?*) CREATE+=("$flag") ;;
       --workdir=*) WORKDIR=${flag#*=} ;;
       --mount=*) MOUNT=${flag#*=} ;;
       --config=* | --config.*=*) CONFIG+=("$flag") ;;
@@ -83,7 +91,8 @@ parse() {
 check() {
   [[ $NAME =~ ^[a-z]([-a-z0-9]*[a-z0-9])?$ ]] ||
     fail "--name=$NAME must be lower case letters, digits and dashes, such as snclr-1"
-  [[ -n $ZONE ]] || fail "--zone=ZONE is missing, such as --zone=us-west4-a"
+  [[ $ZONE =~ ^[-a-z0-9]+$ ]] ||
+    fail "--zone=$ZONE is not a zone; give one, such as --zone=us-west4-a"
   [[ -n $DRY_RUN ]] || type gcloud >/dev/null 2>&1 ||
     fail "gcloud is not on the PATH: https://cloud.google.com/sdk/docs/install"
   [[ $SLICES =~ ^[1-9][0-9]*$ ]] || fail "--slices=$SLICES is not a number from 1"
@@ -197,8 +206,8 @@ resume() {
 
 delete() {
   local state
-  state=$(queue_state ACTIVE)
-  [[ $state != ABSENT ]] || { say "$NAME does not exist" && return; }
+  state=$(settled_state ACTIVE ABSENT)
+  [[ $state != ABSENT ]] || { say "$NAME does not exist in $ZONE" && return; }
   need_yes "delete $NAME in $ZONE with all its slices"
   tpus delete "$NAME" --force --quiet
 }
@@ -211,12 +220,15 @@ request() {
   local nodes=("--node-id=$NAME")
   ((SLICES == 1)) || nodes=("--node-count=$SLICES" "--node-prefix=$NAME")
   tpus create "$NAME" "${nodes[@]}" --accelerator-type="$TYPE" \
-    --runtime-version="$RUNTIME" ${SPOT:+--spot}
+    --runtime-version="$RUNTIME" ${SPOT:+--spot} ${CREATE[@]+"${CREATE[@]}"}
 }
 
 announce() {
+  local how="on demand"
+  [[ -z $SPOT ]] || how="spot (may be preempted at any time)"
+  [[ " ${CREATE[*]-} " != *" --reserved "* ]] || how="reserved"
   say "$SLICES x $TYPE in $ZONE: $((SLICES * CHIPS)) chips in $((SLICES * HOSTS)) hosts, \
-${SPOT:+spot (may be preempted at any time)}$([[ -n $SPOT ]] || echo "on demand")
+$how
 It costs money by the second from the moment it is ACTIVE, idle or not, until
     launch/tpu.sh delete --name=$NAME --zone=$ZONE ${PROJECT:+--project=$PROJECT }--yes
 Prices per chip and hour: https://cloud.google.com/tpu/pricing"
@@ -240,7 +252,7 @@ preflight() {
 # Does what is missing for the run to run, and nothing where it runs.
 bring_up() {
   local state lines
-  state=$(queue_state SUSPENDED)
+  state=$(settled_state SUSPENDED "SUSPENDED|FAILED|PREEMPTED")
   case $state in
     SUSPENDED | FAILED | PREEMPTED)
       say "$NAME is $state: deleting and creating it again"
@@ -268,13 +280,22 @@ bring_up() {
 }
 
 watch() {
-  local failures=0 started code lines step
+  local failures=0 started code lines
+  WAITED=0
   while true; do
     started=$SECONDS code=0 lines=""
     # A process of its own, so that an error in it ends one attempt and not the watch.
     again resume || code=$?
     ((code != 1 && code != 3)) || exit "$code" # it does not fit, or --yes is missing
     [[ -z $DRY_RUN ]] || return "$code"
+    if ((code == 4)); then
+      # This machine may have no network, and the run may go on.
+      wait_longer || fail "no answer in $WAITED x $POLL_SECONDS s; the watch ends, and \
+$NAME may train on and costs money until you delete it: see to network and login, then \
+resume" 4
+      continue
+    fi
+    WAITED=0
     if ((code == 0)); then
       while sleep "$POLL_SECONDS" && lines=$(worker_lines) && all_are "$lines" running; do
         :
@@ -282,11 +303,10 @@ watch() {
       ! all_are "$lines" "ended 0" || break
     fi
     ((SECONDS - started < 3600)) || failures=0
-    # Where nobody answers, this machine may have no network, and the run may go on.
-    if ((code != 0 && code != 4)) || grep -qE '^[^:]*: ended ' <<<"$lines"; then
+    if ((code != 0)) || grep -qE '^[^:]*: ended ' <<<"$lines"; then
       failures=$((failures + 1))
       ((failures < MAX_FAILURES)) || give_up "$failures"
-      for ((step = 1; step < 1 << failures; step++)); do sleep "$POLL_SECONDS"; done
+      polls $(((1 << failures) - 1))
     fi
     say "not every worker of $NAME is running: resuming"
   done
@@ -310,10 +330,28 @@ delete it"
 }
 
 delete_at_last() {
+  WAITED=0
   until again delete; do
-    say "$NAME is not deleted and costs money: trying again"
-    sleep "$POLL_SECONDS"
+    say "$NAME is not deleted and costs money"
+    wait_longer || fail "$NAME is not deleted and costs money: see to network and login, \
+then delete it" 4
   done
+}
+
+# Waits as long again as all waits before it, which WAITED counts in polls; fails where
+# they are enough.
+wait_longer() {
+  local next=$((WAITED + 1))
+  ((WAITED < SILENT_POLLS)) || return 1
+  ((next <= LONGEST_WAIT)) || next=$LONGEST_WAIT
+  say "asking again in $next x $POLL_SECONDS s"
+  polls "$next"
+  WAITED=$((WAITED + next))
+}
+
+polls() {
+  local poll
+  for ((poll = 0; poll < $1; poll++)); do sleep "$POLL_SECONDS"; done
 }
 
 again() {
@@ -356,6 +394,20 @@ queue_state() {
   echo "$state"
 }
 
+# The same. An answer that matches $2 has to come again after a pause: what follows from
+# it cannot be undone.
+settled_state() {
+  local state before=""
+  state=$(queue_state "$1")
+  while [[ -z $DRY_RUN && $state != "$before" && $state =~ ^($2)$ ]]; do
+    say "$NAME is $state: asking again in $POLL_SECONDS s"
+    before=$state
+    sleep "$POLL_SECONDS"
+    state=$(queue_state "$1")
+  done
+  echo "$state"
+}
+
 describe() {
   local output
   # Apart: gcloud warns there of much that is no error.
@@ -363,7 +415,9 @@ describe() {
   if output=$(gcloud compute tpus "$1" describe "$2" "${PLACE[@]}" \
     --format="value($3)" 2>"$errors"); then
     echo "$output"
-  elif grep -qE "NOT_FOUND|not found" "$errors"; then
+  elif grep -qE "NOT_FOUND: .*/locations/$ZONE/[a-zA-Z]+/$2([^-a-z0-9]|\$)" "$errors"; then
+    # It names the resource. "Location ZONE is not found or access is unauthorized", with
+    # a 403, comes and goes, and says nothing about it.
     echo ABSENT
   else
     fail "gcloud cannot describe $2: $(cat "$errors")" 4

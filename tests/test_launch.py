@@ -33,7 +33,15 @@ def test_create_says_what_it_costs_and_needs_yes(cloud):
 
 
 def test_create_asks_for_exactly_what_was_said_and_once(cloud):
-    ok(cloud.tpu("create", "--yes", "--project=p"))
+    passed_on = [
+        "--reserved",
+        "--service-account=a@b",
+        "--network=n",
+        "--internal-ips",
+        "--valid-until-duration=6h",
+    ]
+    said = ok(cloud.tpu("create", "--yes", "--project=p", *passed_on))
+    assert "8 chips in 1 hosts, reserved" in said
     (create,) = [call for call in cloud.calls() if call[1] == "create"]
     assert create == [
         "queued-resources",
@@ -42,6 +50,7 @@ def test_create_asks_for_exactly_what_was_said_and_once(cloud):
         "--node-id=snclr-run",
         "--accelerator-type=v5litepod-8",
         "--runtime-version=v2-alpha-tpuv5-lite",
+        *passed_on,
         "--zone=us-west4-a",
         "--project=p",
     ]
@@ -210,8 +219,8 @@ def test_a_machine_without_a_network_neither_ends_nor_deletes_a_run(cloud):
     wait_for(cloud, (), "running")
     refused = json.dumps({"describe": "offline", "ssh": "offline"})
     (cloud.folder / "refuse.json").write_text(refused)
-    said = [watch.stderr.readline() for _ in range(60)]
-    assert sum("gcloud cannot describe" in line for line in said) > 10
+    said = [watch.stderr.readline() for _ in range(20)]
+    assert sum("gcloud cannot describe" in line for line in said) > 4
     (cloud.folder / "refuse.json").unlink()
     (pid,) = cloud.folder.glob("homes/*/*/snclr-state/pid")
     os.killpg(int(pid.read_text()), signal.SIGTERM)  # it saves, and goes on to its end
@@ -231,7 +240,7 @@ def test_a_refused_deletion_at_the_end_is_tried_again(cloud):
         text=True,
     )
     for line in watch.stderr:
-        if "costs money: trying again" in line:
+        if "is not deleted and costs money" in line:
             (cloud.folder / "refuse.json").unlink(missing_ok=True)
     assert watch.wait(timeout=30) == 0
     assert not (cloud.folder / "queue.json").exists()
@@ -277,21 +286,84 @@ def test_delete_needs_yes_and_deletes_the_nodes_too(cloud):
     assert delete[2:] == ["snclr-run", "--force", "--quiet", "--zone=us-west4-a"]
 
 
-def test_what_gcloud_says_is_passed_on_and_never_taken_for_absent(cloud):
+QUEUE = "projects/p/locations/us-west4-a/queuedResources/snclr-run"
+NODE = "projects/p/locations/us-west4-a/nodes/snclr-run"
+
+
+@pytest.fixture
+def active(cloud):
+    """A cloud whose slice is there, and the file of what is refused there."""
     ok(cloud.tpu("create", "--yes"))
-    message = "ERROR: (gcloud) There was a problem refreshing your tokens"
-    (cloud.folder / "refuse.json").write_text(json.dumps({"describe": message}))
-    for command in ("create", "resume", "delete", "status"):
+    (cloud.folder / "queue.json").write_text('["ACTIVE"]')
+    return cloud, cloud.folder / "refuse.json"
+
+
+UNAUTHORIZED = "Location us-west4-a is not found or access is unauthorized"
+NOT_GONE = [
+    ("create", "queued-resources", "There was a problem refreshing your auth tokens"),
+    ("status", "queued-resources", "There was a problem refreshing your auth tokens"),
+    ("delete", "queued-resources", f"403 {UNAUTHORIZED}."),
+    ("resume", "queued-resources", f"PERMISSION_DENIED: {UNAUTHORIZED}."),
+    ("delete", "queued-resources", f"PERMISSION_DENIED: on '{QUEUE}' (or not found)"),
+    ("delete", "queued-resources", f"NOT_FOUND: Resource '{QUEUE}-2' was not found"),
+    ("delete", "queued-resources", "NOT_FOUND: The project 'p' was not found"),
+    ("resume", "tpu-vm", f"403 {UNAUTHORIZED}."),
+    ("resume", "tpu-vm", f"PERMISSION_DENIED: on '{NODE}' (or it may not exist)"),
+    ("resume", "tpu-vm", f"NOT_FOUND: Resource '{NODE}-2' was not found"),
+]
+
+
+def test_what_gcloud_says_is_passed_on_and_never_taken_for_absent(active):
+    cloud, refuse = active
+    for command, asked, said in NOT_GONE:
+        message = f"ERROR: (gcloud.compute.tpus.{asked}.describe) {said}"
+        refuse.write_text(json.dumps({asked: message}))
         failed = cloud.tpu(command, "--yes")
-        assert failed.returncode == 4 and message in failed.stderr, command
+        assert failed.returncode == 4 and message in failed.stderr, (command, said)
     assert cloud.verbs() == ["create"]
+
+
+def test_what_cannot_be_undone_waits_for_a_second_answer(active):
+    cloud, refuse = active
+    gone = f"ERROR: (gcloud.compute.tpus) NOT_FOUND: Resource '{NODE}' was not found"
+    refuse.write_text(json.dumps({"tpu-vm": [gone]}))
+    said = ok(cloud.tpu("resume", "--yes"))
+    assert "snclr-run is PREEMPTED: asking again in 0.05 s" in said
+    assert "delete" not in cloud.verbs() and cloud.verbs().count("create") == 1
+    refuse.write_text(json.dumps({"queued-resources": [gone.replace(NODE, QUEUE)]}))
+    ok(cloud.tpu("delete", "--yes"))
+    assert cloud.verbs()[-1] == "delete"
+
+
+def test_a_worker_that_cannot_say_its_state_is_not_taken_for_one_to_start(cloud):
+    ok(cloud.tpu("resume", "--yes"))
+    (worker,) = cloud.folder.glob("homes/*/*/snclr/launch/worker.sh")
+    worker.write_text("exit 1  # as where its disk is full\n")
+    before = cloud.verbs()
+    failed = cloud.tpu("resume", "--yes")
+    assert failed.returncode == 4 and "do not answer" in failed.stderr
+    assert cloud.verbs() == [*before, "ssh"]
+
+
+def test_a_watch_without_answers_asks_ever_more_rarely_and_says_when_it_ends(
+    active, monkeypatch
+):
+    cloud, refuse = active
+    refuse.write_text(json.dumps({"describe": "offline"}))
+    monkeypatch.setenv("SILENT_POLLS", "3")
+    ended = cloud.tpu("resume", "--yes", "--watch", "--delete-after")
+    assert ended.returncode == 4 and cloud.verbs() == ["create"]
+    assert re.findall(r"asking again in (\d+) x 0.05 s", ended.stderr) == ["1", "2"]
+    last = ended.stderr.splitlines()[-1]
+    assert "no answer in 3 x 0.05 s; the watch ends, and snclr-run may train on" in last
 
 
 @pytest.mark.parametrize(
     "flag, message",
     {
         "--name=My Run": "lower case",
-        "--zone=": "--zone=ZONE is missing",
+        "--zone=": "--zone= is not a zone",
+        "--network=": "--network= is not a flag",
         "--type=v5litepod-48": "v5litepod-48 is not a slice",
         "--type=v4-9": "v4-9 is not a slice",
         "--type=v2-8": "v2-8 is not known",
