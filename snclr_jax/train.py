@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import json
 import signal
 import time
@@ -14,12 +15,13 @@ import ml_collections
 import numpy as np
 from etils import epath
 
-from snclr_jax.data import open_data
+from snclr_jax.data import Data, open_data
 from snclr_jax.data.bad_files import FILE as BAD_FILES
 from snclr_jax.data.bad_files import BadFiles
 from snclr_jax.data.choose import choose_from_data
 from snclr_jax.data.feed import Feed
 from snclr_jax.data.python_source import named_python
+from snclr_jax.devices.agreement import in_agreement
 from snclr_jax.devices.mesh import make_mesh
 from snclr_jax.devices.processes import from_first
 from snclr_jax.devices.stop_requests import Interrupted, StopRequests
@@ -28,6 +30,8 @@ from snclr_jax.evaluate.online import Evaluator, OnlineKnn, OnlineProbe, Run
 from snclr_jax.models import build_model
 from snclr_jax.report.online import OnlineGallery
 from snclr_jax.run.checkpoint import Checkpoints
+from snclr_jax.run.common import common_facts
+from snclr_jax.run.digest import digest_of_json, digests
 from snclr_jax.run.files import SUMMARY_FILE, write_whole
 from snclr_jax.run.metrics import (
     Clock,
@@ -86,19 +90,22 @@ def train(
 
     Raises:
       ValueError: where a field, an image, a checkpoint or the workdir cannot be used;
-        names it.
+        names it. Where processes differ in `common_facts`; gives both values.
       OSError: where a checkpoint, or the images, cannot be read or written now.
       NonFiniteError: where the loss is no longer a number; the last good checkpoint
         is intact.
       Interrupted: after SIGINT or SIGTERM, when the state is saved.
     """
     mesh, workdir = make_mesh(), expanded(workdir)
-    if data is not None:
-        config = named_python(config)
-    config, chosen = choose_from_data(config, devices=mesh.size, given=data)
-    check_config(config, devices=mesh.size)
-    data = open_data(config.data, data)
-    check_against_data(config, data.train.size)
+    config, chosen, data = in_agreement(
+        functools.partial(_open, config, mesh.size, data),
+        lambda opened: common_facts(
+            opened[0],
+            opened[2].evidence,
+            workdir=workdir,
+            evaluators=[type(evaluator).__name__ for evaluator in evaluators],
+        ),
+    )
     steps_per_epoch = data.train.size // config.batch_size
 
     objective = build_objective(config)
@@ -111,7 +118,14 @@ def train(
     untrained = init_train_state(
         model, objective, optimizer, config, mesh, probe_classes=classes
     )
-    state = init_from(untrained, config, mesh, workdir)
+    state = in_agreement(
+        lambda: init_from(untrained, config, mesh, workdir),
+        lambda state: (
+            {"weights": digest_of_json(digests(state.params))}
+            if config.model.init_from
+            else {}
+        ),
+    )
     feed = Feed(config, data.train, mesh, labels=config.evaluate.online_probe)
     # What is kept holds from any folder; what was said so far is as it was typed.
     config = absolute_paths(config)
@@ -151,6 +165,19 @@ def train(
             state = loop.run(step, state)
         _summarize(workdir, baseline, clock, feed)
     return state
+
+
+def _open(
+    config: ml_collections.ConfigDict, devices: int, given: Any
+) -> tuple[ml_collections.ConfigDict, str, Data]:
+    """Returns the config with every field chosen, what was in words, and the images."""
+    if given is not None:
+        config = named_python(config)
+    config, chosen = choose_from_data(config, devices=devices, given=given)
+    check_config(config, devices=devices)
+    data = open_data(config.data, given)
+    check_against_data(config, data.train.size)
+    return config, chosen, data
 
 
 class Loop:

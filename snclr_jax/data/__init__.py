@@ -24,6 +24,16 @@ class Data(NamedTuple):
         splits = {"train": self.train, "test": self.test}
         return {name: split.identity for name, split in splits.items() if split}
 
+    @property
+    def evidence(self) -> dict[str, str]:
+        """The same, and how large some images are; what is not kept may change."""
+        splits = {"train": self.train, "test": self.test}
+        return {
+            name: f"{split.identity}, {split.sampled_bytes()} bytes in some of them"
+            for name, split in splits.items()
+            if split
+        }
+
 
 def open_data(config: ConfigDict, given: Any = None) -> Data:
     """Opens the image set that `config.data` names, without decoding any image.

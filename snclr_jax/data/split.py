@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import functools
 import os
@@ -15,6 +16,7 @@ from snclr_jax.data.bad_images import BadImages
 from snclr_jax.data.decode import Encoded, UnreadableImage
 
 _CHUNK = 32  # images per task of the thread pool: a small one costs less than a task
+_SAMPLE = 64  # images whose size tells a set from another one under the same names
 
 Load = Callable[[np.ndarray], np.ndarray]
 Read = Callable[[np.ndarray], Sequence[Encoded | np.ndarray]]
@@ -230,6 +232,10 @@ class Split:
         """Reads some whole images without threads: encoded, or uint8 (h, w, 3)."""
         return (self._opened.encoded or self._opened.load)(self._of[indices])
 
+    def sampled_bytes(self) -> int:
+        """Returns how many bytes some images have as they are stored."""
+        return sum(map(_stored_bytes, self.originals(self.thinned(_SAMPLE))))
+
     def images(self) -> np.ndarray:
         """All images, uint8 (n, s, s, 3), decoded once; for sets that fit in memory."""
         return self._images
@@ -272,6 +278,16 @@ def hold_back(split: Split, count: int) -> tuple[Split, Split]:
         )
     held = np.isin(group, order[:groups])
     return split.subset(np.flatnonzero(~held)), split.subset(np.flatnonzero(held))
+
+
+def _stored_bytes(image: Encoded | np.ndarray) -> int:
+    if isinstance(image, np.ndarray):
+        return image.nbytes
+    if isinstance(image.content, bytes):
+        return len(image.content)
+    with contextlib.suppress(OSError):  # a bad image, see `Split`
+        return os.path.getsize(image.content)
+    return 0
 
 
 def _rows(of: str, indices: np.ndarray) -> list[str]:

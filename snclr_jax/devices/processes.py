@@ -6,6 +6,8 @@ import dataclasses
 import json
 import os
 import re
+import sys
+import threading
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -17,6 +19,9 @@ from jax.experimental import multihost_utils
 # JAX's own are 100 and 300: the rest of a run is to stop within a minute of a loss.
 HEARTBEAT_SECONDS = 30
 SHUTDOWN_SECONDS = 30
+# At its own limit XLA aborts the process, with a stack trace for a message.
+START_SECONDS = 300
+XLA_START_SECONDS = START_SECONDS + 60
 GOOGLE = "0x1ae0"
 # PCI classes of what Google's virtual machines have besides TPUs.
 STORAGE_OR_NETWORK = ("0x01", "0x02")
@@ -48,6 +53,9 @@ def start(
       processes: number of processes.
       process: this one, from 0.
 
+    Ends the process, with a message, where the others do not come within
+    `START_SECONDS`: the call that waits for them cannot be left.
+
     Raises:
       ValueError: where the arguments or what surrounds the process contradict.
       ConnectionError: where the processes do not find each other.
@@ -65,19 +73,34 @@ def start(
         return
     # Its handler swallows the SIGTERM that comes before the loop has its own.
     jax.config.update("jax_enable_preemption_service", False)
+    limit = threading.Timer(START_SECONDS, _end, [_unmet(plan)])
+    limit.daemon = True
+    limit.start()
     try:
         jax.distributed.initialize(
             **plan.arguments,
+            initialization_timeout=XLA_START_SECONDS,
             heartbeat_timeout_seconds=HEARTBEAT_SECONDS,
             shutdown_timeout_seconds=SHUTDOWN_SECONDS,
         )
     except jax.errors.JaxRuntimeError as error:
-        raise ConnectionError(
-            f"the processes ({plan.reason}) did not find each other: start all of them "
-            f"within five minutes, with a port that is free and open. JAX says: {error}"
-        ) from error
+        raise ConnectionError(f"{_unmet(plan)}. JAX says: {error}") from error
+    finally:
+        limit.cancel()
     if jax.process_index() == 0:
         print(f"{jax.process_count()} processes, by {plan.reason}", flush=True)
+
+
+def _unmet(plan: Plan) -> str:
+    return (
+        f"the processes ({plan.reason}) did not find each other: start all of them "
+        f"within {START_SECONDS // 60} minutes, with a port that is free and open"
+    )
+
+
+def _end(message: str) -> None:
+    print(f"snclr: {message}", file=sys.stderr, flush=True)
+    os._exit(2)
 
 
 def make_plan(
@@ -139,12 +162,18 @@ def _by_flags(coordinator: str, processes: int, process: int) -> Plan:
 
 
 def _by_launcher(environment: Mapping[str, str]) -> Plan:
-    tasks = int(environment.get("SLURM_NTASKS", 1))
-    if tasks > 1 and "SLURM_STEP_NODELIST" in environment:
-        return Plan("SLURM", {"cluster_detection_method": "slurm"})
+    # Of the step: a shell of salloc has its job's number of tasks, and is one process.
+    tasks = _count(environment, "SLURM_STEP_NUM_TASKS")
     if tasks > 1:
-        return Plan(f"1 process: SLURM has {tasks} tasks, but srun did not start this")
-    ranks = int(environment.get("OMPI_COMM_WORLD_SIZE", 1))
+        found = {"cluster_detection_method": "slurm", "num_processes": tasks}
+        return Plan("SLURM", found)
+    allotted = _count(environment, "SLURM_NTASKS")
+    if allotted > 1:
+        return Plan(
+            f"1 process: SLURM has {allotted} tasks, but srun did not start this as "
+            "one of them"
+        )
+    ranks = _count(environment, "OMPI_COMM_WORLD_SIZE")
     if ranks > 1:
         raise ValueError(
             f"mpirun started {ranks} processes that would not know of each other; give "
@@ -152,6 +181,17 @@ def _by_launcher(environment: Mapping[str, str]) -> Plan:
             "--process=$OMPI_COMM_WORLD_RANK"
         )
     return Plan()
+
+
+def _count(environment: Mapping[str, str], name: str) -> int:
+    """Returns a number of processes; 1 where the variable is not set, or empty."""
+    text = environment.get(name) or "1"
+    if not text.isdecimal():
+        raise ValueError(
+            f"{name}={text} is no number of processes; unset it, or say it with "
+            "--coordinator, --processes and --process"
+        )
+    return int(text)
 
 
 def from_first(compute: Callable[[], Any]) -> Any:

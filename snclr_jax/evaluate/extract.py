@@ -7,11 +7,9 @@ from pathlib import Path
 import numpy as np
 from ml_collections import ConfigDict
 
-from snclr_jax.data import open_data
 from snclr_jax.data.bad_files import describe_bad
 from snclr_jax.devices.mesh import make_mesh
-from snclr_jax.encoder.stored import open_encoder
-from snclr_jax.evaluate.run import say, target_config
+from snclr_jax.evaluate.run import open_both, say
 from snclr_jax.evaluate.subject import make_subjects
 from snclr_jax.evaluate.write_features import check_features_path, write_features
 from snclr_jax.run.paths import absolute_paths
@@ -34,10 +32,7 @@ def extract(
     """
     check_features_path(out)
     mesh = make_mesh()
-    encoder = open_encoder(path, network=network, mesh=mesh)
-    say(encoder.describe())
-    config, _ = target_config(encoder.config, settings.data)
-    data = open_data(config.data)
+    encoder, config, data = open_both(path, settings, network=network, mesh=mesh)
     (subject,) = make_subjects(
         encoder, layers=False, baselines=False, settings=settings, mesh=mesh
     )

@@ -9,13 +9,15 @@ from typing import Any
 import jax
 import numpy as np
 from etils import epath
+from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
 from snclr_jax.data import Data, open_data
 from snclr_jax.data.bad_files import BadFiles, describe_bad
 from snclr_jax.data.python_source import named_python
+from snclr_jax.devices.agreement import in_agreement
 from snclr_jax.devices.mesh import make_mesh
-from snclr_jax.encoder.stored import open_encoder
+from snclr_jax.encoder.stored import Encoder, open_encoder
 from snclr_jax.evaluate.evaluations import EVALUATIONS, Outcome, Task
 from snclr_jax.evaluate.memory.networks import Search, open_networks
 from snclr_jax.evaluate.online import with_labels
@@ -29,6 +31,7 @@ from snclr_jax.evaluate.results import (
     write_board,
 )
 from snclr_jax.evaluate.subject import Subject, make_subjects
+from snclr_jax.run.common import common_facts
 from snclr_jax.run.paths import absolute_paths, located
 from snclr_jax.run.workdir import as_json, has_images
 
@@ -76,14 +79,18 @@ def evaluate(
     mesh = make_mesh()
     destination = records_path(path)
     read_records(destination)  # what cannot be added to is refused before any work
-    encoder = open_encoder(path, network=network, mesh=mesh)
-    say(encoder.describe())
-    config, origin = target_config(encoder.config, settings.data)
-    if data is None:
-        data = open_data(config.data)
-    else:
-        config = named_python(config)
-        data = open_data(config.data, data)
+    given = data is not None
+    encoder, config, data = open_both(
+        path,
+        settings,
+        network=network,
+        mesh=mesh,
+        data=data,
+        what=list(what),
+        baselines=baselines,
+    )
+    _, origin = target_config(encoder.config, settings.data)
+    if given:
         own = has_images(destination.parent, data.identity)
         origin = OWN if own else f"python, {data.train.identity}"
     config = absolute_paths(config)  # records keep it
@@ -123,6 +130,51 @@ def evaluate(
         BadFiles(str(destination.parent), data).close()
     say("\n".join(filter(None, [table(records), str(destination), describe_bad(data)])))
     return records
+
+
+def open_both(
+    path: epath.PathLike,
+    settings: ConfigDict,
+    *,
+    network: str | None,
+    mesh: Mesh,
+    data: Any = None,
+    **asked: Any,
+) -> tuple[Encoder, ConfigDict, Data]:
+    """Opens an encoder and the images to use it on, and says which one it is.
+
+    Args:
+      path, settings, network, data: as in `evaluate`.
+      mesh: the devices.
+      asked: what else has to be the same in all processes.
+
+    Returns:
+      The encoder, its run's config with these images, and the images.
+
+    Raises:
+      ValueError: where either cannot be opened, or processes differ in what
+        `common_facts` lists.
+    """
+
+    def opened() -> tuple[Encoder, ConfigDict, Data]:
+        encoder = open_encoder(path, network=network, mesh=mesh)
+        config, _ = target_config(encoder.config, settings.data)
+        if data is not None:
+            config = named_python(config)
+        return encoder, config, open_data(config.data, data)
+
+    both = in_agreement(
+        opened,
+        lambda both: common_facts(
+            both[1],
+            both[2].evidence,
+            encoder=both[0].fingerprint,
+            evaluation=as_json(settings),
+            **asked,
+        ),
+    )
+    say(both[0].describe())
+    return both
 
 
 def target_config(config: ConfigDict, changed: ConfigDict) -> tuple[ConfigDict, str]:

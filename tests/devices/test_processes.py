@@ -9,15 +9,22 @@ import sys
 import time
 from pathlib import Path
 
+import jax
 import pytest
 
+from snclr_jax.devices import processes
 from snclr_jax.devices.processes import Plan, has_tpu, make_plan, start
 
-TASK = {"SLURM_NTASKS": "8", "SLURM_STEP_NODELIST": "node[1-2]"}
+TASK = {"SLURM_NTASKS": "8", "SLURM_STEP_NUM_TASKS": "8"}
+# Of a shell that salloc starts on a node: a step of one task in a job of many.
+SHELL = {"SLURM_NTASKS": "8", "SLURM_STEP_NUM_TASKS": "1"}
 FLAGS = {"coordinator": "10.0.0.2:8476", "processes": 4, "process": 3}
 
 
-@pytest.mark.parametrize("environment", [{}, {"SLURM_NTASKS": "1"}, {"TERM": "xterm"}])
+@pytest.mark.parametrize(
+    "environment",
+    [{}, {"SLURM_NTASKS": "1"}, {"SLURM_NTASKS": ""}, {"OMPI_COMM_WORLD_SIZE": ""}],
+)
 def test_a_process_on_its_own_stays_so(environment):
     assert make_plan(environment, on_tpu=False) == Plan("", None)
 
@@ -43,11 +50,23 @@ def test_a_tpu_that_is_not_used_does_not_count():
 
 
 def test_slurm_counts_where_srun_started_the_process():
-    detected = {"cluster_detection_method": "slurm"}
+    detected = {"cluster_detection_method": "slurm", "num_processes": 8}
     assert make_plan(TASK, on_tpu=False) == Plan("SLURM", detected)
-    alone = make_plan({"SLURM_NTASKS": "8"}, on_tpu=False)
+    # The step says how many there are, not the job around it.
+    few = make_plan(TASK | {"SLURM_STEP_NUM_TASKS": "2"}, on_tpu=False)
+    assert few.arguments == detected | {"num_processes": 2}
+
+
+@pytest.mark.parametrize("environment", [SHELL, {"SLURM_NTASKS": "8"}])
+def test_a_shell_in_a_slurm_job_is_one_process(environment):
+    alone = make_plan(environment, on_tpu=False)
     assert alone.arguments is None
     assert "8 tasks, but srun did not start this" in alone.reason
+
+
+def test_a_number_of_processes_that_is_none_is_named():
+    with pytest.raises(ValueError, match="SLURM_NTASKS=4x is no number of processes"):
+        make_plan({"SLURM_NTASKS": "4x"}, on_tpu=False)
 
 
 def test_mpirun_is_told_which_flags_to_give():
@@ -68,6 +87,30 @@ def test_mpirun_is_told_which_flags_to_give():
 def test_flags_that_cannot_be_are_refused_before_anything_starts(flags, message):
     with pytest.raises(ValueError, match=message):
         start(**flags)
+
+
+@pytest.mark.parametrize("seconds, ended", [(0.5, [2]), (0, [])])
+def test_one_that_waits_in_vain_says_so_before_xla_aborts_it(
+    monkeypatch, capsys, seconds, ended
+):
+    codes, given = [], {}
+
+    def initialize(**arguments):
+        given.update(arguments)
+        time.sleep(seconds)
+
+    monkeypatch.setattr(jax.distributed, "initialize", initialize)
+    monkeypatch.setattr(jax.config, "update", lambda name, value: None)
+    monkeypatch.setattr(os, "_exit", codes.append)
+    monkeypatch.setattr(processes, "START_SECONDS", 0.2)
+    start(**FLAGS)
+    time.sleep(0.4 - seconds / 2)
+    assert codes == ended
+    assert given["initialization_timeout"] > 300
+    said = capsys.readouterr().err
+    assert said.startswith("snclr: the processes (flags, with process 0 at") == bool(
+        ended
+    )
 
 
 def test_a_chip_of_google_is_a_tpu_and_its_disks_and_networks_are_not(tmp_path):
@@ -92,6 +135,12 @@ _, coordinator, process, file, *on = sys.argv
 sys.stdout = open(file, "w", buffering=1)
 from snclr_jax.devices.processes import start
 start(coordinator=coordinator, processes=2, process=int(process))
+from snclr_jax.devices.agreement import in_agreement
+print(in_agreement(lambda: "alike", lambda _: {"images": {"train": "7"}}))
+try:
+    in_agreement(lambda: None, lambda _: {"images": {"train": process}})
+except ValueError as error:
+    print(error)
 import jax
 from jax.experimental.multihost_utils import process_allgather
 print(jax.process_count(), process_allgather(jax.numpy.array(jax.process_index())))
@@ -123,12 +172,17 @@ def said(tmp_path):
     return [tmp_path / f"{index}.txt" for index in range(2)]
 
 
-def test_two_processes_find_each_other_and_the_first_says_so(port, said):
+def test_two_processes_find_each_other_and_compare_what_they_have(port, said):
     processes = [join(index, port, said[index]) for index in range(2)]
     outputs = [process.communicate(timeout=120)[0] for process in processes]
     assert [process.returncode for process in processes] == [0, 0], outputs
     first = f"2 processes, by flags, with process 0 at 127.0.0.1:{port}\n"
-    assert [file.read_text() for file in said] == [first + "2 [0 1]\n", "2 [0 1]\n"]
+    both = (
+        "alike\nthe processes differ: images.train is '0' in process 0 and '1' in "
+        "process 1. Start all of them with the same command, code, packages and "
+        "images\n2 [0 1]\n"
+    )
+    assert [file.read_text() for file in said] == [first + both, both]
 
 
 @pytest.mark.slow

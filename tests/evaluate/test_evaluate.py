@@ -14,6 +14,7 @@ from snclr_jax.configs import evaluate as settings_file
 from tensorboard_events import scalars
 
 import snclr_jax
+import snclr_jax.evaluate.run as evaluation
 from snclr_jax.data import Data, Split, open_data
 from snclr_jax.devices.mesh import make_mesh
 from snclr_jax.encoder.stored import open_encoder, save_encoder
@@ -53,6 +54,31 @@ def stored(path):
     content = json.loads(path.read_text())
     assert content["version"] == 1
     return content["records"]
+
+
+@pytest.mark.parametrize(
+    "call",
+    [
+        lambda run: evaluate(run, ["knn"], debug(knn__k=(3,)), baselines=True),
+        lambda run: extract(run, run / "out.npz", debug(knn__k=(3,))),
+    ],
+)
+def test_processes_compare_encoder_images_and_settings(run, monkeypatch, call):
+    class Compared(Exception):
+        pass
+
+    def compare(compute, facts):
+        raise Compared(facts(compute()))
+
+    monkeypatch.setattr(evaluation, "in_agreement", compare)
+    with pytest.raises(Compared) as compared:
+        call(run)
+    (facts,) = compared.value.args
+    encoder = open_encoder(run, mesh=make_mesh())
+    assert facts["encoder"] == encoder.fingerprint
+    assert facts["images"].keys() == {"train", "test"}
+    assert facts["evaluation"]["knn"]["k"] == [3]
+    assert facts.get("what", ["knn"]) == ["knn"] and facts.get("baselines", True)
 
 
 def test_every_number_is_stored_with_its_settings(run, records):
