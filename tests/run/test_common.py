@@ -30,6 +30,7 @@ def test_every_field_image_argument_and_setting_is_one_of_the_facts():
         assert facts() != before
     with jax.default_matmul_precision("float32"):
         assert facts() != before
+    assert before["code"] == code_digest(PACKAGE, SNCLR)
     assert before["devices"] == f"{jax.local_device_count()} x cpu"
     assert {"python", "jax", "numpy", "optax"} < before["packages"].keys()
     assert before["packages"]["jax"] == jax.__version__
