@@ -40,7 +40,7 @@ from snclr_jax.run.metrics import (
     Progress,
     read_metrics,
 )
-from snclr_jax.run.paths import absolute_paths, expanded
+from snclr_jax.run.paths import absolute_paths, expanded, located
 from snclr_jax.run.workdir import own_workdir, record_run
 from snclr_jax.settings.check import check_against_data, check_config, notes
 from snclr_jax.settings.objective import build_objective
@@ -102,7 +102,7 @@ def train(
         lambda opened: common_facts(
             opened[0],
             opened[2].evidence,
-            workdir=workdir,
+            workdir=str(located(workdir)),
             evaluators=[type(evaluator).__name__ for evaluator in evaluators],
         ),
     )

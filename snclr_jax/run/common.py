@@ -21,7 +21,7 @@ from snclr_jax.run.workdir import as_json
 from snclr_jax.settings.objective import objective_class
 
 PACKAGE = Path(__file__).parents[1]
-# Those that read, draw and compute; the last two come with an accelerator.
+# Those that read, draw and compute; the last come with an accelerator.
 LIBRARIES = (
     "jax",
     "jaxlib",
@@ -33,6 +33,7 @@ LIBRARIES = (
     "pillow",
     "opencv-python-headless",
     "jax-cuda12-plugin",
+    "jax-cuda13-plugin",
     "libtpu",
 )
 # What changes the compiled program, from the environment of each process.

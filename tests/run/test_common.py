@@ -72,10 +72,11 @@ def test_training_compares_before_it_computes_or_writes(tmp_path, monkeypatch):
         raise Compared(facts(compute()))
 
     monkeypatch.setattr(snclr_jax.train, "in_agreement", compare)
+    monkeypatch.chdir(tmp_path)
     config = tiny.config(batch_size=None)
     images = np.zeros((60, 16, 16, 3), np.uint8)
     with pytest.raises(Compared) as compared:
-        train(config, str(tmp_path / "run"), data=images)
+        train(config, "run", data=images)
     (facts,) = compared.value.args
     assert facts["workdir"] == str(tmp_path / "run") and facts["evaluators"] == []
     assert facts["config"]["batch_size"] is not None  # as it was chosen
