@@ -6,15 +6,14 @@ from pathlib import Path
 from setuptools import find_packages, setup
 
 HERE = Path(__file__).parent
-VERSION = re.search(
-    r'__version__ = "(.+)"', (HERE / "snclr_jax" / "__init__.py").read_text()
-).group(1)
+PACKAGE = (HERE / "snclr_jax" / "__init__.py").read_text(encoding="utf-8")
+VERSION = re.search(r'__version__ = "(.+)"', PACKAGE).group(1)
 
 setup(
     name="snclr_jax",
     version=VERSION,
     description="Soft-neighbor contrastive pretraining of visual encoders in JAX",
-    long_description=(HERE / "README.md").read_text(),
+    long_description=(HERE / "README.md").read_text(encoding="utf-8"),
     long_description_content_type="text/markdown",
     license="Apache-2.0",
     # The versions that the tests were run on.

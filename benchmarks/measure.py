@@ -13,7 +13,7 @@ Figures = dict[str, float]
 
 def resident_mb(field: str) -> float:
     """Returns VmRSS (now) or VmHWM (peak) in 1e6 bytes."""
-    with open("/proc/self/status") as status:
+    with open("/proc/self/status", encoding="utf-8") as status:
         line = next(line for line in status if line.startswith(field))
     return int(line.split()[1]) * 1024 / 1e6
 
@@ -22,7 +22,7 @@ def measure(call: Callable[[], object]) -> Figures:
     """Returns the median and least milliseconds of `call`, and its peak memory."""
     # Pages that the compiler freed would be used again and seem to cost nothing.
     ctypes.CDLL(None).malloc_trim(0)
-    with open("/proc/self/clear_refs", "w") as file:
+    with open("/proc/self/clear_refs", "w", encoding="utf-8") as file:
         file.write("5")  # The peak counts from here.
     before = resident_mb("VmRSS")
     call()

@@ -35,17 +35,21 @@ def origin(command: str, packages: Sequence[str], *, timed: bool) -> str:
     ]
     if timed:
         parts.append(f"load average {os.getloadavg()[0]:.1f} at the start")
-    return f"`{command}`; {', '.join(parts)}; {datetime.date.today()}."
+    today = datetime.datetime.now(datetime.UTC).date()
+    return f"`{command}`; {', '.join(parts)}; {today}."
 
 
 def write(heading: str, *paragraphs: str) -> None:
     """Prints the paragraphs and puts them under `## heading` for what stood there."""
     section = "\n\n".join([f"## {heading}", *paragraphs]) + "\n"
     print(section)
-    parts = re.split(r"^(?=## )", RESULTS.read_text(), flags=re.MULTILINE)
+    before = RESULTS.read_text(encoding="utf-8")
+    parts = re.split(r"^(?=## )", before, flags=re.MULTILINE)
     titles = [part.splitlines()[0] for part in parts]
     if f"## {heading}" in titles:
         parts[titles.index(f"## {heading}")] = section
     else:
         parts.append(section)
-    RESULTS.write_text("\n".join(part.rstrip("\n") + "\n" for part in parts))
+    RESULTS.write_text(
+        "\n".join(part.rstrip("\n") + "\n" for part in parts), encoding="utf-8"
+    )

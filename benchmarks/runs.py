@@ -35,4 +35,4 @@ def run(
             *(f"--config.{setting}" for setting in settings),
         ]
         subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
-    return json.loads(summary.read_text())
+    return json.loads(summary.read_text(encoding="utf-8"))

@@ -14,7 +14,7 @@ def recipes() -> dict[str, str]:
     No recipe is imported: that would import JAX, too.
     """
     files = sorted(Path(__file__).parent.glob("*.py"))
-    modules = {path.stem: ast.parse(path.read_text()) for path in files}
+    modules = {path.stem: ast.parse(path.read_text(encoding="utf-8")) for path in files}
     return {
         name: (ast.get_docstring(module) or "").partition("\n")[0]
         for name, module in modules.items()

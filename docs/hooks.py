@@ -100,7 +100,8 @@ def _kind(kind: Any) -> str:
 
 def reference(name: str) -> str:
     """Returns a table of fields for every section of `configs/<name>.py`."""
-    explained = explanations((ROOT / "configs" / f"{name}.py").read_text())
+    source = ROOT / "configs" / f"{name}.py"
+    explained = explanations(source.read_text(encoding="utf-8"))
     sections: dict[str, list[Field]] = {}
     for field in read_fields(name):
         section = field.name.rpartition(".")[0]
@@ -116,7 +117,8 @@ def reference(name: str) -> str:
 def read_fields(name: str) -> list[Field]:
     """Returns every field of `configs/<name>.py`, in the order of the file."""
     config = importlib.import_module(f"snclr_jax.configs.{name}").get_config()
-    explained = explanations((ROOT / "configs" / f"{name}.py").read_text())
+    source = ROOT / "configs" / f"{name}.py"
+    explained = explanations(source.read_text(encoding="utf-8"))
     order = {path: place for place, path in enumerate(explained)}
     # Of the section, all fields but this one stand in the objective's file.
     order["objective.name"] = order.get("objective", 0)

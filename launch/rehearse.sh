@@ -21,6 +21,7 @@ main() {
   coordinator=127.0.0.1:$(free_port)
   trap 'interrupted INT' INT
   trap 'interrupted TERM' TERM
+  trap 'interrupted HUP' HUP # a terminal that was closed
   # A process group each: Ctrl-C comes to this script alone, once, to be passed on.
   set -m
   for ((process = 0; process < processes; process++)); do
@@ -40,7 +41,7 @@ start() {
 }
 
 prefix() {
-  trap '' INT TERM # it ends when what it reads from has
+  trap '' INT TERM HUP # it ends when what it reads from has
   sed -u "s/^/[$1] /"
 }
 
@@ -63,7 +64,7 @@ wait_for_all() {
 }
 
 interrupted() {
-  trap '' INT TERM
+  trap '' INT TERM HUP
   stop "$1"
   for ((second = 0; second < SAVE_SECONDS; second++)); do
     [[ -n $(jobs -rp) ]] || exit 130

@@ -48,10 +48,10 @@ while true; do
   [[ -n $SIGNALLED ]] || break # a signal ends the wait, and not what is waited for
 done
 # Saved after SIGTERM, from here or from SLURM where it gives a preempted job time, the
-# tasks end with 143 and not with 0: the same job goes back into the queue, and the same
-# command continues the run.
-if [[ $ended == 143 && -z $CANCELLED ]]; then
-  echo "slurm.sh: saved after SIGTERM; job $SLURM_JOB_ID goes back into the queue"
+# tasks end with 143 and not with 0, and after SIGUSR1, of a --signal without B:, with
+# 138: the same job goes back into the queue, and the same command continues the run.
+if [[ $ended =~ ^(143|138)$ && -z $CANCELLED ]]; then
+  echo "slurm.sh: saved; job $SLURM_JOB_ID goes back into the queue"
   scontrol requeue "$SLURM_JOB_ID"
 fi
 exit "$ended"

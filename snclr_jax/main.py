@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import difflib
 import importlib.util
+import io
 import sys
 from pathlib import Path
 from typing import Any, NoReturn
@@ -17,6 +18,7 @@ from typing import Any, NoReturn
 from absl import app, flags, logging
 from ml_collections import ConfigDict, config_flags
 
+from snclr_jax.devices.signals import end_at_once
 from snclr_jax.run.paths import expanded
 
 HELP = """\
@@ -100,10 +102,10 @@ Every field of configs/base.py can be set:
   snclr train --config=imagenet_resnet50:400 --config.data.path=DIR
   snclr train --config=imagenet_vit_s16:debug
 
-Ctrl-C and SIGTERM save; the same command continues where it stopped. A run is
-continued with its own config: --allow_changes=objective.queue.size,augment takes a
-changed field or section, and says what it means; model, optim.name and
-objective.attention.kind cannot change.
+Ctrl-C saves, and so do a closed terminal and SIGTERM, SIGUSR1, SIGUSR2 and SIGXCPU;
+the same command continues where it stopped. A run is continued with its own config:
+--allow_changes=objective.queue.size,augment takes a changed field or section, and says
+what it means; model, optim.name and objective.attention.kind cannot change.
 
 Several processes: --coordinator=HOST:PORT --processes=N --process=I on each; on Cloud
 TPU and under srun they find each other. launch/ has scripts for both.
@@ -160,7 +162,15 @@ def run() -> None:
     if not arguments or {"--help", "-h", "help"} & set(arguments):
         print(HELP)
         return
-    app.run(main, flags_parser=_parse)
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        # As stderr does: no name of a file, and no locale, can end a command.
+        sys.stdout.reconfigure(errors="backslashreplace")
+    if arguments[0] not in CLEANS_UP:
+        end_at_once()
+    try:
+        app.run(main, flags_parser=_parse)
+    except KeyboardInterrupt:
+        _fail("stopped; the same command continues", status=130)
 
 
 def main(arguments: list[str]) -> None:
@@ -305,18 +315,15 @@ def _prepare() -> None:
     source, name, out = _needed("prepare", "source", "name", "out")
     from snclr_jax.data.prepare.run import prepare
 
-    try:
-        prepare(
-            source,
-            name,
-            out,
-            source_test=_SOURCE_TEST.value,
-            test_labels=_TEST_LABELS.value,
-            workers=_WORKERS.value,
-            **_given(shard_mb=_SHARD_MB.value, max_unreadable=_MAX_UNREADABLE.value),
-        )
-    except KeyboardInterrupt:
-        _fail("stopped; the same command continues", status=130)
+    prepare(
+        source,
+        name,
+        out,
+        source_test=_SOURCE_TEST.value,
+        test_labels=_TEST_LABELS.value,
+        workers=_WORKERS.value,
+        **_given(shard_mb=_SHARD_MB.value, max_unreadable=_MAX_UNREADABLE.value),
+    )
 
 
 def _join() -> None:
@@ -431,6 +438,9 @@ COMMANDS = {
 
 # Commands that name runs without a flag.
 OF_RUNS = ("compare", "watch")
+# Commands that Ctrl-C reaches as an exception: they end their workers, or give the
+# terminal its cursor back.
+CLEANS_UP = ("prepare", "watch")
 
 if __name__ == "__main__":
     run()

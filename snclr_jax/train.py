@@ -39,8 +39,10 @@ from snclr_jax.run.metrics import (
     PendingMetrics,
     Progress,
     read_metrics,
+    say,
 )
 from snclr_jax.run.paths import absolute_paths, expanded, located
+from snclr_jax.run.stopped import stop_written
 from snclr_jax.run.workdir import own_workdir, record_run
 from snclr_jax.settings.check import check_against_data, check_config, notes
 from snclr_jax.settings.objective import build_objective
@@ -71,8 +73,8 @@ def train(
 
     The same call continues a run that was killed at any moment, and ends with the same
     bits as one that never was. Writes `config.json`, `data.json`, `shown.json`,
-    `metrics.jsonl`, `tensorboard/`, `checkpoints/`, `summary.json` and, where images
-    cannot be read, `bad_files.jsonl`.
+    `metrics.jsonl`, `tensorboard/`, `checkpoints/`, `summary.json`, where images cannot
+    be read `bad_files.jsonl`, and where it stops early `stopped.json`.
 
     Args:
       config: a recipe, see `configs/base.py`.
@@ -94,9 +96,10 @@ def train(
       OSError: where a checkpoint, or the images, cannot be read or written now.
       NonFiniteError: where the loss is no longer a number; the last good checkpoint
         is intact.
-      Interrupted: after SIGINT or SIGTERM, when the state is saved.
+      Interrupted: after a signal that asks to stop, when the state is saved.
     """
     mesh, workdir = make_mesh(), expanded(workdir)
+    say("reading the images")
     config, chosen, data = in_agreement(
         functools.partial(_open, config, mesh.size, data),
         lambda opened: common_facts(
@@ -149,20 +152,21 @@ def train(
                 _check_not_beyond(int(state.step), config, steps_per_epoch)
             # Only now that nothing was refused does the workdir belong to this config.
             record_run(config, workdir, data.identity)
-            loop = Loop(
-                run,
-                workdir,
-                evaluators=evaluators,
-                feed=feed,
-                checkpoints=checkpoints,
-                bad_files=bad_files,
-                clock=clock,
-                steps_per_epoch=steps_per_epoch,
-                first_step=int(state.step),
-            )
-            remarks = [*changes, chosen, *notes(config, data.train.size)]
-            loop.begin(baseline, list(filter(None, remarks)))
-            state = loop.run(step, state)
+            with stop_written(workdir):
+                loop = Loop(
+                    run,
+                    workdir,
+                    evaluators=evaluators,
+                    feed=feed,
+                    checkpoints=checkpoints,
+                    bad_files=bad_files,
+                    clock=clock,
+                    steps_per_epoch=steps_per_epoch,
+                    first_step=int(state.step),
+                )
+                remarks = [*changes, chosen, *notes(config, data.train.size)]
+                loop.begin(baseline, list(filter(None, remarks)))
+                state = loop.run(step, state)
         _summarize(workdir, baseline, clock, feed)
     return state
 
@@ -207,19 +211,24 @@ class Loop:
         ]
         self.bad_files, self.pending = bad_files, PendingMetrics()
         self.writer = MetricWriter(workdir, first_step=first_step)
-        self.progress = Progress(self.total_steps, first_step, run.objective.shown)
 
     def run(self, step_function: Callable, state: TrainState) -> TrainState:
         """Takes every step from `first_step` on, and saves the last state."""
-        with contextlib.closing(self.writer), contextlib.closing(self.progress):
+        with contextlib.closing(self.writer):
             if self._lacks_evaluation():
                 self._evaluate(self.first_step, state)
             if self.first_step == self.total_steps:
                 return state
             batch = self.feed.next()
             step_function = self._compile(step_function, state, batch)
+            self.progress = Progress(
+                self.total_steps, self.first_step, self.context.objective.shown
+            )
             # Only from here on is there more than what is saved.
-            with StopRequests(self.context.mesh) as requests:
+            with (
+                StopRequests(self.context.mesh) as requests,
+                contextlib.closing(self.progress),
+            ):
                 self.clock.start()
                 for step in range(self.first_step + 1, self.total_steps + 1):
                     state, metrics = step_function(state, batch)
@@ -231,27 +240,29 @@ class Loop:
                     self._pause(step, state, requests.after(step))
                     if step < self.total_steps:
                         batch = self.feed.next(metrics)
+                self.checkpoints.wait()
         return state
 
     def begin(self, baseline: dict[str, float], remarks: list[str]) -> None:
         """Says what is about to happen, and writes step 0."""
         device = jax.devices()[0].device_kind
-        self.progress.say(
+        say(
             f"{self.workdir}: steps {self.first_step} to {self.total_steps} on "
             f"{jax.device_count()} x {device}"
         )
         for remark in remarks:
-            self.progress.say(remark)
+            say(remark)
         if self.first_step == 0 and baseline:
             self.writer.write(0, baseline)
             for name, accuracy in baseline.items():
-                self.progress.say(f"{LABELS[name]}: {accuracy:.2f}%")
+                say(f"{LABELS[name]}: {accuracy:.2f}%")
 
     def _compile(self, step_function, state: TrainState, batch: Batch) -> Callable:
+        say("compiling the training step; this takes a minute or more")
         started = time.perf_counter()
         compiled = step_function.lower(state, batch).compile()
         seconds = time.perf_counter() - started
-        self.progress.say(f"compiled the training step in {seconds:.0f} s")
+        say(f"compiled the training step in {seconds:.0f} s")
         return compiled
 
     def _pause(self, step: int, state: TrainState, stop_signal: int) -> None:
@@ -271,11 +282,11 @@ class Loop:
         )
         if stops:
             self.checkpoints.wait()
-            self.progress.say(
+            say(
                 f"stopped by {signal.Signals(stop_signal).name} and saved step {step} "
                 f"in {self.workdir}; the same command continues from there"
             )
-            raise Interrupted(128 + stop_signal)
+            raise Interrupted(stop_signal)
         if evaluates:
             self._evaluate(step, state)
         self.clock.start()
@@ -302,7 +313,7 @@ class Loop:
         self.writer.write(step, numbers | {EVALUATED: seconds})
         if numbers:
             said = ", ".join(_said(*item) for item in numbers.items())
-            self.progress.say(f"step {step}: {said}")
+            say(f"step {step}: {said}")
         self.writer.flush()
 
     def _lacks_evaluation(self) -> bool:
@@ -334,7 +345,7 @@ class Loop:
             means["bad_images"] = self.bad_files.count
         self.writer.write(step, means)
         if new:
-            self.progress.say(
+            say(
                 f"{new} images cannot be read and are replaced by others; see "
                 f"{self.workdir}/{BAD_FILES}"
             )
@@ -381,6 +392,8 @@ def _baseline(
     )
     if known:
         return {name: known[name] for name in LABELS if name in known}
+    if knn.possible:
+        say("measuring kNN before training")
     return knn.baseline(untrained, start)
 
 
@@ -401,7 +414,7 @@ def _summarize(
         summary["data_wait"] = round(clock.waited / seconds, 4)
     path = epath.Path(workdir) / SUMMARY_FILE
     write_whole(path, json.dumps(summary, indent=2) + "\n")
-    print(_sentence(summary))
+    say(_sentence(summary))
 
 
 def _sentence(summary: dict[str, float]) -> str:

@@ -14,40 +14,16 @@ import sys
 import time
 from pathlib import Path
 
-import jax
 import numpy as np
 import pytest
 from PIL import Image
 from real_runs import STEPS, RealRun, assert_same_bits
 
-from snclr_jax.devices.mesh import make_mesh
-from snclr_jax.devices.stop_requests import ASK_STEPS, StopRequests
 from snclr_jax.run.checkpoint_reader import saved_steps
 from snclr_jax.run.metrics import read_metrics
 
 KILLS = 20
 STOP_SECONDS = 30
-
-
-def test_a_signal_to_another_process_is_heard_everywhere_at_once(monkeypatch):
-    """Processes that ask at the same steps hear the same, whoever got the signal."""
-    monkeypatch.setattr(jax, "process_count", lambda: 2)
-    requests = StopRequests(make_mesh())
-    largest = requests._largest
-    # As if the last device were that of a process that got SIGTERM before step 4.
-    requests._largest = lambda flags: largest(flags.at[-1].set(signal.SIGTERM))
-    heard = {step: requests.after(step) for step in range(1, 2 * ASK_STEPS + 2)}
-    assert {step: number for step, number in heard.items() if number} == {
-        2 * ASK_STEPS: signal.SIGTERM
-    }
-
-
-def test_the_second_signal_is_handled_as_before():
-    with StopRequests(make_mesh()) as requests:
-        assert requests.after(1) == 0
-        os.kill(os.getpid(), signal.SIGTERM)
-        assert requests.after(2) == signal.SIGTERM
-        assert signal.getsignal(signal.SIGTERM) == signal.SIG_DFL
 
 
 @pytest.fixture(scope="module")
@@ -181,7 +157,7 @@ def test_where_one_process_cannot_save_all_of_them_end(
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGUSR1])
 def test_a_signal_to_the_whole_process_group_saves(tmp_path, rng, number):
     """As Ctrl-C and SLURM send it: to the workers that decode images, too."""
     (tmp_path / "images").mkdir()

@@ -163,6 +163,7 @@ REQUEUED = ["scontrol requeue 42"]
         pytest.param(signal.SIGUSR1, None, 143, SAVED + REQUEUED, id="time is up"),
         pytest.param(signal.SIGUSR1, None, 0, SAVED, id="time is up, and complete"),
         pytest.param(None, signal.SIGTERM, 143, ["saved", *REQUEUED], id="preempted"),
+        pytest.param(None, signal.SIGUSR1, 138, ["saved", *REQUEUED], id="not by B:"),
         pytest.param(signal.SIGTERM, signal.SIGTERM, 143, ["saved"], id="cancelled"),
     ],
 )
@@ -174,7 +175,8 @@ def test_a_slurm_job_that_saves_goes_back_into_the_queue_unless_it_was_cancelled
     cloud.add(
         "srun",
         f"#!/bin/bash\n{record}"
-        f"trap 'sleep 0.3; echo saved >>\"$FAKE/slurm.calls\"; exit {ended}' TERM\n"
+        'trap \'sleep 0.3; echo saved >>"$FAKE/slurm.calls"; '
+        f"exit {ended}' TERM USR1\n"
         'echo $$ >"$FAKE/srun.pid"\nwhile :; do sleep 0.05; done\n',
     )
     cloud.add("scancel", f'#!/bin/bash\n{record}kill -TERM "$(cat "$FAKE/srun.pid")"\n')

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import os
 import shutil
 import subprocess
@@ -71,6 +72,39 @@ def test_mistakes_end_in_one_line_that_names_the_fix(tmp_path):
             assert errors.startswith("snclr: ") and cases[each] in errors, errors
             assert "Traceback" not in errors
     assert not (tmp_path / "run").exists()
+
+
+def test_control_c_ends_a_command_in_one_line(tmp_path):
+    """While it starts, before a run has anything to save."""
+    recipe = tmp_path / "slow.py"
+    recipe.write_text(
+        "import os, signal, time\nos.kill(os.getpid(), signal.SIGINT)\ntime.sleep(60)"
+    )
+    process = start("train", f"--config={recipe}")
+    _, errors = process.communicate(timeout=30)
+    assert errors == "snclr: stopped; the same command continues\n"
+    assert process.returncode == 130
+
+
+def test_control_c_ends_a_command_that_cleans_up_in_one_line(monkeypatch, capsys):
+    def pressed(*_, **__):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(sys, "argv", ["snclr", "prepare"])
+    monkeypatch.setattr(main.app, "run", pressed)
+    with pytest.raises(SystemExit) as ended:
+        main.run()
+    assert ended.value.code == 130
+    assert capsys.readouterr().err == "snclr: stopped; the same command continues\n"
+
+
+def test_no_locale_ends_a_command(monkeypatch):
+    written = io.BytesIO()
+    monkeypatch.setattr(sys, "stdout", io.TextIOWrapper(written, encoding="ascii"))
+    monkeypatch.setattr(sys, "argv", ["snclr", "prepare"])
+    monkeypatch.setattr(main.app, "run", lambda *_, **__: print("84 ± 1", flush=True))
+    main.run()
+    assert written.getvalue() == b"84 \\xb1 1\n"
 
 
 def test_help_shows_every_command():

@@ -7,6 +7,7 @@ import json
 import os
 import shutil
 import signal
+import time
 from pathlib import Path
 
 import jax
@@ -26,6 +27,7 @@ from snclr_jax.evaluate.run import evaluate
 from snclr_jax.run.checkpoint import Checkpoints
 from snclr_jax.run.checkpoint_reader import saved_steps
 from snclr_jax.run.metrics import NonFiniteError, read_metrics
+from snclr_jax.run.watch import WatchedRun
 from snclr_jax.train import Interrupted, train
 
 
@@ -183,9 +185,21 @@ def test_a_request_to_stop_saves_and_says_how_to_continue(
     with pytest.raises(Interrupted) as stopped:
         train(config, str(tmp_path))
     assert stopped.value.code == 128 + signal.SIGTERM
-    assert "the same command continues" in capsys.readouterr().out
     assert [each.name for each in (tmp_path / "checkpoints").iterdir()] == ["4"]
-    assert signal.getsignal(signal.SIGTERM) == signal.SIG_DFL
+    row = WatchedRun(str(tmp_path)).read(time.time())
+    assert (row.state, row.cells["reason"]) == ("stopped", "SIGTERM")
+    # In this order, and nothing that takes a minute before it is announced.
+    said = capsys.readouterr().out
+    for text in (
+        "reading the images\n",
+        "measuring kNN before training\n",
+        f"{tmp_path}: steps 0 to 81 on",
+        "compiling the training step; this takes a minute or more\n",
+        "compiled the training step in",
+        "the same command continues from there\n",
+    ):
+        _, found, said = said.partition(text)
+        assert found, text
 
 
 def test_a_loss_that_is_no_number_stops_the_run(tmp_path):
@@ -201,6 +215,8 @@ def test_a_loss_that_is_no_number_stops_the_run(tmp_path):
         NonFiniteError, match=r"step \d+ is not finite: loss.*learning_rate"
     ):
         train(config, str(tmp_path))
+    row = WatchedRun(str(tmp_path)).read(time.time())
+    assert row.state == "failed" and "is not finite" in row.cells["reason"]
     saved = sorted(int(e.name) for e in (tmp_path / "checkpoints").iterdir())
     assert saved == [1]  # its learning rate was still 0
     _, _, state = tiny.build(config, make_mesh())
@@ -250,4 +266,5 @@ def test_a_stopped_run_continues_with_the_next_batch_from_the_host(
         with pytest.raises(Interrupted):
             train(config, str(tmp_path))
     continued = train(config, str(tmp_path))
+    assert not (tmp_path / "stopped.json").exists()
     jax.tree.map(np.testing.assert_array_equal, continued, state)

@@ -97,7 +97,7 @@ def _read(path: epath.Path) -> dict[tuple[str, int], dict[str, Any]]:
     if not path.exists():
         return {}
     try:
-        lines = map(json.loads, path.read_text().splitlines())
+        lines = map(json.loads, path.read_text(encoding="utf-8").splitlines())
         return {(line["split"], line["index"]): line for line in lines}
     except (ValueError, KeyError, TypeError) as error:
         raise ValueError(f"{path} is damaged ({error!r}); remove it") from error

@@ -7,6 +7,8 @@ import os
 import signal
 import threading
 
+from snclr_jax.devices.signals import SIGNALS
+
 
 def start_worker(*_: int) -> None:
     """Leaves signals to the main process, and ends when that ends.
@@ -14,7 +16,7 @@ def start_worker(*_: int) -> None:
     A terminal, and SLURM, send them to every process of the group: workers that ended
     would leave the main process without the data for the steps up to its stop.
     """
-    for number in (signal.SIGINT, signal.SIGTERM):
+    for number in SIGNALS:
         signal.signal(number, signal.SIG_IGN)
     threading.Thread(target=_end_with_parent, daemon=True).start()
 

@@ -22,9 +22,9 @@ SHUTDOWN_SECONDS = 30
 # At its own limit XLA aborts the process, with a stack trace for a message.
 START_SECONDS = 300
 XLA_START_SECONDS = START_SECONDS + 60
-GOOGLE = "0x1ae0"
+GOOGLE = b"0x1ae0"
 # PCI classes of what Google's virtual machines have besides TPUs.
-STORAGE_OR_NETWORK = ("0x01", "0x02")
+STORAGE_OR_NETWORK = (b"0x01", b"0x02")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -226,7 +226,7 @@ def from_first(compute: Callable[[], Any]) -> Any:
 def has_tpu(devices: Path = Path("/sys/bus/pci/devices")) -> bool:
     """Whether TPU chips are on this machine's PCI bus; asks no runtime for them."""
     return any(
-        (device / "vendor").read_text().strip() == GOOGLE
-        and not (device / "class").read_text().startswith(STORAGE_OR_NETWORK)
+        (device / "vendor").read_bytes().strip() == GOOGLE
+        and not (device / "class").read_bytes().startswith(STORAGE_OR_NETWORK)
         for device in devices.glob("*")
     )

@@ -11,19 +11,30 @@ import numpy as np
 from jax.sharding import Mesh
 
 from snclr_jax.devices.mesh import place_batch, replicated
+from snclr_jax.devices.signals import heeded, say_at_once
 
 # Steps between two questions to the other processes; a request is heard after at most
 # twice as many.
 ASK_STEPS = 4
-SIGNALS = (signal.SIGINT, signal.SIGTERM)
+# Whoever sends one of these again is in a hurry. The others come again by themselves:
+# SIGHUP from the terminal and from its shell, SIGXCPU every second.
+URGENT = (signal.SIGINT, signal.SIGTERM)
 
 
 class Interrupted(SystemExit):
-    """The run was asked to stop, has saved its state and can be continued."""
+    """The run was asked to stop, has saved its state and can be continued.
+
+    Args:
+      signal: what asked for it; the exit status is 128 more.
+    """
+
+    def __init__(self, signal: int) -> None:
+        super().__init__(128 + signal)
+        self.signal = signal
 
 
 class StopRequests:
-    """Collects SIGINT and SIGTERM; a second one ends the process as usual.
+    """Collects `SIGNALS`; a second SIGINT or SIGTERM does what it did before.
 
     Many processes save together, so they have to stop after the same step, whoever got
     the signal. Every `ASK_STEPS` steps the devices compute the largest signal of all
@@ -47,7 +58,7 @@ class StopRequests:
         # Python handles signals in its main thread alone.
         if threading.current_thread() is threading.main_thread():
             self._handlers = {
-                number: signal.signal(number, self._receive) for number in SIGNALS
+                number: signal.signal(number, self._receive) for number in heeded()
             }
         return self
 
@@ -74,5 +85,14 @@ class StopRequests:
 
     def _receive(self, number: int, frame) -> None:
         del frame
+        if self._received:
+            if number in URGENT:
+                signal.signal(number, self._handlers[number])
+                signal.raise_signal(number)
+            return
         self._received = number
-        self.__exit__()
+        if jax.process_index() == 0:
+            say_at_once(
+                f"{signal.Signals(number).name}: the run saves and stops; a second "
+                "Ctrl-C or SIGTERM ends it at once, without saving"
+            )

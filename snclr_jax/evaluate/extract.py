@@ -9,9 +9,10 @@ from ml_collections import ConfigDict
 
 from snclr_jax.data.bad_files import describe_bad
 from snclr_jax.devices.mesh import make_mesh
-from snclr_jax.evaluate.run import open_both, say
+from snclr_jax.evaluate.run import open_both
 from snclr_jax.evaluate.subject import make_subjects
 from snclr_jax.evaluate.write_features import check_features_path, write_features
+from snclr_jax.run.metrics import say
 from snclr_jax.run.paths import absolute_paths
 from snclr_jax.run.workdir import as_json
 

@@ -14,7 +14,7 @@ from tensorboardX import SummaryWriter
 
 from snclr_jax import __version__
 from snclr_jax.encoder.stored import SUFFIX
-from snclr_jax.run.files import CHECKPOINTS, EVALUATION_FILE, write_whole
+from snclr_jax.run.files import CHECKPOINTS, EVALUATION_FILE, OWN, write_whole
 from snclr_jax.run.paths import located
 
 VERSION = 1
@@ -46,7 +46,7 @@ def read_records(path: epath.Path) -> list[Record]:
     if not path.exists():
         return []
     try:
-        content = json.loads(path.read_text())
+        content = json.loads(path.read_text(encoding="utf-8"))
         if content["version"] != VERSION:
             raise ValueError(f"version {content['version']}")
         return content["records"]
@@ -58,7 +58,9 @@ def read_records(path: epath.Path) -> list[Record]:
 
 
 def add_record(path: epath.Path, record: Record) -> None:
-    """Adds a record to a file, in place of an older one of the same thing.
+    """Adds a record to the end of a file; an older one of the same thing goes.
+
+    The order says which is newer: clocks are set, and zones change.
 
     Raises:
       ValueError: as `read_records`.
@@ -67,14 +69,14 @@ def add_record(path: epath.Path, record: Record) -> None:
     def identity(record: Record) -> tuple:
         return tuple(record[name] for name in IDENTITY)
 
-    kept = {identity(record): record for record in [*read_records(path), record]}
-    content = {"version": VERSION, "records": list(kept.values())}
+    kept = [old for old in read_records(path) if identity(old) != identity(record)]
+    content = {"version": VERSION, "records": [*kept, record]}
     write_whole(path, json.dumps(content, indent=2) + "\n")
 
 
 def write_board(workdir: epath.Path, record: Record) -> None:
     """Writes the metrics of a record to the TensorBoard files of a run."""
-    prefix = "" if record["data"] == "own" else f"{record['data']}/"
+    prefix = "" if record["data"] == OWN else f"{record['data']}/"
     # Files are named by the second: a second one in it would replace the first.
     suffix = f".{record['what']}-{time.time_ns()}"
     # An object store cannot append: written here, then copied.

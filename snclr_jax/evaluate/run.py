@@ -32,10 +32,10 @@ from snclr_jax.evaluate.results import (
 )
 from snclr_jax.evaluate.subject import Subject, make_subjects
 from snclr_jax.run.common import common_facts
+from snclr_jax.run.files import OWN
+from snclr_jax.run.metrics import say
 from snclr_jax.run.paths import absolute_paths, located
 from snclr_jax.run.workdir import as_json, has_images
-
-OWN = "own"  # the images of the run itself, as records name them
 
 
 def evaluate(
@@ -232,12 +232,6 @@ def labelled_splits(data: Data, what: Sequence[str]):
     return train, test
 
 
-def say(text: str) -> None:
-    """Prints once, whatever the number of processes."""
-    if jax.process_index() == 0:
-        print(text, flush=True)
-
-
 def _record(
     name: str, subject: Subject, outcome: Outcome, origin: str, task: Task
 ) -> Record:
@@ -260,7 +254,7 @@ def _record(
             "size": task.config.augment.size,
         },
         "versions": versions(),
-        "when": datetime.datetime.now().isoformat(timespec="seconds"),
+        "when": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
     }
 
 

@@ -16,6 +16,7 @@ from snclr_jax.export.stablehlo import save_stablehlo
 from snclr_jax.export.torch_file import save_detectron2, save_timm, save_torchvision
 from snclr_jax.models.resnet import STRUCTURE
 from snclr_jax.models.vit import WIDTH
+from snclr_jax.run.files import write_whole
 
 
 class Format(NamedTuple):
@@ -97,5 +98,5 @@ def export(
     out.parent.mkdir(parents=True, exist_ok=True)
     kind.save(out, encoder)
     card = out.with_name(f"{out.name}.md")
-    card.write_text(model_card(encoder, out.name, format, records))
+    write_whole(card, model_card(encoder, out.name, format, records))
     return f"{out}: {encoder.describe()}; {card.name} says how to load it"

@@ -72,13 +72,11 @@ class SNCLR(Objective):
     predictor: ClassVar[bool] = True
     target: ClassVar[bool] = True
     shown: ClassVar[tuple[Shown, ...]] = (
-        Shown("w", "positiveness_mean", ".2f"),
-        Shown("max", "positiveness_max", ".2f"),
-        Shown("entropy", "positiveness_entropy", ".2f"),
-        Shown("similarity", "neighbor_similarity", ".2f"),
-        Shown("age", "neighbor_age", ".0f", watched=True),
-        Shown("purity", "neighbor_purity", ".2f", watched=True),
-        Shown("recall", "search_recall", ".3f"),
+        Shown("positiveness entropy", "positiveness_entropy", ".2f"),
+        Shown("neighbor similarity", "neighbor_similarity", ".2f"),
+        Shown("neighbor age", "neighbor_age", ".0f", watched=True),
+        Shown("neighbors of own class", "neighbor_purity", ".0%", watched=True),
+        Shown("search recall", "search_recall", ".3f"),
     )
     panels: ClassVar[tuple[Panel, ...]] = (
         (

@@ -10,6 +10,7 @@ import numpy as np
 
 from snclr_jax.evaluate.intervals import mean_and_interval
 from snclr_jax.report.groups import Group, Key, Run, read_groups
+from snclr_jax.run.files import OWN
 
 WIDTH = 100  # columns of text that up to four groups fit into
 POINTS = 10  # of a curve
@@ -132,9 +133,9 @@ def _evaluations(groups: Sequence[Group]) -> Iterator[str]:
     if not keys:
         yield "no run has been evaluated: use snclr evaluate --workdir=DIR"
     for data in sorted(
-        {key.data for key in keys}, key=lambda data: (data != "own", data)
+        {key.data for key in keys}, key=lambda data: (data != OWN, data)
     ):
-        title = "evaluation" if data == "own" else f"evaluation on {data}"
+        title = "evaluation" if data == OWN else f"evaluation on {data}"
         of_data = [key for key in keys if key.data == data]
         labels = [_label(key, runs, keys) for key in of_data]
         rows = [

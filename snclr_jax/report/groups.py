@@ -98,9 +98,8 @@ def _read_scores(workdir: str) -> dict[Key, Score]:
             Key(record["data"], record["what"], record["network"], metric): Score(
                 float(value), record["settings"], record["step"]
             )
-            for record in sorted(
-                records, key=lambda record: (record["step"], record["when"])
-            )
+            # Of one step, the last is the newest.
+            for record in sorted(records, key=lambda record: record["step"])
             if record["encoder"] == "trained"
             for metric, value in record["metrics"].items()
         }

@@ -87,7 +87,7 @@ def report(
         sections.origin(encoder, workdir),
     ]
     name = workdir.absolute().name
-    now = datetime.datetime.now().isoformat(sep=" ", timespec="minutes")
+    now = datetime.datetime.now(datetime.UTC).isoformat(sep=" ", timespec="minutes")
     subtitle = f"snclr report of {now}, networks of step {encoder.step}"
     html = page(name, subtitle, _summary(workdir, lines, encoder, images), parts)
     save_all(
@@ -128,7 +128,7 @@ def _of_images(
 def _summary(workdir: Path, lines: Lines, encoder: Encoder, data: Data | None) -> str:
     """Returns the numbers at the top of the page."""
     path = workdir / SUMMARY_FILE
-    summary = json.loads(path.read_text()) if path.exists() else {}
+    summary = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
     config, values = encoder.config, {}
     accuracies = [line["knn"] for line in lines if "knn" in line]
     if accuracies:

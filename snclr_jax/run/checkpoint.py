@@ -17,11 +17,11 @@ import ml_collections
 import orbax.checkpoint as ocp
 from etils import epath
 from jax.experimental import multihost_utils
-from tqdm import tqdm
 
 from snclr_jax.run.checkpoint_reader import Damaged, causes, saved_steps
 from snclr_jax.run.digest import digest_of_json, digests
 from snclr_jax.run.files import CHECKPOINTS
+from snclr_jax.run.metrics import say
 from snclr_jax.run.paths import storable
 from snclr_jax.run.restore import read_state, without_probe
 from snclr_jax.run.workdir import as_json
@@ -179,9 +179,11 @@ class Checkpoints:
                 target = self._folder.with_name(DAMAGED) / name
                 target.parent.mkdir(exist_ok=True)
                 # On an object store a folder exists once something is in it.
-                target.with_name(f"{name}.txt").write_text(error + "\n")
+                target.with_name(f"{name}.txt").write_text(
+                    error + "\n", encoding="utf-8"
+                )
                 folder.replace(target)
-                tqdm.write(f"{error}; it was moved to {target}")
+                say(f"{error}; it was moved to {target}")
         multihost_utils.sync_global_devices("moved damaged checkpoints away")
         self._manager.reload()
 

@@ -6,6 +6,7 @@ import contextlib
 import errno
 import fcntl
 from collections.abc import Iterator
+from pathlib import Path
 from typing import IO
 
 from etils import epath
@@ -19,6 +20,9 @@ EVALUATION_FILE = "evaluation.json"
 CHECKPOINTS = "checkpoints"
 # What file systems without locks answer: Lustre mounted so, NFS without its daemon.
 _NO_LOCKS = (errno.ENOSYS, errno.ENOLCK, errno.EOPNOTSUPP, errno.ENOTSUP)
+STOPPED_FILE = "stopped.json"
+STOPPED, FAILED = "stopped", "failed"  # its states
+OWN = "own"  # the images of the run itself, as evaluations name them
 
 
 @contextlib.contextmanager
@@ -37,6 +41,21 @@ def replaced(path: epath.PathLike) -> Iterator[epath.Path]:
         with contextlib.suppress(Exception):
             part.unlink()
         raise
+
+
+def read_lines(path: Path) -> list[str]:
+    """Returns the lines of a text file that a user wrote, up to the last that says any.
+
+    Raises:
+      ValueError: where it is in another encoding than UTF-8.
+    """
+    try:
+        return path.read_text(encoding="utf-8").strip().split("\n")
+    except UnicodeDecodeError as error:
+        raise ValueError(
+            f"{path} is not in UTF-8 ({error.reason} at byte {error.start}); save it "
+            "in that encoding"
+        ) from error
 
 
 def write_whole(path: epath.PathLike, text: str) -> None:

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import os
 import shutil
+import sys
 import tempfile
 import time
 import warnings
@@ -53,7 +55,7 @@ class MetricWriter:
         ]
         path = self._folder / METRICS_FILE
         write_whole(path, "".join(map(_line, kept)))
-        self._file = path.open("a", buffering=1)
+        self._file = path.open("a", buffering=1, encoding="utf-8")
         self._board = SummaryWriter(
             str(self._folder / "tensorboard"),
             purge_step=first_step + 1,
@@ -200,6 +202,23 @@ class Clock:
         }
 
 
+def say(text: str) -> None:
+    """Prints once, whatever the number of processes, and above a bar if there is one.
+
+    Where nobody can read it any more, such as after a terminal was closed, what is said
+    from then on is lost, and the run goes on to where it saves.
+    """
+    if jax.process_index() != 0:
+        return
+    try:
+        tqdm.write(text)
+        sys.stdout.flush()
+    except OSError:
+        nowhere = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(nowhere, sys.stdout.fileno())
+        os.close(nowhere)
+
+
 def progress_bar(*items, **settings) -> tqdm:
     """Returns tqdm's bar; only process 0 shows it, and only on a terminal."""
     hidden = None if jax.process_index() == 0 else True
@@ -216,13 +235,12 @@ class Progress:
     """
 
     SHOWN = (
-        ("probe", "probe_accuracy", ".1f"),
-        ("std", "feature_std", ".2f"),
-        ("gradient", "gradient_norm", ".2g"),
-        ("lr", "learning_rate", ".2g"),
-        ("ema", "ema_momentum", ".4f"),
+        ("online probe %", "probe_accuracy", ".1f"),
+        ("feature std", "feature_std", ".2f"),
+        ("gradient norm", "gradient_norm", ".2g"),
+        ("learning rate", "learning_rate", ".2g"),
         ("images/s", "images_per_second", ".0f"),
-        ("wait", "data_wait", ".0%"),
+        ("waiting for data", "data_wait", ".0%"),
     )
 
     def __init__(
@@ -240,18 +258,13 @@ class Progress:
 
     def show(self, step: int, scalars: dict[str, float]) -> None:
         """Prints an interval's metrics."""
-        shown = " ".join(
+        shown = ", ".join(
             f"{label} {scalars[name]:{form}}"
             for label, name, form in self._shown
             if name in scalars
         )
-        self.say(f"step {step} {shown}")
+        say(f"step {step}: {shown}")
         self._bar.set_postfix_str(f"{scalars['images_per_second']:.0f} images/s")
-
-    def say(self, text: str) -> None:
-        """Prints a line above the bar."""
-        if jax.process_index() == 0:
-            tqdm.write(text)
 
     def close(self) -> None:
         """Leaves the bar as it stands."""

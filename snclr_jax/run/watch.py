@@ -7,14 +7,13 @@ from __future__ import annotations
 
 import contextlib
 import json
-import math
 import shutil
 import statistics
 import sys
 import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from rich.console import Console, Group
 from rich.live import Live
@@ -24,10 +23,15 @@ from snclr_jax.run.files import (
     CHECKPOINTS,
     CONFIG_FILE,
     EVALUATION_FILE,
+    FAILED,
     METRICS_FILE,
+    OWN,
     SHOWN_FILE,
+    STOPPED,
+    STOPPED_FILE,
     SUMMARY_FILE,
 )
+from snclr_jax.run.metrics_tail import MetricsTail
 
 MISSING, STARTING, RUNNING = "no run yet", "starting", "running"
 SILENT, FINISHED, DAMAGED = "silent", "finished", "damaged"
@@ -39,7 +43,9 @@ CURVE = 12  # bars of the loss curve
 NAME = 32  # columns of text that the name of a run may take
 QUIET = 60.0  # seconds without a line that never count as silence
 RECENT = 5  # lines that the speed is the median of
-STYLES = {SILENT: "yellow", DAMAGED: "red"}
+STYLES = {SILENT: "yellow", STOPPED: "yellow", DAMAGED: "red", FAILED: "red"}
+# For a terminal without Unicode.
+PLAIN = str.maketrans({**dict(zip(BARS, "_.-:=+*#", strict=True)), "→": "->", "…": "~"})
 UNITS = (("d", 86400, ".1f"), ("h", 3600, ".1f"), ("min", 60, ".0f"), ("s", 1, ".0f"))
 
 
@@ -48,7 +54,7 @@ class Row(NamedTuple):
 
     Attributes:
       name: the workdir, shortened.
-      state: one of the states above.
+      state: one of the states above, or of `stopped.json`.
       since: seconds that the state lasts, or None where that says nothing.
       cells: texts by column, only those that are known.
     """
@@ -112,14 +118,23 @@ def view(rows: Sequence[Row], console: Console) -> Group:
     Columns that do not fit follow in another table, which begins with the names of the
     runs again. A column without any text is left out.
     """
-    texts = [row.columns() for row in rows]
+    plain, encoding = console.options.ascii_only, console.encoding
+    overflow = "crop" if plain else "ellipsis"
+
+    def printable(text: str) -> str:
+        text = text.translate(PLAIN) if plain else text
+        return text.encode(encoding, "backslashreplace").decode(encoding)
+
+    texts = [
+        {name: printable(text) for name, text in row.columns().items()} for row in rows
+    ]
     own = [name for row in texts for name in row if name not in FIRST + LAST]
     names = dict.fromkeys([*FIRST[1:], *own, *LAST])
 
     def table(names: Sequence[str]) -> Table:
         grid = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0))
         for name in names:
-            grid.add_column(name, no_wrap=True)
+            grid.add_column(name, no_wrap=True, overflow=overflow)
         for row, text in zip(rows, texts, strict=True):
             cells = (text.get(name, "") for name in names)
             grid.add_row(*cells, style=STYLES.get(row.state))
@@ -151,24 +166,35 @@ class WatchedRun:
         """Returns what the files say; `now` is in seconds, as `time.time()`."""
         try:
             path = self._folder / CONFIG_FILE
-            config, started = json.loads(path.read_text()), path.stat().st_mtime
+            config, started = _read_json(path), path.stat().st_mtime
             batch, epochs = config["batch_size"], config["epochs"]
             lines, written = self._tail.read()
             total = total_steps(epochs, lines)
             cells = dict(self._cells(batch, total, lines))
+            state = self._state(batch, total, lines, now - written)
+            since = {STARTING: started, SILENT: written}.get(state)
+            if state != FINISHED and (stop := self._stop()) is not None:
+                state, cells["reason"], since = stop
         except FileNotFoundError:
             return Row(self._name, MISSING, None, {})
         except OSError as error:
             reason = f"cannot be read: {error.strerror}"
             return Row(self._name, DAMAGED, None, {"reason": reason})
         except (ValueError, KeyError, TypeError, ArithmeticError):
-            reason = f"{CONFIG_FILE} or {SHOWN_FILE} is not a run's"
+            reason = f"{CONFIG_FILE}, {SHOWN_FILE} or {STOPPED_FILE} is not a run's"
             return Row(self._name, DAMAGED, None, {"reason": reason})
-        state = self._state(batch, total, lines, now - written)
-        if state in (SILENT, FINISHED):
+        if state not in (STARTING, RUNNING):
             cells.pop("left", None)
-        since = {STARTING: now - started, SILENT: now - written}.get(state)
-        return Row(self._name, state, since, cells)
+        return Row(self._name, state, None if since is None else now - since, cells)
+
+    def _stop(self) -> tuple[str, str, float] | None:
+        """Returns state, reason and time of a run that wrote down that it stopped."""
+        path = self._folder / STOPPED_FILE
+        try:
+            why, when = _read_json(path), path.stat().st_mtime
+        except FileNotFoundError:
+            return None
+        return f"{why['state']}", f"{why['reason']}", when
 
     def _state(
         self, batch: int, total: int | None, lines: list[dict], silence: float
@@ -207,7 +233,7 @@ class WatchedRun:
             yield "kNN %", " → ".join(texts).strip()
         path = self._folder / SHOWN_FILE
         # A run of an earlier version has none.
-        shown = json.loads(path.read_text()) if path.exists() else []
+        shown = _read_json(path) if path.exists() else []
         for label, metric, form in shown:
             if metric in last:
                 yield label, f"{last[metric]:{form}}"
@@ -224,69 +250,19 @@ class WatchedRun:
         if steps:
             yield "checkpoint", f"{max(steps)}"
         try:
-            records = json.loads((self._folder / EVALUATION_FILE).read_text())
-            record = max(
-                (r for r in records["records"] if r["encoder"] == "trained"),
-                key=lambda record: record["when"],
-            )
-            metric, value = next(iter(record["metrics"].items()))
-            yield "evaluation", f"{record['what']} {metric} {value:.2f}"
+            records = _read_json(self._folder / EVALUATION_FILE)["records"]
+            own = [r for r in records if (r["encoder"], r["data"]) == ("trained", OWN)]
+            for record in own[-1:]:  # the newest
+                metric, value = next(iter(record["metrics"].items()))
+                yield "evaluation", f"{record['what']} {metric} {value:.2f}"
         except FileNotFoundError:
             pass
         except (ValueError, KeyError, TypeError, AttributeError, StopIteration):
             yield "evaluation", f"{EVALUATION_FILE} cannot be read"
 
 
-class MetricsTail:
-    """The lines of a growing `metrics.jsonl`; every look reads what is new.
-
-    A continued run writes its file again, up to its last checkpoint. It is known from
-    the line before the position read up to, which is then another one.
-
-    Args:
-      path: of the file.
-    """
-
-    def __init__(self, path: Path) -> None:
-        self._path = path
-        self._lines: list[dict[str, float]] = []
-        self._position, self._last = 0, b""
-
-    def read(self) -> tuple[list[dict[str, float]], float]:
-        """Returns the whole lines so far, and when the last was written; 0 for never.
-
-        What is not a line of numbers is left out, and a line without its end is left
-        for the next look.
-        """
-        try:
-            with self._path.open("rb") as file:
-                written = self._path.stat().st_mtime
-                file.seek(self._position - len(self._last))
-                if file.read(len(self._last)) != self._last:
-                    self._lines, self._position, self._last = [], 0, b""
-                    file.seek(0)
-                new = file.read()
-        except FileNotFoundError:
-            return [], 0.0
-        whole = new[: new.rfind(b"\n") + 1].splitlines(keepends=True)
-        if whole:
-            self._position += sum(map(len, whole))
-            self._last = whole[-1]
-        self._lines += filter(None, map(_numbers, whole))
-        return self._lines, written
-
-
-def _numbers(line: bytes) -> dict[str, float] | None:
-    try:
-        metrics = json.loads(line)
-        numbers: dict[str, float] = {
-            name: value
-            for name, value in metrics.items()
-            if isinstance(value, int | float) and math.isfinite(value)
-        }
-    except (ValueError, AttributeError):
-        return None
-    return numbers if "step" in numbers else None
+def _read_json(path: Path) -> Any:
+    return json.loads(path.read_text(encoding="utf-8"))
 
 
 def total_steps(epochs: int, lines: list[dict[str, float]]) -> int | None:

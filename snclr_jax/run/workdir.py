@@ -148,7 +148,7 @@ def _lock(workdir: epath.PathLike, held: contextlib.ExitStack) -> list[str]:
     """Locks a folder until what is held is let go; returns why not, where it cannot."""
     path = epath.Path(workdir) / LOCK_FILE
     path.parent.mkdir(parents=True, exist_ok=True)
-    file = held.enter_context(open(path, "a+"))
+    file = held.enter_context(open(path, "a+", encoding="utf-8"))
     try:
         lacking = lock(file)
     except BlockingIOError as error:
@@ -271,7 +271,7 @@ def _images_before(workdir: epath.PathLike) -> dict[str, str] | None:
     if not path.exists():  # by a version that did not note it
         return None
     try:
-        return json.loads(path.read_text())
+        return json.loads(path.read_text(encoding="utf-8"))
     except ValueError as error:
         raise ValueError(
             f"{path} is damaged ({error}); remove it, where the images are those that "

@@ -77,7 +77,7 @@ class Shown(NamedTuple):
     """A metric that is shown of a run.
 
     Attributes:
-      label: a short word for it.
+      label: what a newcomer reads.
       metric: its name in metrics.jsonl.
       format: of its number, as in an f-string.
       watched: whether `snclr watch`, whose lines are full, shows it, too.

@@ -19,6 +19,7 @@ from snclr_jax.data import Split, pipeline
 from snclr_jax.data.crop import View, crop_boxes, cut_views, draw_uniforms
 from snclr_jax.data.folder import open_folder
 from snclr_jax.data.pipeline import eval_batches, train_batches
+from snclr_jax.devices.signals import SIGNALS
 
 VIEWS = (View(6, (0.1, 1.0), (3 / 4, 4 / 3)), View(3, (0.1, 0.5), (3 / 4, 4 / 3)))
 
@@ -202,7 +203,7 @@ def test_a_worker_leaves_signals_to_the_main_process():
     )
     next(iterator)
     (worker,) = set(multiprocessing.active_children()) - set(others)
-    for number in (signal.SIGINT, signal.SIGTERM):
+    for number in SIGNALS:
         os.kill(worker.pid, number)
     for _ in range(40):  # more than it had made by then
         next(iterator)

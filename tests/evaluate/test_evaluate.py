@@ -93,6 +93,7 @@ def test_every_number_is_stored_with_its_settings(run, records):
     assert knn["settings"]["knn"] == {"k": [1, 5], "temperature": [0.07, 0.1]}
     assert knn["settings"]["data"]["name"] == "digits"
     assert (knn["network"], knn["step"], knn["data"]) == ("online", 0, "own")
+    assert knn["when"].endswith("+00:00")
     assert knn["fingerprint"] == open_encoder(run, mesh=make_mesh()).fingerprint
     assert set(knn["metrics"]) == {
         *("k1", "k1_T0.07", "k1_T0.1", "k5", "k5_T0.07", "k5_T0.1")

@@ -160,8 +160,8 @@ def test_runs_that_were_not_evaluated_have_a_dash(tmp_path):
 
 def test_only_the_trained_encoder_and_its_latest_score_count(tmp_path):
     records = [
-        record(90.0, step=200, when="2026-01-03"),
-        record(91.0, step=200, when="2026-01-04"),
+        record(90.0, step=200, when="2026-01-04"),
+        record(91.0, step=200, when="2026-01-03"),  # of another clock
         record(50.0, step=100, when="2026-01-05"),
         record(20.0, step=0, encoder="untrained"),
         record(30.0, step=300, encoder="pixels"),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from snclr_jax.run.files import replaced, write_whole
+from snclr_jax.run.files import read_lines, replaced, write_whole
 
 
 def test_a_file_is_there_whole_or_as_it_was(tmp_path):
@@ -20,6 +20,15 @@ def test_a_file_is_there_whole_or_as_it_was(tmp_path):
         raise OSError("the disk is full")
     assert path.read_text() == "half"
     assert list(tmp_path.iterdir()) == [path]
+
+
+def test_a_text_in_another_encoding_is_named(tmp_path):
+    path = tmp_path / "classes.txt"
+    path.write_bytes("Bär\nDachs\n".encode())
+    assert read_lines(path) == ["Bär", "Dachs"]
+    path.write_bytes("Bär\n".encode("latin-1"))
+    with pytest.raises(ValueError, match=r"classes\.txt is not in UTF-8 .* at byte 1"):
+        read_lines(path)
 
 
 def test_what_went_wrong_first_is_said(tmp_path):

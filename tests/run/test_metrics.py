@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import os
+import sys
 import time
 
 import jax.numpy as jnp
 import pytest
 from etils import epath
 
+from snclr_jax.objectives.snclr import SNCLR
 from snclr_jax.run.metrics import (
     METRICS_FILE,
     Clock,
@@ -16,6 +19,7 @@ from snclr_jax.run.metrics import (
     PendingMetrics,
     Progress,
     read_metrics,
+    say,
 )
 
 
@@ -106,5 +110,28 @@ def test_progress_shows_the_share_of_waiting(capsys):
     progress.show(6, {"loss": 1.0, "images_per_second": 80.0})
     progress.close()
     printed = capsys.readouterr().out
-    assert "step 5 loss 1.000 images/s 80 wait 3%\n" in printed
-    assert "step 6 loss 1.000 images/s 80\n" in printed
+    assert "step 5: loss 1.000, images/s 80, waiting for data 3%\n" in printed
+    assert "step 6: loss 1.000, images/s 80\n" in printed
+
+
+def test_progress_names_what_a_newcomer_has_to_read(capsys):
+    names = [metric for _, metric, *_ in (*SNCLR.shown, *Progress.SHOWN)]
+    progress = Progress(10, 0, shown=SNCLR.shown)
+    progress.show(5, dict.fromkeys(["loss", *names], 0.25))
+    progress.close()
+    assert capsys.readouterr().out == (
+        "step 5: loss 0.250, positiveness entropy 0.25, neighbor similarity 0.25, "
+        "neighbor age 0, neighbors of own class 25%, search recall 0.250, "
+        "online probe % 0.2, feature std 0.25, gradient norm 0.25, "
+        "learning rate 0.25, images/s 0, waiting for data 25%\n"
+    )
+
+
+def test_a_run_goes_on_where_nobody_can_read_what_it_says(monkeypatch):
+    """As after a terminal was closed: the state is yet to be saved."""
+    reader, writer = os.pipe()
+    os.close(reader)
+    with open(writer, "w") as closed:
+        monkeypatch.setattr(sys, "stdout", closed)
+        say("into nowhere")
+        say("and again")

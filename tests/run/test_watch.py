@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import subprocess
 import sys
@@ -80,11 +81,13 @@ def test_a_run_from_its_start_to_its_end(tmp_path):
     write(workdir, line(400, 1.0))
     (workdir / "summary.json").write_text("{}")
     records = [
-        {"encoder": kind, "what": what, "when": when, "metrics": found}
-        for kind, what, when, found in (
-            ("trained", "linear", "2026-11-26T10:00:02", {"top1": 89.394, "top5": 99}),
-            ("trained", "knn", "2026-11-26T10:00:01", {"k1": 81}),
-            ("untrained", "linear", "2026-11-26T10:00:03", {"top1": 50}),
+        {"encoder": kind, "what": what, "data": data, "when": when, "metrics": found}
+        for kind, what, data, when, found in (
+            ("trained", "knn", "own", "2026-11-26T10:00:01", {"k1": 81}),
+            # The newest, whatever the clocks and zones of then were.
+            ("trained", "linear", "own", "2026-11-26T09:00:02+00:00", {"top1": 89.394}),
+            ("trained", "knn", "name=folder", "2026-11-26T10:00:03", {"k1": 7}),
+            ("untrained", "linear", "own", "2026-11-26T10:00:03", {"top1": 50}),
         )
     ]
     (workdir / "evaluation.json").write_text(json.dumps({"records": records}))
@@ -107,6 +110,27 @@ def test_silence_is_told_from_the_pace_of_the_run(tmp_path):
     write(slow, line(50, 2.0) | {"images_per_second": 50.0})  # every 100 s
     assert look(slow, after=200).state == "running"
     assert look(slow, after=310).state == "silent"
+
+
+@pytest.mark.parametrize("state", ["stopped", "failed"])
+def test_a_run_that_wrote_down_why_it_stopped_is_neither_running_nor_silent(
+    tmp_path, state
+):
+    workdir = start(tmp_path / "run")
+    write(workdir, line(50, 2.0), line(100, 2.0))
+    stop = workdir / "stopped.json"
+    stop.write_text(json.dumps({"state": state, "reason": "SIGTERM"}))
+    row = look(workdir, after=200)
+    assert row.columns()["state"] == f"{state} for 3 min" and "left" not in row.cells
+    assert row.cells["reason"] == "SIGTERM"
+    write(workdir, line(400, 1.0))
+    (workdir / "summary.json").write_text("{}")
+    assert look(workdir).state == "finished"
+    for text in ("{", "[]", "{}"):
+        stop.write_text(text)
+        (workdir / "summary.json").unlink(missing_ok=True)
+        row = look(workdir)
+        assert row.state == "damaged" and "stopped.json" in row.cells["reason"]
 
 
 def test_old_summary_does_not_finish_a_run_that_began_again(tmp_path):
@@ -200,9 +224,12 @@ def test_columns_of_several_objectives_are_united_in_order(
 
 def test_damaged_evaluation_is_said_in_its_cell(tmp_path):
     workdir = start(tmp_path / "run")
-    for text in ("{", "[]", '{"records": [{}]}', '{"records": []}'):
+    for text in ("{", "[]", '{"records": [{}]}', "{}"):
         (workdir / "evaluation.json").write_text(text)
         assert look(workdir).cells["evaluation"] == "evaluation.json cannot be read"
+    # None of the run itself.
+    (workdir / "evaluation.json").write_text('{"records": []}')
+    assert "evaluation" not in look(workdir).cells
 
 
 def test_a_workdir_that_is_a_file_is_said_in_its_row(tmp_path):
@@ -249,6 +276,24 @@ def test_width_is_respected_and_no_column_is_lost(tmp_path, capsys, monkeypatch,
 def test_long_names_keep_their_end(tmp_path):
     row = look(tmp_path / "x" / ("y" * 60) / "seed-3")
     assert len(row.name) == watch.NAME and row.name.endswith("/seed-3")
+
+
+@pytest.mark.parametrize("encoding", ["ascii", "latin-1"])
+def test_a_locale_without_unicode_gets_plain_signs(tmp_path, monkeypatch, encoding):
+    monkeypatch.setenv("COLUMNS", "60")
+    monkeypatch.chdir(tmp_path)
+    workdir = start(tmp_path / "läuft\udcff")
+    write(workdir, {"step": 0, "knn_untrained": 32.66})
+    write(workdir, line(50, 9.0, knn=72.0), line(100, 2.0))
+    (workdir / "stopped.json").write_text('{"state": "failed", "reason": "\u2260"}')
+    written = io.BytesIO()
+    monkeypatch.setattr(sys, "stdout", io.TextIOWrapper(written, encoding=encoding))
+    watch.watch([workdir.name], once=True)
+    sys.stdout.flush()
+    said = written.getvalue().decode(encoding)
+    name = "l\\xe4uft" if encoding == "ascii" else "läuft"
+    assert f"{name}\\udcff" in said and "2.000 #_" in said and "32.7 -> 72.0" in said
+    assert "\\u2260" in said
 
 
 def test_output_that_is_no_terminal_gets_what_changed(tmp_path, capsys):

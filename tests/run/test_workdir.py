@@ -48,8 +48,8 @@ def test_what_the_objective_shows_is_kept_for_those_who_do_not_import_it(tmp_pat
     record_run(tiny.config(), tmp_path)
     shown = json.loads((tmp_path / SHOWN_FILE).read_text())
     assert shown == [
-        ["age", "neighbor_age", ".0f"],
-        ["purity", "neighbor_purity", ".2f"],
+        ["neighbor age", "neighbor_age", ".0f"],
+        ["neighbors of own class", "neighbor_purity", ".0%"],
     ]
 
 

@@ -200,7 +200,7 @@ def _write_unreadable(folder: Path, source: Source, journal: Journal) -> None:
     unreadable = [entry for line in journal.shards for entry in line["unreadable"]]
     others = [{"file": f, "reason": r} for f, r in sorted(source.passed_over)]
     lines = [json.dumps(entry) + "\n" for entry in unreadable + others]
-    (folder / (UNREADABLE + PART)).write_text("".join(lines))
+    (folder / (UNREADABLE + PART)).write_text("".join(lines), encoding="utf-8")
     publish(folder / UNREADABLE)
     for kind, left_out in (("unreadable images", unreadable), ("other files", others)):
         if left_out:

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from snclr_jax.data.folder import SUFFIXES, refuse_loops
+from snclr_jax.run.files import read_lines
 from snclr_jax.run.paths import expanded
 
 _IMAGENET_TEST = re.compile(r"ILSVRC2012_val_(000[0-4]\d{4}|00050000)\.JPEG")
@@ -259,7 +260,7 @@ def _class_folders(images: list[EncodedImage]) -> list[str] | None:
 
 def _test_classes(test: list[EncodedImage], test_labels: str) -> list[str]:
     if test_labels:
-        lines = Path(expanded(test_labels)).read_text().strip().split("\n")
+        lines = read_lines(Path(expanded(test_labels)))
         if len(lines) != len(test):
             raise ValueError(
                 f"--test_labels={test_labels} has {len(lines)} lines for {len(test)} "
@@ -271,7 +272,7 @@ def _test_classes(test: list[EncodedImage], test_labels: str) -> list[str]:
         import tensorflow_datasets as tfds  # takes seconds
 
         path = tfds.core.tfds_path("datasets/imagenet2012/validation_labels.txt")
-        lines = path.read_text().split()
+        lines = path.read_text(encoding="utf-8").split()
         matches = map(_IMAGENET_TEST.fullmatch, (i.name for i in test))
         return [lines[int(match[1]) - 1] for match in matches if match]
     if classes is None:

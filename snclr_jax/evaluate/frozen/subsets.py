@@ -8,6 +8,7 @@ from typing import cast
 
 import numpy as np
 
+from snclr_jax.run.files import read_lines
 from snclr_jax.run.paths import expanded
 
 
@@ -116,7 +117,7 @@ def listed(path: str | Path, names: Sequence[str]) -> np.ndarray:
         raise ValueError(
             f"{path} is not a file; give a list of image names, one a line"
         )
-    wanted = {_base(line) for line in path.read_text().splitlines() if line.strip()}
+    wanted = {_base(line) for line in read_lines(path) if line.strip()}
     if not wanted:
         raise ValueError(f"{path} lists no image; it should hold one name a line")
     rows = [row for row, name in enumerate(names) if _base(name) in wanted]
