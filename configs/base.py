@@ -85,8 +85,11 @@ def _data() -> ConfigDict:
     data.name = "digits"
     # Folder of images, or the TFDS data directory ("" is TFDS's own default).
     data.path = ""
-    # TFDS only: data set name, and its splits.
+    # TFDS only: data set name.
     data.tfds_name = ""
+    # Splits of a TFDS set, or folders in a folder of images, where "" is the whole one
+    # and "train" and "test" stand for other names, too (docs/data.md). An empty
+    # test_split is none.
     data.train_split = "train"
     data.test_split = "test"
     # Images are decoded to this height and width: shorter side resized, then cropped.
@@ -109,6 +112,10 @@ def _data() -> ConfigDict:
     data.resident = placeholder(bool)
     # Digits only: pictures drawn from each handwritten digit.
     data.pictures_per_digit = 8
+    # Levels "low,high" that become black and white in gray images of more than 8 bits,
+    # such as "0,4096" for 12 bits in files of 16. "auto" measures them on training
+    # images, and keeps them with the run; None or "full" is 0 to 65536.
+    data.range = placeholder(str)
     # Channel statistics in [0, 1], subtracted and divided after augmentation. These
     # are ImageNet's.
     data.mean = (0.485, 0.456, 0.406)

@@ -2,15 +2,16 @@
 
     snclr train --config=folder --config.data.path=my_photos
 
-my_photos is one folder of JPEG, PNG or WebP files of any size (subfolders included), or
-holds train/<class>/* and, for evaluation, test/<class>/*.
+my_photos is one folder of images of any size (subfolders included), or holds
+train/<class>/* and, for evaluation, test/<class>/*; docs/data.md has the formats.
 
 What is None below is chosen from the number and the sizes of the images that are found,
 and printed (snclr_jax/data/choose.py has the rules); a flag such as
 --config.batch_size=64 settles it otherwise. The rest follows `configs/cifar10.py`.
 
-Hardware: a CPU for some hundreds of small images, otherwise one GPU or TPU chip; `snclr
-preflight` with the same flags prints the cost. Not yet run whole on any one data set.
+Hardware: a CPU for some hundreds of small images (32 at least), otherwise one GPU or
+TPU chip; `snclr preflight` with the same flags prints the cost. Not yet run whole on
+any one data set.
 """
 
 from __future__ import annotations

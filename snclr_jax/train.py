@@ -19,6 +19,7 @@ from snclr_jax.data import Data, open_data
 from snclr_jax.data.bad_files import FILE as BAD_FILES
 from snclr_jax.data.bad_files import BadFiles
 from snclr_jax.data.choose import choose_from_data
+from snclr_jax.data.depth import note_on_range
 from snclr_jax.data.feed import Feed
 from snclr_jax.data.python_source import named_python
 from snclr_jax.devices.agreement import in_agreement
@@ -152,6 +153,9 @@ def train(
                 _check_not_beyond(int(state.step), config, steps_per_epoch)
             # Only now that nothing was refused does the workdir belong to this config.
             record_run(config, workdir, data.identity)
+            deep = note_on_range(config.data, data.train)
+            own = notes(config, data.train.size)
+            remarks = [*changes, chosen, *data.notes, deep, *own]
             with stop_written(workdir):
                 loop = Loop(
                     run,
@@ -164,7 +168,6 @@ def train(
                     steps_per_epoch=steps_per_epoch,
                     first_step=int(state.step),
                 )
-                remarks = [*changes, chosen, *notes(config, data.train.size)]
                 loop.begin(baseline, list(filter(None, remarks)))
                 state = loop.run(step, state)
         _summarize(workdir, baseline, clock, feed)

@@ -17,7 +17,7 @@ from snclr_jax.data import Split
 from snclr_jax.data.bad_files import FILE
 from snclr_jax.data.folder import open_folder
 
-NOT_AN_IMAGE = "not an image in one of the formats JPEG, PNG, WEBP, GIF, BMP"
+NOT_AN_IMAGE = "not an image in one of the formats JPEG, PNG, WEBP, GIF, BMP, TIFF"
 
 
 def noise(seed: int = 0, side: int = 8) -> Image.Image:

@@ -7,16 +7,25 @@ from typing import Any, NamedTuple
 from ml_collections import ConfigDict
 
 from snclr_jax.data.split import Split, hold_back
+from snclr_jax.settings.levels import parse_levels
 
 __all__ = ["Data", "Split", "hold_back", "open_data"]
 
 
 class Data(NamedTuple):
-    """An image set: what is trained on, what is scored, and the classes' names."""
+    """An image set.
+
+    Attributes:
+      train: what is trained on.
+      test: what is scored, or None.
+      class_names: in the order of the labels, or None.
+      notes: what a person may not have meant of it, a sentence each.
+    """
 
     train: Split
     test: Split | None
     class_names: tuple[str, ...] | None
+    notes: tuple[str, ...] = ()
 
     @property
     def identity(self) -> dict[str, str]:
@@ -40,13 +49,13 @@ def open_data(config: ConfigDict, given: Any = None) -> Data:
 
     Args:
       config: `config.data`. `name` is "digits" (embedded), "folder" (`path` is the
-        root) or "tfds" (`tfds_name`, `train_split`, `test_split`; `path` is TFDS's
-        data_dir, "" for its default); `image_size` is the side s in pixels of the
-        square that images are decoded to, where they are not cropped for training;
-        `holdback` > 0 replaces the test split by that many training images, to choose
-        recipes on; `max_bad` is the share of a split's images that may be bad, 0 in
-        configs from before there was one; `pictures_per_digit` is read for digits
-        alone.
+        root) or "tfds" (`tfds_name`; `path` is TFDS's data_dir, "" for its default),
+        both with `train_split` and `test_split`; `image_size` is the side s in pixels
+        of the square that images are decoded to, where they are not cropped for
+        training; `holdback` > 0 replaces the test split by that many training images,
+        to choose recipes on; `max_bad` is the share of a split's images that may be
+        bad, 0 in configs from before there was one; `range` is as `parse_levels` takes
+        it; `pictures_per_digit` is read for digits alone.
       given: images where `name` is "python", see `open_python`.
 
     Returns:
@@ -55,7 +64,7 @@ def open_data(config: ConfigDict, given: Any = None) -> Data:
     Raises:
       ValueError: for an unknown name, or a set that cannot be read.
     """
-    max_bad = config.get("max_bad", 0.0)
+    max_bad, levels = config.get("max_bad", 0.0), parse_levels(config.get("range"))
     # A source is imported when it is asked for: TFDS alone takes seconds.
     if config.name == "digits":
         from snclr_jax.data.digits import open_digits
@@ -64,7 +73,15 @@ def open_data(config: ConfigDict, given: Any = None) -> Data:
     elif config.name == "folder":
         from snclr_jax.data.folder import open_folder
 
-        data = Data(*open_folder(config.path, config.image_size, max_bad=max_bad))
+        data = Data(
+            *open_folder(
+                config.path,
+                config.image_size,
+                splits=(config.train_split, config.test_split),
+                max_bad=max_bad,
+                levels=levels,
+            )
+        )
     elif config.name == "tfds":
         from snclr_jax.data.tfds_source import open_tfds
 
@@ -76,12 +93,13 @@ def open_data(config: ConfigDict, given: Any = None) -> Data:
                 train_split=config.train_split,
                 test_split=config.test_split,
                 max_bad=max_bad,
+                levels=levels,
             )
         )
     elif config.name == "python":
         from snclr_jax.data.python_source import open_python
 
-        data = Data(*open_python(given, config.image_size))
+        data = Data(*open_python(given, config.image_size, levels=levels))
     else:
         raise ValueError(
             f'data.name is {config.name!r}; use "digits", "folder" or "tfds"'

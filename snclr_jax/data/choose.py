@@ -12,6 +12,9 @@ from ml_collections import ConfigDict
 
 from snclr_jax.data import Split, open_data
 from snclr_jax.data.decode import Encoded, open_image
+from snclr_jax.data.depth import used_levels
+from snclr_jax.settings.check import LEAST_BATCH
+from snclr_jax.settings.levels import AUTO
 from snclr_jax.settings.objective import build_objective
 from snclr_jax.settings.ranges import check_fields, class_of_section, get_field
 from snclr_jax.step.objective import power_of_two
@@ -25,6 +28,7 @@ FIELDS = (
 )
 VIEW_SIZES = (224, 192, 160, 128, 96, 64, 48, 32)
 LARGEST_BATCH = 256
+LEAST_IMAGES = 4 * LEAST_BATCH  # four steps an epoch, and a queue of two batches
 SAMPLE = 256  # images whose size is read
 
 
@@ -33,8 +37,9 @@ def choose_from_data(
 ) -> tuple[ConfigDict, str]:
     """Returns the config with every field of `FIELDS` that is None chosen.
 
-    Those that the objective chooses are chosen, too. The rules are `choose`'s, for the
-    number of training images and the median of their shorter sides.
+    Those that the objective chooses are chosen, too, and data.range "auto" becomes the
+    `used_levels` of the training images. The rules are `choose`'s, for the number of
+    training images and the median of their shorter sides.
 
     Args:
       config: a recipe; not changed.
@@ -43,25 +48,35 @@ def choose_from_data(
 
     Returns:
       The config, and a sentence that says what was found and chosen; "" where no field
-      was None.
+      was left to be.
 
     Raises:
-      ValueError: where a field is None and the data cannot be read.
+      ValueError: where a field is to be chosen, and the data cannot be read or are too
+        few.
     """
     # What is chosen follows from other fields, so these have to be in order first.
     fields = (*FIELDS, *_of_objective(config))
     check_fields(config, unset=fields)
     missing = [field for field in fields if get_field(config, field) is None]
-    if not missing:
+    auto = config.data.range == AUTO
+    if not missing and not auto:
         return config, ""
     data = config.data.copy_and_resolve_references()
     data.image_size = data.image_size or VIEW_SIZES[-1]
+    data.range = None
     train = open_data(data, given).train
-    side = _median_side(train)
-    chosen = choose(config, images=train.size, side=side, devices=devices)
-    measured = f"{train.size} images, shorter side {side} pixels in the median"
-    values = ", ".join(f"{field}={get_field(chosen, field)!r}" for field in missing)
-    return chosen, f"chosen for {measured}: {values}"
+    measured = f"{train.size} images"
+    if missing:
+        side = _median_side(train)
+        config = choose(config, images=train.size, side=side, devices=devices)
+        measured += f", shorter side {side} pixels in the median"
+    if auto:
+        config = config.copy_and_resolve_references()
+        used = used_levels(train)
+        config.data.range = "full" if used is None else f"{used[0]:g},{used[1]:g}"
+        missing.append("data.range")
+    values = ", ".join(f"{field}={get_field(config, field)!r}" for field in missing)
+    return config, f"chosen for {measured}: {values}"
 
 
 def choose(config: ConfigDict, *, images: int, side: int, devices: int) -> ConfigDict:
@@ -72,8 +87,9 @@ def choose(config: ConfigDict, *, images: int, side: int, devices: int) -> Confi
     augment.local_size  3/7 of it, as a multiple of 16 (96 for 224)
     model.stem       "cifar" for views up to 64 pixels, "imagenet" above
     batch_size       a twentieth of the images, at most `LARGEST_BATCH` and what the
-                     objective's `batch_limits` say: a power of two, or a multiple of
-                     the devices and micro-batches that it is divided into
+                     objective's `batch_limits` say, and at least `LEAST_BATCH`: a power
+                     of two, or a multiple of the devices and micro-batches that it is
+                     divided into
 
     What the objective leaves to be chosen, its `choose` does.
 
@@ -82,8 +98,17 @@ def choose(config: ConfigDict, *, images: int, side: int, devices: int) -> Confi
       images: to train on.
       side: median of the images' shorter sides, in pixels.
       devices: of the mesh.
+
+    Raises:
+      ValueError: where batch or queue are to be chosen for fewer than `LEAST_IMAGES`
+        images, or fewer than two batches of the least size.
     """
     config = config.copy_and_resolve_references()
+    counts = [
+        field
+        for field in ("batch_size", *_of_objective(config))
+        if get_field(config, field) is None
+    ]
     size = config.augment.size or next((s for s in VIEW_SIZES if s <= side), 32)
     kind = class_of_section(config)
     chosen = kind.choose(config.objective, images=images, devices=devices)
@@ -101,8 +126,17 @@ def choose(config: ConfigDict, *, images: int, side: int, devices: int) -> Confi
     if config.batch_size is None:
         unit, most = build_objective(config).batch_limits()
         unit = math.lcm(devices * config.accumulate, unit)
-        most = min(images // 20, most, LARGEST_BATCH)
-        config.batch_size = max(power_of_two(most, unit), 2)
+        most = max(min(images // 20, most, LARGEST_BATCH), LEAST_BATCH)
+        config.batch_size = power_of_two(most, unit)
+    least = LEAST_IMAGES
+    if "batch_size" in counts:
+        least = max(least, 2 * config.batch_size)
+    if counts and images < least:
+        raise ValueError(
+            f"{images} training images are too few to choose {' and '.join(counts)} "
+            f"for: {least} are the least that make sense on {devices} devices; add "
+            "images, or set each of them"
+        )
     return config
 
 

@@ -16,9 +16,19 @@ import numpy as np
 from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError
 
 from snclr_jax.data.crop import View, crop_boxes, cut_views
+from snclr_jax.settings.levels import FULL, Levels
 
-# Pillow reads more, some of it by starting other programs (EPS).
-FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP")
+# What is decoded, and how the files are called. Pillow reads more, some of it by
+# starting other programs (EPS).
+FORMATS = {
+    "JPEG": (".jpeg", ".jpg", ".jpe", ".jfif"),
+    "PNG": (".png",),
+    "WEBP": (".webp",),
+    "GIF": (".gif",),
+    "BMP": (".bmp",),
+    "TIFF": (".tiff", ".tif"),
+}
+SUFFIXES = tuple(suffix for suffixes in FORMATS.values() for suffix in suffixes)
 # 256 MiB of RGB, from where on Pillow warns of decompression bombs. An image that has
 # more, as its first bytes tell, is not decoded.
 MAX_PIXELS = 2**28 // 3
@@ -52,10 +62,12 @@ class Encoded(NamedTuple):
     Attributes:
       content: the path of its file, or the file's bytes.
       name: what to call the image in an error.
+      levels: what becomes black and white in more than 8 bits, see `parse_levels`.
     """
 
     content: str | bytes
     name: str
+    levels: Levels = FULL
 
 
 def printable(name: str) -> str:
@@ -92,7 +104,7 @@ def open_image(file: str | BinaryIO) -> Image.Image:
     """
     if isinstance(file, str):
         _check_file(file)
-    image = Image.open(file, formats=FORMATS)
+    image = Image.open(file, formats=tuple(FORMATS))
     if image.width * image.height > MAX_PIXELS:
         image.close()
         raise ValueError(
@@ -117,17 +129,21 @@ def check_size(size: int) -> None:
         raise ValueError(f"{size:,} bytes, more than the {MAX_BYTES:,} that are read")
 
 
-def decode_image(file: str | BinaryIO, side: int, *, name: str) -> np.ndarray:
+def decode_image(
+    file: str | BinaryIO, side: int, *, name: str, levels: Levels = FULL
+) -> np.ndarray:
     """Decodes one image: upright, in colour, its central square resized to `side`.
 
     Resizing is antialiased and bicubic. Transparency is laid on white, as a page shows
-    it; 16 bits keep their upper 8; CMYK becomes RGB as Pillow converts it; EXIF
-    rotation is applied; of an animation the first frame counts.
+    it; of more than 8 bits the range `levels` becomes 8, where the image is gray, else
+    the upper 8 are kept; CMYK becomes RGB as Pillow converts it; EXIF rotation is
+    applied; of an animation, or of several pages, the first one counts.
 
     Args:
       file: path or open file, in one of `FORMATS` and of `MAX_PIXELS` at most.
       side: s, in pixels.
       name: what to call the image in an error.
+      levels: see `Encoded`.
 
     Returns:
       uint8 (s, s, 3).
@@ -140,7 +156,7 @@ def decode_image(file: str | BinaryIO, side: int, *, name: str) -> np.ndarray:
         # A JPEG can be decoded at 1/2, 1/4 or 1/8 of its size; staying at twice the
         # wanted size leaves the final quality to the antialiased resize.
         image.draft(None, (2 * side, 2 * side))
-        return square(upright(image), side)
+        return square(upright(image, levels), side)
 
 
 def square(image: Image.Image, side: int) -> np.ndarray:
@@ -154,9 +170,10 @@ def decode_squares(
 ) -> np.ndarray:
     """Decodes the images `encoded(indices)` by `decode_image`: uint8 (b, s, s, 3)."""
     squares = []
-    for content, name in encoded(indices):
+    for image in encoded(indices):
+        content = image.content
         file = io.BytesIO(content) if isinstance(content, bytes) else content
-        squares.append(decode_image(file, side, name=name))
+        squares.append(decode_image(file, side, name=image.name, levels=image.levels))
     return np.stack(squares)
 
 
@@ -191,7 +208,8 @@ def decode_views(
         with open_image(io.BytesIO(data)) as opened:
             rotation = opened.getexif().get(ExifTags.Base.Orientation, 1)
             shape = opened.height, opened.width
-            if rotation in _TRANSPOSED:
+            # Of a TIFF, Pillow gives the size of the upright image.
+            if rotation in _TRANSPOSED and opened.format != "TIFF":
                 shape = opened.width, opened.height
             boxes = crop_boxes(shape, views, uniforms)
             reduction = 1
@@ -201,12 +219,12 @@ def decode_views(
                     for box, view in zip(boxes, views, strict=True)
                 )
                 reduction = max(r for r in _REDUCED if r <= max(1, spare))
-            pixels = _decode_whole(opened, data, reduction, rotation)
+            pixels = _decode_whole(opened, data, reduction, rotation, image.levels)
     return cut_views(pixels, boxes, views, reduction=reduction)
 
 
 def _decode_whole(
-    image: Image.Image, data: bytes, reduction: int, rotation: int
+    image: Image.Image, data: bytes, reduction: int, rotation: int, levels: Levels
 ) -> np.ndarray:
     """The whole upright image, uint8 (h, w, 3); `reduction` divides a JPEG's size."""
     plain = image.format == "JPEG" and image.mode in ("L", "RGB") and rotation == 1
@@ -217,7 +235,7 @@ def _decode_whole(
         if pixels is not None:
             return cv2.cvtColor(pixels, cv2.COLOR_BGR2RGB)
     image.draft(None, (image.width // reduction, image.height // reduction))
-    return np.asarray(upright(image))
+    return np.asarray(upright(image, levels))
 
 
 @contextlib.contextmanager
@@ -247,12 +265,24 @@ def _reason(error: Exception) -> str:
     return f"{type(error).__name__}: {what}"
 
 
-def upright(image: Image.Image) -> Image.Image:
+def is_deep(image: Image.Image) -> bool:
+    """Whether an image has more than 8 bits that Pillow keeps: gray ones alone."""
+    return image.mode[0] in "IF"  # "I;16" and its kin, and floats
+
+
+def upright(image: Image.Image, levels: Levels = FULL) -> Image.Image:
     """Returns a whole image in colour, as `decode_image` treats modes and rotation."""
     image = ImageOps.exif_transpose(image)
-    if image.mode.startswith("I"):  # "I;16" and its kin; convert() would clip at 255
-        levels = np.clip(np.asarray(image), 0, 65535) >> 8
-        image = Image.fromarray(levels.astype(np.uint8))
+    if is_deep(image):  # convert() would clip at 255
+        if image.mode == "F" and levels == FULL:
+            raise ValueError(
+                "floats have no full range; set data.range to the levels that become "
+                "black and white, such as '0,1'"
+            )
+        low, high = levels
+        grays = (np.asarray(image, np.float32) - low) * (256 / (high - low))
+        grays = np.clip(np.nan_to_num(grays), 0, 255).astype(np.uint8)
+        image = Image.fromarray(grays)
     if image.has_transparency_data:
         image = image.convert("RGBA")
         white = Image.new("RGBA", image.size, "white")

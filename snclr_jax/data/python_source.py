@@ -14,6 +14,7 @@ from PIL import Image
 
 from snclr_jax.data.decode import square, upright
 from snclr_jax.data.split import Split
+from snclr_jax.settings.levels import FULL, Levels
 
 NAME = "python"  # what data.name is
 _SAMPLE = 64  # images that tell a set from others
@@ -27,7 +28,9 @@ def named_python(config: ConfigDict) -> ConfigDict:
     return config
 
 
-def open_python(given: Any, image_size: int) -> tuple[Split, Split | None, None]:
+def open_python(
+    given: Any, image_size: int, *, levels: Levels = FULL
+) -> tuple[Split, Split | None, None]:
     """Opens images that are given in Python.
 
     A set is one of
@@ -50,6 +53,7 @@ def open_python(given: Any, image_size: int) -> tuple[Split, Split | None, None]
       given: a set to train on, or {"train": set, "test": set}; the second one is
         evaluated on.
       image_size: side s that images are brought to, as those of a folder are.
+      levels: see `Encoded`; of PIL images.
 
     Returns:
       The training split, the test split or None, and None, since no class has a name.
@@ -69,12 +73,14 @@ def open_python(given: Any, image_size: int) -> tuple[Split, Split | None, None]
             f"data= has the keys {sorted(map(str, sets))}; give 'train' and, to "
             "evaluate on, 'test'"
         )
-    splits = {name: _split(name, images, image_size) for name, images in sets.items()}
+    splits = {
+        name: _split(name, images, image_size, levels) for name, images in sets.items()
+    }
     return splits["train"], splits.get("test"), None
 
 
-def _split(name: str, given: Any, side: int) -> Split:
-    items = _Items(name, given)
+def _split(name: str, given: Any, side: int, levels: Levels) -> Split:
+    items = _Items(name, given, levels)
     labels = functools.partial(_read_labels, items) if items.labelled else None
     return Split(
         functools.partial(_squares, items, side),
@@ -92,15 +98,16 @@ class _Items:
     Args:
       name: of the set, "train" or "test".
       given: the set.
+      levels: see `Encoded`.
 
     Attributes:
       labelled: whether there are labels.
     """
 
-    def __init__(self, name: str, given: Any) -> None:
+    def __init__(self, name: str, given: Any, levels: Levels) -> None:
         pair = isinstance(given, tuple) and len(given) == 2
         self._items, self._labels = given if pair else (given, None)
-        self._name = name
+        self._name, self._levels = name, levels
         self._known: dict[int, int] = {}  # labels that came with images
         lacks = {"__len__", "__getitem__"} - set(dir(self._items))
         if lacks or not len(self._items):
@@ -124,7 +131,7 @@ class _Items:
         image, label = self._read(number)
         if self.labelled:
             self._known[number] = self._checked(number, label)
-        return _pixels(image, self._call(number))
+        return _pixels(image, self._call(number), self._levels)
 
     def label(self, number: int) -> int:
         if number not in self._known:
@@ -196,10 +203,13 @@ def _read_labels(items: _Items) -> np.ndarray:
     return np.array([items.label(number) for number in range(len(items))], np.int32)
 
 
-def _pixels(image: Any, name: str) -> np.ndarray:
+def _pixels(image: Any, name: str, levels: Levels) -> np.ndarray:
     """Returns uint8 (h, w, 3)."""
     if isinstance(image, Image.Image):
-        return np.asarray(upright(image))
+        try:
+            return np.asarray(upright(image, levels))
+        except ValueError as error:
+            raise ValueError(f"{name}: {error}") from error
     if hasattr(image, "numpy"):  # a tensor; PyTorch's have their channels first
         image = image.numpy()
         if image.ndim == 3 and image.shape[2] not in (1, 3):

@@ -13,6 +13,7 @@ from etils import epath
 from snclr_jax.data.decode import Encoded, decode_squares
 from snclr_jax.data.split import Split
 from snclr_jax.run.paths import located
+from snclr_jax.settings.levels import FULL, Levels
 
 _RECORDS_AT_ONCE = 4096  # one by one is four times slower
 # What sets call the feature that names an image; the first that there is counts.
@@ -27,6 +28,7 @@ def open_tfds(
     train_split: str,
     test_split: str,
     max_bad: float,
+    levels: Levels = FULL,
 ) -> tuple[Split, Split | None, tuple[str, ...] | None]:
     """Opens a prepared TFDS set with an "image" feature; never uses the network.
 
@@ -43,6 +45,7 @@ def open_tfds(
       train_split: TFDS split, slices such as "train[:90%]" included.
       test_split: the same; "" for none.
       max_bad: share of a split's images that may be bad, see `Split`.
+      levels: see `Encoded`.
 
     Returns:
       The training split, the test split and the classes' names.
@@ -61,9 +64,8 @@ def open_tfds(
         )
     label = features.get("label")
     label = label if isinstance(label, tfds.features.ClassLabel) else None
-    own_name = next((name for name in _NAME_FEATURES if name in features), None)
     open_split = functools.partial(
-        _open_split, builder, image_size, label, own_name, max_bad
+        _open_split, builder, image_size, label, max_bad, levels
     )
     train = open_split("train_split", train_split)
     test = None
@@ -109,8 +111,8 @@ def _open_split(
     builder: Any,
     side: int,
     label: Any,
-    own_name: str | None,
     max_bad: float,
+    levels: Levels,
     field: str,
     split: str,
 ) -> Split:
@@ -129,7 +131,9 @@ def _open_split(
             f"has {sorted(builder.info.splits)}, and slices of these"
         ) from error
     name = f"{builder.data_dir}, split {split}"
-    encoded = functools.partial(_encoded, source, name)
+    encoded = functools.partial(_encoded, source, name, levels)
+    features = builder.info.features
+    own_name = next((name for name in _NAME_FEATURES if name in features), None)
     return Split(
         functools.partial(decode_squares, encoded, side),
         encoded=encoded,
@@ -143,10 +147,12 @@ def _open_split(
     )
 
 
-def _encoded(source: Any, name: str, indices: np.ndarray) -> list[Encoded]:
+def _encoded(
+    source: Any, name: str, levels: Levels, indices: np.ndarray
+) -> list[Encoded]:
     records = _read_records(source, name, indices.tolist())
     return [
-        Encoded(record["image"], name=f"{name}, image {index}")
+        Encoded(record["image"], f"{name}, image {index}", levels)
         for index, record in zip(indices, records, strict=True)
     ]
 

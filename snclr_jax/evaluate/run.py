@@ -173,7 +173,7 @@ def open_both(
             **asked,
         ),
     )
-    say(both[0].describe())
+    say("\n".join([both[0].describe(), *both[2].notes]))
     return both
 
 

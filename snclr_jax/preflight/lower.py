@@ -37,7 +37,10 @@ def number_of_images(config, images: int | None) -> int:
     if images is not None:
         return images
     try:
-        return open_data(config.data).train.size
+        data = open_data(config.data)
+        for note in data.notes:
+            print(note)
+        return data.train.size
     except ValueError as error:
         name = config.data.tfds_name.partition(":")[0]
         known = config.data.name == "tfds" and config.data.train_split == "train"

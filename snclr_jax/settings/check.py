@@ -5,6 +5,8 @@ from __future__ import annotations
 from snclr_jax.settings.objective import build_objective
 from snclr_jax.settings.ranges import check_fields, get_field
 
+# Statistics of BatchNorm over fewer images are noise.
+LEAST_BATCH = 8
 # Pixels of one drawing of each digit, times pictures: 1.2 GB, all drawn in memory.
 _MOST_DIGIT_PIXELS = 2**18
 
@@ -69,6 +71,12 @@ def notes(config, images: int) -> list[str]:
         f"peak learning rate {config.optim.learning_rate * batch / 256:.3g}: "
         f"optim.learning_rate {config.optim.learning_rate:g} x batch_size {batch} / 256"
     ]
+    scope = config.model.bn_scope or batch
+    if scope < LEAST_BATCH:
+        notes.append(
+            f"BatchNorm sees {scope} images at a time, and of fewer than {LEAST_BATCH} "
+            "its statistics are noise; use a larger batch_size or model.bn_scope"
+        )
     local = config.augment.local_views
     if local or config.augment.global_views > 2:
         notes.append(_cost_of_views(config))

@@ -11,6 +11,7 @@ from annotated_types import Ge, Gt, Le, Lt
 from ml_collections import ConfigDict
 
 from snclr_jax.configs import base
+from snclr_jax.settings.levels import AUTO, parse_levels
 from snclr_jax.settings.objective import objective_class
 from snclr_jax.step.objective import Objective
 
@@ -106,6 +107,8 @@ def check_fields(config: ConfigDict, *, unset: tuple[str, ...] = ()) -> None:
             f"data.path {config.data.path!r} is a URL, and image sets are read from "
             "folders; mount the bucket and name its folder (launch/tpu.sh --mount does)"
         )
+    if config.data.range != AUTO:
+        parse_levels(config.data.range)
     _check_ranges(config)
     check_annotations("objective", objective, config.objective)
     _check_lists(config)

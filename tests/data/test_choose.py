@@ -7,8 +7,8 @@ import pytest
 from PIL import Image
 from snclr_jax.configs import digits, folder
 
-from snclr_jax.data.choose import FIELDS, choose, choose_from_data
-from snclr_jax.settings.check import check_config
+from snclr_jax.data.choose import FIELDS, LEAST_IMAGES, choose, choose_from_data
+from snclr_jax.settings.check import LEAST_BATCH, check_config
 
 
 @pytest.mark.parametrize(
@@ -33,7 +33,7 @@ def test_choices_follow_the_rules(images, side, devices, expected):
     ) == expected
 
 
-@pytest.mark.parametrize("images", [200, 777, 12_345, 400_000])
+@pytest.mark.parametrize("images", [32, 50, 100, 200, 777, 12_345, 400_000])
 @pytest.mark.parametrize("devices", [1, 3, 8])
 def test_choices_are_accepted_and_leave_ten_batches(images, devices):
     config = folder.get_config()
@@ -41,9 +41,33 @@ def test_choices_are_accepted_and_leave_ten_batches(images, devices):
     chosen = choose(config, images=images, side=300, devices=devices)
     check_config(chosen, devices=devices)
     assert chosen.objective.queue.size <= images / 2
-    # Small sets end at the least batch that the devices divide.
-    assert chosen.batch_size <= max(chosen.objective.queue.size / 10, 2 * devices)
+    # Small sets end at the least batch that the devices and banks divide.
+    assert chosen.batch_size <= max(chosen.objective.queue.size / 10, 2 * LEAST_BATCH)
+    assert chosen.batch_size >= 6
     assert config.batch_size is None  # the recipe itself stays
+
+
+@pytest.mark.parametrize(
+    ("images", "devices", "batch", "size", "refused"),
+    [
+        (1, 1, None, None, "batch_size and objective.queue.size for: 32 are the"),
+        (31, 1, None, None, "31 training images are too few .*: 32 are the least"),
+        (100, 64, None, None, "for: 128 are the least that make sense on 64 devices"),
+        (5, 1, 4, None, "to choose objective.queue.size for: 32 are"),
+        (5, 1, 4, 8, None),
+        (40, 1, 30, None, None),
+    ],
+)
+def test_sets_that_are_too_small_are_refused(images, devices, batch, size, refused):
+    """What nobody has set is never what a refusal blames."""
+    config = folder.get_config()
+    config.batch_size, config.objective.queue.size = batch, size
+    arguments = dict(images=images, side=64, devices=devices)
+    if not refused:
+        assert choose(config, **arguments).batch_size == batch
+        return
+    with pytest.raises(ValueError, match=refused):
+        choose(config, **arguments)
 
 
 def test_what_was_set_stays():
@@ -55,15 +79,16 @@ def test_what_was_set_stays():
 
 
 def test_a_folder_is_looked_at(tmp_path):
-    for number, side in enumerate([40, 50, 50, 60, 300]):
+    for number in range(LEAST_IMAGES - 1):
+        side = (40, 50, 50, 60, 300)[number % 5]
         pixels = np.zeros((side, 2 * side, 3), np.uint8)
         Image.fromarray(pixels).save(tmp_path / f"{number}.png")
-    (tmp_path / "9.png").write_bytes(b"no image")
+    (tmp_path / "99.png").write_bytes(b"no image")
     config = folder.get_config()
     config.data.path = str(tmp_path)
     chosen, sentence = choose_from_data(config, devices=1)
     assert (chosen.augment.size, chosen.augment.local_size) == (48, 16)
-    assert sentence.startswith("chosen for 6 images, shorter side 50 pixels")
+    assert sentence.startswith("chosen for 32 images, shorter side 50 pixels")
     assert all(f"{field}=" in sentence for field in (*FIELDS, "objective.queue.size"))
     assert choose_from_data(chosen, devices=1) == (chosen, "")
 

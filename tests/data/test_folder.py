@@ -35,7 +35,7 @@ def labelled(tmp_path):
 
 
 def test_class_folders_become_labels(labelled):
-    train, test, names = open_folder(str(labelled), 8, max_bad=0.0)
+    train, test, names, _ = open_folder(str(labelled), 8, max_bad=0.0)
     assert names == ("ant", "bee") and (train.size, test.size) == (6, 4)
     for split in (train, test):
         assert split.labels.dtype == np.int32 and split.group is None
@@ -45,14 +45,19 @@ def test_class_folders_become_labels(labelled):
     assert train.images()[:, 0, 0, 1].tolist() == [0, 10, 20] * 2
 
 
-def test_val_serves_as_test(labelled):
-    (labelled / "test").rename(labelled / "val")
-    assert open_folder(str(labelled), 8, max_bad=0.0)[1].size == 4
+def test_splits_of_other_names_are_the_same(labelled):
+    def identities() -> list[str]:
+        return [s.identity for s in open_folder(str(labelled), 8, max_bad=0.0)[:2]]
+
+    before = identities()
+    (labelled / "test").rename(labelled / "Valid")
+    (labelled / "train").rename(labelled / "Training")
+    assert identities() == before
 
 
 def test_train_alone_has_no_test_split(labelled):
     (labelled / "test").rename(labelled / "other")
-    train, test, names = open_folder(str(labelled), 8, max_bad=0.0)
+    train, test, names, _ = open_folder(str(labelled), 8, max_bad=0.0)
     assert train.size == 6 and test is None and names == ("ant", "bee")
 
 
@@ -61,7 +66,7 @@ def test_flat_and_nested_images_are_unlabelled(tmp_path):
         save(tmp_path / name, (60 * number,) * 3)
     save(tmp_path / ".hidden.jpg")
     (tmp_path / "notes.txt").write_text("not an image")
-    train, test, names = open_folder(str(tmp_path), 8, max_bad=0.0)
+    train, test, names, _ = open_folder(str(tmp_path), 8, max_bad=0.0)
     assert train.labels is None and test is None and names is None
     # Sorted by path: a/b/x.PNG, a/c.webp, a/z.JPEG, b.jpg.
     levels = train.images()[:, 4, 4, 0].astype(int)
@@ -76,7 +81,7 @@ def test_a_subset_has_the_originals_of_its_images(labelled):
 
 
 def test_names_are_paths_below_the_root(labelled):
-    train, test, _ = open_folder(str(labelled), 8, max_bad=0.0)
+    train, test, *_ = open_folder(str(labelled), 8, max_bad=0.0)
     assert train.names([5, 0]) == ["train/bee/2.png", "train/ant/0.png"]
     assert test.names([1]) == ["test/ant/1.png"]
     (labelled / "train").rename(labelled / "other")
@@ -114,7 +119,7 @@ def test_links_to_folders_elsewhere_are_followed(labelled, tmp_path):
     save(tmp_path / "elsewhere" / "0.png")
     for name in ("train", "test"):
         (labelled / name / "cat").symlink_to(tmp_path / "elsewhere")
-    train, _, names = open_folder(str(labelled), 8, max_bad=0.0)
+    train, _, names, _ = open_folder(str(labelled), 8, max_bad=0.0)
     assert names == ("ant", "bee", "cat") and train.size == 7
 
 
@@ -130,7 +135,7 @@ def test_other_files_make_another_set(labelled):
 
 def test_train_without_classes_is_unlabelled(tmp_path):
     save(tmp_path / "train" / "0.png")
-    train, test, names = open_folder(str(tmp_path), 8, max_bad=0.0)
+    train, test, names, _ = open_folder(str(tmp_path), 8, max_bad=0.0)
     assert train.size == 1 and train.labels is None and test is None and names is None
 
 
@@ -141,29 +146,58 @@ def test_missing_folder_is_named(tmp_path, monkeypatch, path):
         open_folder(path, 8, max_bad=0.0)
 
 
-def test_folder_without_images_lists_the_suffixes(tmp_path):
-    (tmp_path / "a.gif").write_bytes(b"")
-    with pytest.raises(ValueError, match=r"no images under .*\.jpeg, \.jpg, \.png"):
-        open_folder(str(tmp_path), 8, max_bad=0.0)
+def test_folder_without_images_lists_the_suffixes_and_what_is_there(labelled):
+    for path in (labelled / "train").rglob("*.png"):
+        path.rename(path.with_suffix(".HEIC"))
+    with pytest.raises(ValueError, match=r"/train; .*\.jpeg, \.jpg, .* 6 x \.heic"):
+        open_folder(str(labelled), 8, max_bad=0.0)
 
 
-def test_differing_classes_are_named(labelled):
+def test_every_format_is_read_and_the_rest_is_counted(tmp_path):
+    kinds = ("jpg", "jfif", "png", "webp", "gif", "bmp", "tif", "tiff")
+    for number, kind in enumerate(kinds):
+        save(tmp_path / f"{number}.{kind}", (200, 60, 10), (32, 32))
+    save(tmp_path / "@eaDir" / "1.jpg")
+    (tmp_path / "notes.txt").write_text("not an image")
+    train, *_, notes = open_folder(str(tmp_path), 8, max_bad=0.0)
+    assert train.size == len(kinds) and train.labels is None
+    assert np.abs(train.images().astype(int) - [200, 60, 10]).max() <= 4
+    assert notes == ("data.path: passed over 1 x folder @eaDir, 1 x .txt",)
+
+
+# Labels only score: what lacks one is trained on and not scored.
+
+
+def test_classes_that_differ_are_named_and_not_scored(labelled):
     (labelled / "test" / "bee").rename(labelled / "test" / "cat")
-    with pytest.raises(ValueError, match=r"\['bee'\].*\['cat'\]"):
-        open_folder(str(labelled), 8, max_bad=0.0)
+    _, test, names, notes = open_folder(str(labelled), 8, max_bad=0.0)
+    assert names == ("ant", "bee") and test.labels.tolist() == [0, 0, -1, -1]
+    assert notes == (
+        "data.path: 2 of 4 test images (cat/0.png, cat/1.png) are of no class of the "
+        "training images and are not scored",
+        "data.path: the test images lack 1 of 2 classes (bee)",
+    )
 
 
-def test_loose_images_beside_classes_are_refused(labelled):
+def test_loose_images_beside_classes_have_no_label(labelled):
     save(labelled / "train" / "loose.png")
-    with pytest.raises(ValueError, match=r"1 images \(loose\.png"):
-        open_folder(str(labelled), 8, max_bad=0.0)
+    train, *_, notes = open_folder(str(labelled), 8, max_bad=0.0)
+    assert train.labels.tolist() == [0, 0, 0, 1, 1, 1, -1]
+    assert "1 images (loose.png) lie beside the class folders of train" in notes[0]
 
 
-def test_unsorted_test_images_are_refused(labelled):
+def test_unsorted_test_images_are_not_scored(labelled):
     (labelled / "test").rename(labelled / "other")
     save(labelled / "test" / "0.png")
-    with pytest.raises(ValueError, match="test has no class folders"):
-        open_folder(str(labelled), 8, max_bad=0.0)
+    _, test, _, notes = open_folder(str(labelled), 8, max_bad=0.0)
+    assert test.labels.tolist() == [-1] and "4 in other" in notes[0]
+    assert "1 of 1 test images (0.png) are of no class" in notes[1]
+
+
+def test_class_folders_alone_have_labels(labelled):
+    train, test, names, _ = open_folder(str(labelled / "train"), 8, max_bad=0.0)
+    assert test is None and names == ("ant", "bee")
+    assert train.labels.tolist() == [0, 0, 0, 1, 1, 1]
 
 
 @pytest.mark.parametrize("content", [b"", b"no image", "half"])

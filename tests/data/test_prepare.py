@@ -63,6 +63,19 @@ def test_val_serves_as_test_and_other_folders_are_listed(tmp_path, no_pool):
     }
 
 
+def test_the_set_is_what_train_would_read(tmp_path, no_pool, capsys):
+    source = make_folder(tmp_path / "pictures", test="valid")
+    for name in ("bee/0.bmp", "bee/1.tif", "bee/2.gif", "@eaDir/0.png", "0.png"):
+        save(source / "train" / name, 7)
+    save(source / "valid" / "cat" / "0.png", 8)
+    made = prepare(str(source), "photos", str(tmp_path))
+    assert_reads_as(source, made, "test")
+    assert len(records(made, "train")) == 16 and len(records(made, "test")) == 7
+    printed = capsys.readouterr().out
+    assert "--source: passed over 1 x folder @eaDir" in printed
+    assert "1 of 7 test images (cat/0.png) are of no class" in printed
+
+
 def test_a_folder_without_train_is_unlabelled_and_opens_as_data(tmp_path, no_pool):
     for seed, name in enumerate(("b.jpg", "a/z.JPEG", "a/c.webp", "a/b/x.PNG")):
         save(tmp_path / "in" / name, seed)
@@ -103,7 +116,7 @@ def damage(folder: Path) -> dict[str, str]:
         "half.jpg": "OSError: image file is truncated",
         "link.png": "empty, a link to nothing, or",
         "text.jpg": "not an image",
-        "notes.txt": "not the suffix of an image",
+        "notes.txt": ".txt",
     }
     return {str(train / name): reason for name, reason in reasons.items()}
 
@@ -120,7 +133,7 @@ def test_unreadable_images_are_listed_and_the_rest_is_whole(folder, tmp_path, ca
     assert_reads_as(folder, made, "test")
     printed = capsys.readouterr().out
     assert "5 unreadable images left out" in printed and "bomb.png (10000 x" in printed
-    assert "1 other files left out" in printed and "notes.txt (not the" in printed
+    assert "1 other files left out" in printed and "notes.txt (.txt)" in printed
 
 
 def test_too_many_unreadable_images_stop_until_allowed(folder, tmp_path, no_pool):

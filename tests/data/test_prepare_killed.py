@@ -42,8 +42,8 @@ class Killer:
             monkeypatch.setattr(os, name, self.before(getattr(os, name)))
         write_shard = run.write_shard
 
-        def write_half(path, checked, serializer):
-            return write_shard(path, self.during(checked), serializer)
+        def write_half(path, checked, serializer, **options):
+            return write_shard(path, self.during(checked), serializer, **options)
 
         monkeypatch.setattr(run, "write_shard", write_half)
 

@@ -110,7 +110,7 @@ def test_a_name_of_any_bytes_breaks_no_line_and_no_terminal():
 
 
 @pytest.mark.filterwarnings("ignore")
-@pytest.mark.parametrize("kind", ["JPEG", "PNG", "WEBP", "GIF", "BMP"])
+@pytest.mark.parametrize("kind", ["JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF"])
 def test_damage_anywhere_is_an_image_or_refused(kind):
     """No other error, whatever bytes are changed or missing."""
     whole, random = encoded(noise(side=32), kind), np.random.RandomState(0)

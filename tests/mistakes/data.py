@@ -115,4 +115,55 @@ MISTAKES = [
             "self._opened.labels[: self.size]",
         ),
     ),
+    *of(
+        "snclr_jax/data/layout.py",
+        "tests/data/test_layout.py",
+        (
+            "images among thumbnails are trained on",
+            "folders.remove(name)",
+            "pass",
+        ),
+        (
+            "a class of trains hides all others",
+            "if near and (tests or not others) else",
+            "if near else",
+        ),
+        (
+            "a test folder in capital letters is trained on",
+            "if f.lower() == name]",
+            "if f == name]",
+        ),
+    ),
+    *of(
+        "snclr_jax/data/layout.py",
+        "tests/data/test_folder.py",
+        (
+            "a test image of an unknown class counts as one of the first",
+            "number.get(name, -1)",
+            "number.get(name, 0)",
+        ),
+    ),
+    *of(
+        "snclr_jax/data/decode.py",
+        "tests/data/test_depth.py",
+        (
+            "the range begins at 0",
+            "(np.asarray(image, np.float32) - low)",
+            "np.asarray(image, np.float32)",
+        ),
+        (
+            "crops are decoded with the full range",
+            "reduction, rotation, image.levels)",
+            "reduction, rotation, FULL)",
+        ),
+    ),
+    *of(
+        "snclr_jax/data/choose.py",
+        "tests/data/test_choose.py",
+        (
+            "small sets get tiny batches",
+            "LARGEST_BATCH), LEAST_BATCH)",
+            "LARGEST_BATCH), 2)",
+        ),
+    ),
 ]

@@ -223,6 +223,9 @@ def test_notes_say_what_is_unusual():
     (_, views) = notes(config, 12_000)
     assert "14 pairs" in views and "1.75 times the pixels" in views
     assert "1.00 times for the target" in views
+    config.augment.local_views, config.model.bn_scope = 0, 4
+    (_, norm) = notes(config, 12_000)
+    assert "BatchNorm sees 4 images at a time" in norm
 
 
 @pytest.mark.parametrize(

@@ -88,6 +88,8 @@ def prepare(
         else:
             shards = plan_shards(name, opened.splits, shard_mb * 10**6)
             _say_what_is_found(name, identity, shards, journal)
+            for note in opened.notes:
+                print(f"--source: {note}")
             _write_shards(folder, shards, journal, opened, workers, max_unreadable)
             _write_unreadable(folder, opened, journal)
             _write_metadata(folder, name, opened, shards, journal)
@@ -162,7 +164,12 @@ def _write_shards(
         counted = _count(checked, bar, unreadable, max_unreadable * total, folder)
         for shard in left:
             of_shard = itertools.islice(counted, len(shard.images))
-            line = write_shard(folder / shard.file, of_shard, serializer)
+            line = write_shard(
+                folder / shard.file,
+                of_shard,
+                serializer,
+                labelled=source.classes is not None,
+            )
             journal.add(line)
             tqdm.write(f"{shard.file}: {line['images']:,} images")
 

@@ -72,9 +72,13 @@ def publish(path: Path) -> None:
 
 
 def write_shard(
-    path: Path, checked: Iterable[Checked], serializer: tfds.core.ExampleSerializer
+    path: Path,
+    checked: Iterable[Checked],
+    serializer: tfds.core.ExampleSerializer,
+    *,
+    labelled: bool,
 ) -> dict[str, Any]:
-    """Writes a shard of the images that can be read.
+    """Writes a shard of the images that can be read, of a `labelled` set or another.
 
     Returns:
       Its line in the journal: "file", its "size", the number of "images", their
@@ -94,7 +98,7 @@ def write_shard(
                 continue
             example: dict[str, bytes | int] = {"image": content}
             example["file_name"] = os.fsencode(image.name)
-            if image.label >= 0:
+            if labelled:  # -1 included
                 example["label"] = image.label
             # Left to itself, protobuf orders the features anew in every process.
             record = serializer.get_tf_example(example).SerializeToString(

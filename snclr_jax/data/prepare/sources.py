@@ -15,7 +15,18 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
 
-from snclr_jax.data.folder import SUFFIXES, refuse_loops
+from snclr_jax.data.decode import SUFFIXES
+from snclr_jax.data.layout import (
+    TRAIN,
+    class_of,
+    notes_on_test,
+    number_classes,
+    read_layout,
+    top_folders,
+    walk,
+    why_not,
+)
+from snclr_jax.data.layout import passed_over as count_passed_over
 from snclr_jax.run.files import read_lines
 from snclr_jax.run.paths import expanded
 
@@ -29,7 +40,7 @@ class EncodedImage(NamedTuple):
     file: str  # its own, or a tar
     offset: int  # of its first byte in `file`; 0 in its own file alone
     size: int  # bytes; 0 where it is no file: nothing is read then
-    label: int = -1  # -1 in an unlabelled set
+    label: int = -1  # -1 where it has no class
 
     @property
     def location(self) -> str:
@@ -43,15 +54,16 @@ class Source(NamedTuple):
     splits: dict[str, list[EncodedImage]]  # "train", and "test" where there is one
     classes: tuple[str, ...] | None  # in the order of the labels
     passed_over: list[tuple[str, str]]  # (location, reason) of files that are not read
+    notes: list[str]  # what a person may not have meant, a sentence each
 
 
 def open_source(source: str, source_test: str = "", test_labels: str = "") -> Source:
     """Finds the images of a source, in the order of their names; reads none of them.
 
-    `source` alone is laid out as `data/folder.py` says: `train/<class>/*` with `test`
-    or `val`, else unlabelled images. With `source_test`, `source` is what `train` would
-    be, and `source_test` what `test` would be. A tar stands for the folder that was
-    packed, with or without that folder's own name; a tar inside a tar for a folder.
+    `source` alone is laid out as `data/layout.py` says. With `source_test`, `source` is
+    what `train` would be, and `source_test` what `test` would be. A tar stands for the
+    folder that was packed, with or without that folder's own name; a tar inside a tar
+    for a folder.
 
     Args:
       source: a folder, or a tar that is not compressed.
@@ -64,23 +76,18 @@ def open_source(source: str, source_test: str = "", test_labels: str = "") -> So
       The splits; labels number the classes in the order of their names.
 
     Raises:
-      ValueError: for a source that is missing, damaged or without images, and for
-        classes that are missing here and there or differ between the splits.
+      ValueError: for a source that is missing, damaged or without images, and for a
+        `source_test` of which no image can be scored.
       OSError: where a file cannot be read.
     """
     passed_over: list[tuple[str, str]] = []
-    test = None
     if source_test:
         train = _find_images("source", source, passed_over)
         test = _find_images("source_test", source_test, passed_over)
-        classes = _class_folders(train)
+        classes = tuple(sorted(set(_classes_of(train)) - {""})) or None
+        notes: list[str] = []
     else:
-        train = _find_images("source", source, passed_over, keep="train")
-        if any(image.name.startswith("train/") for image in train):
-            train, test = _divide(train, passed_over)
-            classes = _class_folders(train)
-        else:  # as in an image folder, a folder is a class below `train` alone
-            classes = _class_folders(train) if _holds_tars(source) else None
+        train, test, classes, notes = _divide(source, passed_over)
     if classes is None and (source_test or test_labels):
         raise ValueError(
             f"--source={source} has no class folders, so that test images cannot be "
@@ -91,29 +98,63 @@ def open_source(source: str, source_test: str = "", test_labels: str = "") -> So
             f"--test_labels={test_labels}, but --source={source} has no test images; "
             "name them by --source_test"
         )
+    if others := count_passed_over(reason for _, reason in passed_over):
+        notes.append(f"passed over {others}")
     if classes is None:
-        passed_over += [
-            (image.location, "no classes to train on") for image in test or ()
-        ]
-        return Source({"train": train}, None, passed_over)
-    names = _class_names(classes)
-    splits = {"train": _number(train, classes, names)}
+        return Source({"train": train}, None, passed_over, notes)
+    names = _checked_names(classes)
+    splits = {"train": _number(train, _classes_of(train), names)}
     if test is not None:
         test_classes = _test_classes(test, test_labels)
-        _check_same(names, test_classes)
+        if source_test:
+            _check_test(names, test, test_classes)
+        notes += notes_on_test([i.name for i in test], test_classes, names)
         splits["test"] = _number(test, test_classes, names)
-    return Source(splits, names, passed_over)
+    return Source(splits, names, passed_over, notes)
+
+
+def _divide(
+    source: str, passed_over: list[tuple[str, str]]
+) -> tuple[
+    list[EncodedImage], list[EncodedImage] | None, tuple[str, ...] | None, list[str]
+]:
+    """Returns training and test images, classes and notes of a whole set."""
+    images = _find_images("source", source, passed_over, keep=TRAIN)
+    names, root = [image.name for image in images], expanded(source)
+    if os.path.isdir(root):
+        folders = top_folders(Path(root))
+    else:
+        folders = {name.split("/", 1)[0] for name in names if "/" in name}
+    layout = read_layout(names, folders, naming="--source and --source_test")
+    train = _below(images, layout.train)
+    if not train:
+        raise ValueError(
+            f"--source={source} holds no images in {layout.train}; looked for names "
+            f"that end in {', '.join(SUFFIXES)}"
+        )
+    test = None if layout.test is None else _below(images, layout.test)
+    used = [folder for folder in (layout.train, layout.test) if folder]
+    if used:
+        passed_over += [
+            (image.location, f"outside {' and '.join(used)}")
+            for image in images
+            if not image.name.startswith(tuple(f"{folder}/" for folder in used))
+        ]
+    return train, test, layout.classes, layout.notes
 
 
 def _find_images(
-    flag: str, path: str, passed_over: list[tuple[str, str]], keep: str = ""
+    flag: str,
+    path: str,
+    passed_over: list[tuple[str, str]],
+    keep: tuple[str, ...] = (),
 ) -> list[EncodedImage]:
     root = expanded(path)
     is_tar = os.path.isfile(root)
     if is_tar:
         members = _members(root, 0, os.path.getsize(root))
     elif os.path.isdir(root):
-        members = _files(root)
+        members = _files(root, passed_over)
     else:
         raise ValueError(
             f"--{flag}={path} does not exist; give a folder of images or a tar"
@@ -121,17 +162,13 @@ def _find_images(
     images = []
     try:
         for image in members:
-            base = posixpath.basename(image.name)
             if is_tar and {"", ".."} & set(image.name.split("/")):
                 # Nothing here would follow it; who unpacks the set by it might.
                 passed_over.append((image.location, "its name leads out of the tar"))
-                continue
-            if base.startswith("."):
-                continue
-            if base.lower().endswith(SUFFIXES):
-                images.append(image)
+            elif reason := why_not(image.name):
+                passed_over.append((image.location, reason))
             else:
-                passed_over.append((image.location, "not the suffix of an image"))
+                images.append(image)
     except (tarfile.TarError, RecursionError) as error:
         raise ValueError(
             f"--{flag}={path} cannot be read as a tar ({error}); unpack it first "
@@ -145,22 +182,18 @@ def _find_images(
     return sorted(_without_top(images, keep) if is_tar else images)
 
 
-def _files(root: str) -> Iterator[EncodedImage]:
-    def stop(error: OSError) -> None:  # os.walk would pass over the folder
-        raise error
-
-    for folder, folders, files in os.walk(root, onerror=stop, followlinks=True):
-        refuse_loops(folder, folders)
-        below = os.path.relpath(folder, root).replace(os.sep, "/")
-        for file in files:
-            name = file if below == "." else f"{below}/{file}"
-            path = os.path.join(folder, file)
-            try:
-                status = os.stat(path)
-                size = status.st_size if stat.S_ISREG(status.st_mode) else 0
-            except FileNotFoundError:  # a link to nothing, unreadable as an empty file
-                size = 0
-            yield EncodedImage(name, path, 0, size)
+def _files(root: str, passed_over: list[tuple[str, str]]) -> Iterator[EncodedImage]:
+    for name, reason in walk(Path(root)):
+        path = os.path.join(root, name)
+        if reason:
+            passed_over.append((path, reason))
+            continue
+        try:
+            status = os.stat(path)
+            size = status.st_size if stat.S_ISREG(status.st_mode) else 0
+        except FileNotFoundError:  # a link to nothing, unreadable as an empty file
+            size = 0
+        yield EncodedImage(name, path, 0, size)
 
 
 def _members(
@@ -187,18 +220,12 @@ def _members(
                     yield EncodedImage(name, file, first, size)
 
 
-def _holds_tars(path: str) -> bool:
-    path = expanded(path)
-    if os.path.isdir(path):
-        return False
-    with tarfile.open(path, mode="r:") as tar:
-        return next((m.name.endswith(".tar") for m in tar if m.isreg()), False)
-
-
-def _without_top(images: list[EncodedImage], keep: str) -> list[EncodedImage]:
+def _without_top(
+    images: list[EncodedImage], keep: tuple[str, ...]
+) -> list[EncodedImage]:
     """Takes away the packed folder's own name; one that holds images itself stays."""
     top = images[0].name.split("/", 1)[0]
-    if top == keep or not all(
+    if top.lower() in keep or not all(
         image.name.startswith(f"{top}/") and image.name.count("/") > 1
         for image in images
     ):
@@ -207,7 +234,7 @@ def _without_top(images: list[EncodedImage], keep: str) -> list[EncodedImage]:
 
 
 def _below(images: list[EncodedImage], folder: str) -> list[EncodedImage]:
-    prefix = f"{folder}/"
+    prefix = f"{folder}/" if folder else ""
     return [
         image._replace(name=image.name.removeprefix(prefix))
         for image in images
@@ -215,47 +242,25 @@ def _below(images: list[EncodedImage], folder: str) -> list[EncodedImage]:
     ]
 
 
-def _divide(
-    images: list[EncodedImage], passed_over: list[tuple[str, str]]
-) -> tuple[list[EncodedImage], list[EncodedImage] | None]:
-    tops = {image.name.split("/", 1)[0] for image in images if "/" in image.name}
-    used = ["train", *[name for name in ("test", "val") if name in tops][:1]]
-    for image in images:
-        if not image.name.startswith(tuple(f"{name}/" for name in used)):
-            passed_over.append((image.location, f"outside {' and '.join(used)}"))
-    train, *test = (_below(images, name) for name in used)
-    return train, test[0] if test else None
-
-
-def _class_names(classes: list[str]) -> tuple[str, ...]:
-    names = sorted(set(classes))
-    for name in names:
+def _checked_names(classes: tuple[str, ...]) -> tuple[str, ...]:
+    for name in classes:
         if not name.isprintable() or name != name.strip():
             # TFDS keeps the names one a line, stripped.
             raise ValueError(f"class folder {name!r}: rename it, to plain characters")
-    return tuple(names)
+    return classes
 
 
 def _number(
     images: list[EncodedImage], classes: list[str], names: tuple[str, ...]
 ) -> list[EncodedImage]:
-    label = {name: number for number, name in enumerate(names)}
+    labels = number_classes(classes, names)
     return [
-        image._replace(label=label[name])
-        for image, name in zip(images, classes, strict=True)
+        image._replace(label=label) for image, label in zip(images, labels, strict=True)
     ]
 
 
-def _class_folders(images: list[EncodedImage]) -> list[str] | None:
-    loose = [image for image in images if "/" not in image.name]
-    if len(loose) == len(images):
-        return None
-    if loose:
-        raise ValueError(
-            f"{len(loose)} images lie beside class folders ({loose[0].location}, ...); "
-            "move them into a class folder, or remove them"
-        )
-    return [image.name.split("/", 1)[0] for image in images]
+def _classes_of(images: list[EncodedImage]) -> list[str]:
+    return [class_of(image.name) for image in images]
 
 
 def _test_classes(test: list[EncodedImage], test_labels: str) -> list[str]:
@@ -267,29 +272,28 @@ def _test_classes(test: list[EncodedImage], test_labels: str) -> list[str]:
                 "test images; give the class of each, in the order of their names"
             )
         return [line.strip() for line in lines]
-    classes = _class_folders(test)
-    if classes is None and all(_IMAGENET_TEST.fullmatch(i.name) for i in test):
+    if all(_IMAGENET_TEST.fullmatch(image.name) for image in test):
         import tensorflow_datasets as tfds  # takes seconds
 
         path = tfds.core.tfds_path("datasets/imagenet2012/validation_labels.txt")
         lines = path.read_text(encoding="utf-8").split()
         matches = map(_IMAGENET_TEST.fullmatch, (i.name for i in test))
         return [lines[int(match[1]) - 1] for match in matches if match]
-    if classes is None:
+    return _classes_of(test)
+
+
+def _check_test(
+    names: tuple[str, ...], test: list[EncodedImage], classes: list[str]
+) -> None:
+    """Raises ValueError where no test image that was asked for can be scored."""
+    if not any(classes):
         raise ValueError(
             f"the test images have no class folders ({test[0].location}, ...), the "
             "training images have; sort them into classes, or list the class of each "
             "in a file for --test_labels"
         )
-    return classes
-
-
-def _check_same(names: tuple[str, ...], test: list[str]) -> None:
-    only_train = sorted(set(names) - set(test))
-    only_test = sorted(set(test) - set(names))
-    if only_train or only_test:
+    if not set(names) & set(classes):
         raise ValueError(
-            f"the classes of training and test images differ: {len(only_train)} only "
-            f"in training {only_train[:5]}, {len(only_test)} only in the test "
-            f"{only_test[:5]}; a class needs images in both"
+            f"no class of the test images {sorted(set(classes))[:5]} is one of the "
+            f"training images {list(names[:5])}; give both the same names"
         )
