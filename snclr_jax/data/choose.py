@@ -64,11 +64,15 @@ def choose_from_data(
     data = config.data.copy_and_resolve_references()
     data.image_size = data.image_size or VIEW_SIZES[-1]
     data.range = None
-    train = open_data(data, given).train
+    opened = open_data(data, given)
+    train = opened.train
     measured = f"{train.size} images"
     if missing:
         side = _median_side(train)
-        config = choose(config, images=train.size, side=side, devices=devices)
+        try:
+            config = choose(config, images=train.size, side=side, devices=devices)
+        except ValueError as error:  # the notes may say where the images are
+            raise ValueError("; ".join([str(error), *opened.notes])) from error
         measured += f", shorter side {side} pixels in the median"
     if auto:
         config = config.copy_and_resolve_references()
@@ -131,11 +135,12 @@ def choose(config: ConfigDict, *, images: int, side: int, devices: int) -> Confi
     least = LEAST_IMAGES
     if "batch_size" in counts:
         least = max(least, 2 * config.batch_size)
+    where = f" on {devices} devices" if devices > 1 else ""
     if counts and images < least:
         raise ValueError(
             f"{images} training images are too few to choose {' and '.join(counts)} "
-            f"for: {least} are the least that make sense on {devices} devices; add "
-            "images, or set each of them"
+            f"for: {least} are the least that make sense{where}; add images, or set "
+            "each of them"
         )
     return config
 

@@ -132,7 +132,9 @@ def read_layout(
     classes = _class_names(inside, at_root=not train)
     if classes is None:
         test = None  # scores need the classes of training images
-    notes = _notes_on_folders(names, folders, train, test, naming)
+    notes = []
+    if train or splits[0]:
+        notes = _notes_on_folders(names, folders, train, test, naming)
     if not train and classes:
         notes.append(
             f"its {len(classes)} folders ({_first(classes)}) are read as classes, for "

@@ -93,6 +93,16 @@ def test_a_folder_is_looked_at(tmp_path):
     assert choose_from_data(chosen, devices=1) == (chosen, "")
 
 
+def test_what_is_not_used_is_named_where_the_rest_is_too_small(tmp_path):
+    for name in ("train/0.png", "bus/0.png", "car/0.png"):
+        (tmp_path / name).parent.mkdir()
+        Image.new("RGB", (40, 40)).save(tmp_path / name)
+    config = folder.get_config()
+    config.data.path = str(tmp_path)
+    with pytest.raises(ValueError, match=r"1 training images .*1 in bus, 1 in car"):
+        choose_from_data(config, devices=1)
+
+
 def test_data_that_say_nothing_are_refused(tmp_path):
     config = folder.get_config()
     config.data.path = str(tmp_path / "none")

@@ -62,7 +62,7 @@ def test_floats_have_no_full_range():
 def test_a_small_part_of_the_range_is_noted_until_one_is_set(x_rays):
     data = open_data(x_rays.data)
     note = note_on_range(x_rays.data, data.train)
-    assert "the levels 104 to 3996 of 65535 and become 15 of 256 grays" in note
+    assert "the levels 103 to 3997 of 65535 and become 15 of 256 grays" in note
     x_rays.data.range = "0,4096"
     assert note_on_range(x_rays.data, data.train) == ""
     pixels = open_data(x_rays.data).train.images()

@@ -88,7 +88,8 @@ def test_folders_without_images_hide_no_others():
 
 def test_splits_can_be_named():
     names = ["bus/", "train/", "held/"]
-    assert layout(*names, splits=("", "test")).classes == ("bus", "held", "train")
+    found = layout(*names, splits=("", "test"))
+    assert found.classes == ("bus", "held", "train") and len(found.notes) == 1
     found = layout("train/a/", "val/a/", "held/a/", splits=("train", "held"))
     assert (found.test, found.notes[0][:8]) == ("held", "2 images")
     for test, found in (("", None), ("validation", "test")):
