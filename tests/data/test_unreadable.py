@@ -193,3 +193,16 @@ def test_sixteen_bits_are_scaled_not_clipped():
         got = decode_image(file, 8, name="")
         want = np.broadcast_to(pixels.reshape(8, 8, -1) >> 8, (8, 8, 3))
         np.testing.assert_array_equal(got[..., ::-1], want)
+
+
+def test_a_rotated_tiff_is_upright():
+    pixels = np.zeros((8, 16, 3), np.uint8)
+    pixels[:, :4] = 255  # as stored; a quarter turn brings the white to the top
+    exif = Image.Exif()
+    exif[274] = 6
+    content = encoded(Image.fromarray(pixels), "TIFF", exif=exif)
+    for got in (
+        decode_image(io.BytesIO(content), 8, name=""),
+        *decode_views(Encoded(content, ""), [WHOLE], np.full((1, DRAWS), 0.5)),
+    ):
+        assert got.shape == (8, 8, 3) and (got == 0).all()  # the square in the middle
