@@ -7,6 +7,8 @@ A recipe starts from `get_config()`, overrides few fields and ends with
     snclr train --config=imagenet_vit_s16:authors,debug
 
 Epochs count passes over the training set. A field that may be None is a placeholder.
+Warm-ups are a recipe's share of its epochs: with other epochs they are as much shorter
+or longer, unless they are set, too.
 """
 
 from __future__ import annotations
@@ -225,7 +227,8 @@ def _optim() -> ConfigDict:
     # some thousands of images per step, and for AdamW on small sets, the rule asks for
     # too much: lower this value, or lengthen the warm-up, where the loss jumps early.
     optim.learning_rate = 0.06
-    # Epochs in which the rate rises from 0; it then falls to 0 as a cosine.
+    # Epochs in which the rate rises from 0; it then falls to 0 as a cosine. With other
+    # epochs than the recipe's, and unless it is set, it is the same share of them.
     optim.warmup_epochs = 5.0
     # Of kernels; of everything with decay_all.
     optim.weight_decay = 5e-4
@@ -259,12 +262,14 @@ def variant(
     Raises:
       ValueError: for an unknown name.
     """
+    _scale_warmups(config)
     for each in name.split(","):
         match each:
             case "":
                 pass
             case _ if each in own:
                 config = own[each](config)
+                _scale_warmups(config)
             case "debug":
                 config = _debug(config)
             case "paper" | "authors":
@@ -275,6 +280,15 @@ def variant(
                     f"{(*own, *VARIANTS[1:])}"
                 )
     return config
+
+
+def _scale_warmups(config: ConfigDict) -> None:
+    """Lets warm-ups follow `epochs`: the recipe's share of whatever they are set to."""
+    for section in (config.optim, config.objective):
+        for name in [name for name in section if name.endswith("warmup_epochs")]:
+            # Multiplied first: the recipe's own epochs give its own number, exactly.
+            epochs = config.get_ref("epochs").to_float()
+            section[name] = epochs * section[name] / config.epochs
 
 
 def apply_preset(config: ConfigDict, *, preset: str) -> ConfigDict:

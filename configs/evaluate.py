@@ -100,11 +100,11 @@ def _linear_augmented() -> ConfigDict:
 def _finetune() -> ConfigDict:
     """All of the network learns from all labels."""
     tune = ConfigDict()
-    # Passes over the training images, images per step, and the epochs in which the
-    # rate rises.
+    # Passes over the training images, and images per step.
     tune.epochs = 100
     tune.batch_size = 256
-    tune.warmup_epochs = 5.0
+    # Epochs in which the rate rises: a twentieth of them all, unless it is set.
+    tune.warmup_epochs = tune.get_ref("epochs").to_float() * 0.05
     # Times batch_size / 256. ViTs take AdamW, other networks SGD; None: MAE's 5e-4 and
     # 0.05 for ViTs, SimCLR's 0.05 and 0 for others.
     tune.learning_rate = placeholder(float)

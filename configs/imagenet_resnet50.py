@@ -48,13 +48,13 @@ def get_config(name: str = "") -> ConfigDict:
     config.objective.temperature = 1.0
 
     config.optim.name = "lars"
-    config.optim.warmup_epochs = 10.0
     own = {epochs: functools.partial(_set_epochs, epochs) for epochs in SETTINGS}
     return base.variant(_set_epochs("100", config), name, own=own)
 
 
 def _set_epochs(epochs: str, config: ConfigDict) -> ConfigDict:
     config.epochs = int(epochs)
+    config.optim.warmup_epochs = 10.0
     rate, decay, momentum = SETTINGS[epochs]
     config.optim.learning_rate = rate
     config.optim.weight_decay = decay

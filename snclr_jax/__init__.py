@@ -22,11 +22,13 @@ if not (_HERE / "configs").is_dir():
 
 
 def load_encoder(path: str | Path, *, network: str | None = None) -> LoadedEncoder:
-    """Returns a trained encoder as a function of uint8 images.
+    """Returns a trained encoder as a function of images.
 
         encoder = snclr_jax.load_encoder("runs/digits")
-        features = encoder(images)  # uint8 (b, h, w, 3) of any size -> float32 (b, f)
-        one = encoder(images[0])  # uint8 (h, w, 3) -> float32 (f,)
+        features = encoder(["a.jpg", "b.png"])  # of any sizes -> float32 (b, f)
+        one = encoder("a.jpg")  # -> float32 (f,)
+
+    An image is a path, a PIL image or an array, grey, RGB or RGBA.
 
     Args:
       path: a run's workdir (its newest checkpoint), a checkpoint in it, or a file from

@@ -9,7 +9,6 @@ python -m snclr_jax.main train --config=digits --config.epochs=5
 from __future__ import annotations
 
 import difflib
-import importlib.util
 import io
 import sys
 from pathlib import Path
@@ -18,8 +17,10 @@ from typing import Any, NoReturn
 from absl import app, flags, logging
 from ml_collections import ConfigDict, config_flags
 
+from snclr_jax import __version__
 from snclr_jax.devices.signals import end_at_once
-from snclr_jax.run.paths import expanded
+from snclr_jax.settings.command_line import parse
+from snclr_jax.settings.paths import expanded
 
 HELP = """\
 snclr: contrastive pretraining of visual encoders with soft neighbors, in JAX
@@ -36,7 +37,8 @@ snclr: contrastive pretraining of visual encoders with soft neighbors, in JAX
       Scores an encoder and prints a table; DIR/evaluation.json keeps every number
       with its settings. DIR is a run's folder (its newest checkpoint), one of its
       checkpoints (DIR/checkpoints/STEP) or an exported file. --what takes any of knn,
-      linear, linear_augmented, finetune, semi, fewshot, retrieval, quality. With
+      linear, linear_augmented, finetune, semi, fewshot, retrieval, quality; left out,
+      knn and linear, or what the labels suffice for: quality needs none. With
       --baselines an untrained encoder and raw pixels are scored beside it.
       --network=online or target says whose encoder (default, here and below: what
       the run's evaluate.network says). The settings are the fields of
@@ -92,6 +94,10 @@ snclr: contrastive pretraining of visual encoders with soft neighbors, in JAX
       Test images without class folders take their classes from --test_labels=FILE,
       one a line in the order of names; for ImageNet's the list is known.
 
+snclr COMMAND --help shows one of these alone; snclr --version, the version.
+"""
+
+ON_CONFIGS = """
 VARIANT is debug (a minute on a CPU, with the embedded digits in place of the data),
 paper or authors (their choices, configs/base.py); several are joined by commas.
 Every field of configs/base.py can be set:
@@ -136,7 +142,7 @@ _SOURCE_TEST = _path("source_test", "", "Test images: folder or tar.")
 _TEST_LABELS = _path("test_labels", "", "Classes of the test images.")
 flags.DEFINE_string("name", "", "TFDS set to prepare.")
 _path("out", "", "File or folder to write.")
-_WHAT = flags.DEFINE_list("what", ["knn", "linear"], "Evaluations.")
+_WHAT = flags.DEFINE_list("what", None, "Evaluations.")
 _NETWORK = flags.DEFINE_string("network", None, "Encoder: online or target.")
 _FORMAT = flags.DEFINE_string("format", None, "Format of the exported file.")
 _path("weights", "", "Weights to import.")
@@ -160,12 +166,15 @@ def run() -> None:
     """Entry point of `snclr` and of `python -m snclr_jax.main`."""
     arguments = sys.argv[1:]
     if not arguments or {"--help", "-h", "help"} & set(arguments):
-        print(HELP)
+        print(_page(next((word for word in arguments if word in COMMANDS), "")))
+        return
+    if "--version" in arguments:
+        print(f"snclr_jax {__version__}")
         return
     if isinstance(sys.stdout, io.TextIOWrapper):
         # As stderr does: no name of a file, and no locale, can end a command.
         sys.stdout.reconfigure(errors="backslashreplace")
-    if arguments[0] not in CLEANS_UP:
+    if not CLEANS_UP & set(arguments):
         end_at_once()
     try:
         app.run(main, flags_parser=_parse)
@@ -180,8 +189,11 @@ def main(arguments: list[str]) -> None:
     command = arguments[1] if len(arguments) > 1 else ""
     operands = arguments[2:]
     if command not in COMMANDS or (operands and command not in OF_RUNS):
+        near = difflib.get_close_matches(command, set(COMMANDS) - {command}, n=1)
+        meant = f"did you mean {near[0]}? " if near and not operands else ""
         commands = ", ".join(COMMANDS)
-        _fail(f"{' '.join(arguments[1:])!r} is not a command; use one of {commands}")
+        said = " ".join(arguments[1:])
+        _fail(f"{said!r} is not a command; {meant}use one of {commands}")
     try:
         runs = [expanded(operand) for operand in operands]
         COMMANDS[command](*([runs] if command in OF_RUNS else []))
@@ -360,61 +372,19 @@ def _config(command: str) -> ConfigDict:
 
 
 def _parse(arguments: list[str]) -> list[str]:
-    """Parses the flags; an error ends in one line that names the flag or the file."""
-    while "--config" in arguments[:-1]:  # its value is an argument of its own
-        at = arguments.index("--config")
-        joined = "=".join(arguments[at : at + 2])
-        arguments = [*arguments[:at], joined, *arguments[at + 2 :]]
-    named = any(argument.startswith("--config=") for argument in arguments)
-    if arguments[1] in ("evaluate", "features") and not named:
-        # Before all others: fields can follow as with a recipe.
-        settings = f"--config={_file_of('evaluate')}"
-        arguments = [*arguments[:2], settings, *arguments[2:]]
     try:
-        arguments = [_with_file(argument) for argument in arguments]
-        return flags.FLAGS(arguments)
-    except (flags.Error, AttributeError, KeyError, TypeError, ValueError, OSError) as e:
-        _fail(_explain(arguments, e))
+        return parse(arguments)
+    except ValueError as error:
+        _fail(str(error))
 
 
-def _with_file(argument: str) -> str:
-    """Puts the file of a recipe in the place of its name: found from any folder."""
-    flag, equals, value = argument.partition("=")
-    if (flag, equals) != ("--config", "="):
-        return argument
-    name, colon, variant = expanded(value).partition(":")
-    if "/" in name or name.endswith(".py"):
-        return f"{flag}={name}{colon}{variant}"
-    from snclr_jax.configs import recipes
-
-    if name not in (known := recipes()):
-        (nearest,) = difflib.get_close_matches(name, known, n=1, cutoff=0.0)
-        _fail(
-            f"--config={name} is no recipe; did you mean {nearest}? 'snclr recipes' "
-            "lists them all, and a file of your own is named with its .py"
-        )
-    return f"{flag}={_file_of(name)}{colon}{variant}"
-
-
-def _file_of(name: str) -> str | None:
-    spec = importlib.util.find_spec(f"snclr_jax.configs.{name}")
-    return spec and spec.origin
-
-
-def _explain(arguments: list[str], error: Exception) -> str:
-    # ml_collections wraps its own errors, quotes and line ends included.
-    message = str(error).replace("\\n", "\n").replace("\\'", "'")
-    lines = [line.strip() for line in message.split("\n") if line.strip()]
-    for argument in arguments:
-        name = argument.split("=")[0]
-        if name.startswith("--config.") and any(
-            f"'{part}'" in lines[0] for part in name.split(".")[1:]
-        ):
-            return " ".join(
-                [f"{name} is not a field of the config.", *lines[1:]]
-            ).rstrip("'")
-    # An error inside the config file comes with a traceback: its last line says it.
-    return lines[-1]
+def _page(command: str) -> str:
+    """Returns the help of one command; of all, where none is named."""
+    if not command:
+        return HELP + ON_CONFIGS
+    paragraphs = HELP.split("\n\n")
+    (page,) = (each for each in paragraphs if each.startswith(f"  snclr {command}"))
+    return f"{page}\n{ON_CONFIGS}" if "--config=RECIPE" in page else page
 
 
 def _fail(message: str, *, status: int = 2) -> NoReturn:
@@ -440,7 +410,7 @@ COMMANDS = {
 OF_RUNS = ("compare", "watch")
 # Commands that Ctrl-C reaches as an exception: they end their workers, or give the
 # terminal its cursor back.
-CLEANS_UP = ("prepare", "watch")
+CLEANS_UP = {"prepare", "watch"}
 
 if __name__ == "__main__":
     run()

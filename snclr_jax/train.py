@@ -27,6 +27,7 @@ from snclr_jax.devices.mesh import make_mesh
 from snclr_jax.devices.processes import from_first
 from snclr_jax.devices.stop_requests import Interrupted, StopRequests
 from snclr_jax.encoder.init_from import init_from
+from snclr_jax.evaluate.frozen.accuracy import BALANCED, in_words
 from snclr_jax.evaluate.online import Evaluator, OnlineKnn, OnlineProbe, Run
 from snclr_jax.models import build_model
 from snclr_jax.report.online import OnlineGallery
@@ -42,11 +43,11 @@ from snclr_jax.run.metrics import (
     read_metrics,
     say,
 )
-from snclr_jax.run.paths import absolute_paths, expanded, located
 from snclr_jax.run.stopped import stop_written
 from snclr_jax.run.workdir import own_workdir, record_run
 from snclr_jax.settings.check import check_against_data, check_config, notes
 from snclr_jax.settings.objective import build_objective
+from snclr_jax.settings.paths import absolute_paths, expanded, located
 from snclr_jax.step.optim import learning_rate, make_optimizer
 from snclr_jax.step.probe import count_classes
 from snclr_jax.step.state import TrainState, init_train_state
@@ -55,11 +56,13 @@ from snclr_jax.step.views import Batch
 
 EVALUATED = "evaluation_seconds"
 LABELS = {
+    "majority": "always the most frequent class",
     "knn_raw_pixels": "kNN on raw pixels",
     "knn_untrained": "kNN on the untrained encoder",
     "knn_initial": "kNN on the encoder of model.init_from",
     "knn_trained": "kNN on the trained encoder",
 }
+ONLINE = {"knn": "kNN", "probe_test": "online probe"}
 
 
 def train(
@@ -257,8 +260,8 @@ class Loop:
             say(remark)
         if self.first_step == 0 and baseline:
             self.writer.write(0, baseline)
-            for name, accuracy in baseline.items():
-                say(f"{LABELS[name]}: {accuracy:.2f}%")
+            for sentence in _accuracies(baseline):
+                say(sentence)
 
     def _compile(self, step_function, state: TrainState, batch: Batch) -> Callable:
         say("compiling the training step; this takes a minute or more")
@@ -315,8 +318,7 @@ class Loop:
         # In one line and after all of them: it says that none is lacking.
         self.writer.write(step, numbers | {EVALUATED: seconds})
         if numbers:
-            said = ", ".join(_said(*item) for item in numbers.items())
-            say(f"step {step}: {said}")
+            say(f"step {step}: {_said(numbers)}")
         self.writer.flush()
 
     def _lacks_evaluation(self) -> bool:
@@ -370,9 +372,23 @@ def _steps_between(evaluator: Evaluator, steps_per_epoch: int) -> int:
     return next(iter(every.values()))
 
 
-def _said(name: str, value: float) -> str:
-    labels = {"knn": "kNN", "probe_test": "online probe"}
-    return f"{labels[name]} {value:.2f}%" if name in labels else f"{name} {value:.4g}"
+def _said(numbers: dict[str, float]) -> str:
+    return ", ".join(
+        f"{ONLINE[name]} {in_words(numbers, name)}"
+        if name in ONLINE
+        else f"{name} {value:.4g}"
+        for name, value in numbers.items()
+        # A balanced accuracy is in the words of its accuracy.
+        if name.removesuffix(BALANCED) not in ONLINE.keys() - {name}
+    )
+
+
+def _accuracies(numbers: dict[str, float]) -> list[str]:
+    return [
+        f"{label}: {in_words(numbers, name)}"
+        for name, label in LABELS.items()
+        if name in numbers
+    ]
 
 
 def _check_not_beyond(step: int, config, steps_per_epoch: int) -> None:
@@ -394,7 +410,7 @@ def _baseline(
         )
     )
     if known:
-        return {name: known[name] for name in LABELS if name in known}
+        return {name: value for name, value in known.items() if name != "step"}
     if knn.possible:
         say("measuring kNN before training")
     return knn.baseline(untrained, start)
@@ -406,10 +422,11 @@ def _summarize(
     """Writes and prints `summary.json`: accuracies in percent, and the time."""
     if jax.process_index() != 0:
         return
-    scores = [line["knn"] for line in read_metrics(workdir) if "knn" in line]
+    scores = [line for line in read_metrics(workdir) if "knn" in line]
     summary = dict(baseline)
-    if scores:
-        summary["knn_trained"] = scores[-1]
+    for name, value in scores[-1].items() if scores else ():
+        if name.startswith("knn"):
+            summary[name.replace("knn", "knn_trained")] = value
     summary["train_seconds"] = round(clock.train_seconds, 1)
     seconds = max(clock.train_seconds, 1e-9)
     summary["images_per_second"] = round(clock.images / seconds)
@@ -421,11 +438,7 @@ def _summarize(
 
 
 def _sentence(summary: dict[str, float]) -> str:
-    lines = [
-        f"{label}: {summary[name]:.2f}%"
-        for name, label in LABELS.items()
-        if name in summary
-    ]
+    lines = _accuracies(summary)
     lines.append(
         f"trained for {summary['train_seconds']:.0f} s "
         f"at {summary['images_per_second']} images/s"

@@ -11,8 +11,8 @@ import pytest
 ROOT = Path(__file__).parents[1]
 PACKAGE = ROOT / "snclr_jax"
 LINE = (
-    "devices, models, visualize < step, queue < objectives < settings < run < "
-    "encoder < data < evaluate, export, preflight < report < train < main"
+    "devices, models, visualize < step, queue < objectives < settings < run < data < "
+    "encoder < evaluate, export, preflight < report < train < main"
 )
 PLACE = {
     name: place

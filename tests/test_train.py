@@ -28,7 +28,7 @@ from snclr_jax.run.checkpoint import Checkpoints
 from snclr_jax.run.checkpoint_reader import saved_steps
 from snclr_jax.run.metrics import NonFiniteError, read_metrics
 from snclr_jax.run.watch import WatchedRun
-from snclr_jax.train import Interrupted, train
+from snclr_jax.train import Interrupted, _said, _sentence, train
 
 
 def test_a_killed_run_ends_with_the_same_bits(tmp_path):
@@ -57,8 +57,10 @@ def finished(tmp_path_factory):
 def test_a_run_leaves_its_summary(finished):
     _, workdir, state = finished
     summary = json.loads((Path(workdir) / "summary.json").read_text())
-    for name in ("knn_raw_pixels", "knn_untrained", "knn_trained"):
+    for name in ("majority", "knn_raw_pixels", "knn_untrained", "knn_trained"):
         assert 2 < summary[name] < 60, name
+        assert 2 < summary[f"{name}_balanced"] < 60, name
+    assert summary["majority_balanced"] == pytest.approx(10)
     assert summary["train_seconds"] > 0
     assert summary["images_per_second"] > 0
     lines = read_metrics(workdir)
@@ -67,6 +69,19 @@ def test_a_run_leaves_its_summary(finished):
     assert {"loss", "learning_rate", "neighbor_purity"} <= lines[-2].keys()
     assert "data_wait" not in summary and "data_wait" not in lines[-2]
     assert any((Path(workdir) / "tensorboard").iterdir())
+
+
+def test_an_accuracy_is_said_with_the_balanced_one_and_that_of_the_majority():
+    found = {"majority": 90.0, "knn_trained": 91.25, "knn_trained_balanced": 60.0}
+    said = _sentence(found | {"train_seconds": 2.0, "images_per_second": 7})
+    assert said.splitlines()[:2] == [
+        "always the most frequent class: 90.00%",
+        "kNN on the trained encoder: 91.25% (balanced 60.00%)",
+    ]
+    # An evaluator of one's own may have any names.
+    numbers = {"knn": 1.0, "knn_balanced": 2.0, "mine": 3.0, "mine_balanced": 0.5}
+    said = "kNN 1.00% (balanced 2.00%), mine 3, mine_balanced 0.5"
+    assert _said(numbers) == said
 
 
 def test_a_finished_run_is_not_trained_again(finished):
@@ -162,7 +177,10 @@ def test_the_newest_checkpoint_is_evaluated_as_in_training(finished):
     (record,) = evaluate(workdir, ["knn"], settings)
     summary = json.loads((Path(workdir) / "summary.json").read_text())
     name = f"k{config.evaluate.k}_T{config.evaluate.temperature:g}"
-    assert record["metrics"][name] == pytest.approx(summary["knn_trained"])
+    for of_run, of_record in (("knn_trained", name), ("majority", "majority")):
+        for end in ("", "_balanced"):
+            found = record["metrics"][of_record + end]
+            assert found == pytest.approx(summary[of_run + end])
     assert record["step"] == int(state.step)
 
 

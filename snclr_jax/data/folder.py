@@ -23,8 +23,8 @@ from snclr_jax.data.layout import (
     walk,
 )
 from snclr_jax.data.split import Split
-from snclr_jax.run.paths import expanded
 from snclr_jax.settings.levels import FULL, Levels
+from snclr_jax.settings.paths import expanded
 
 
 def open_folder(

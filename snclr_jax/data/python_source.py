@@ -10,9 +10,8 @@ from typing import Any
 
 import numpy as np
 from ml_collections import ConfigDict
-from PIL import Image
 
-from snclr_jax.data.decode import square, upright
+from snclr_jax.data.pixels import pixels_of, to_square
 from snclr_jax.data.split import Split
 from snclr_jax.settings.levels import FULL, Levels
 
@@ -35,10 +34,9 @@ def open_python(
 
     A set is one of
 
-      images            an array, uint8 or floats from 0 to 1, (n, h, w, 3),
-                        (n, h, w, 1) or (n, h, w); or anything with a length whose
-                        items are such an image, a PIL image, or a tensor, which may be
-                        (3, h, w)
+      images            an array, uint8 or floats from 0 to 1, (n, h, w), (n, h, w, 1),
+                        (n, h, w, 3) or (n, h, w, 4); or anything with a length whose
+                        items are what `pixels_of` takes
       (images, labels)  labels are n integers; -1 is unlabelled
       items             anything with a length whose items are (image, label), or
                         {"image": ..., "label": ...}, "img" being as good
@@ -131,7 +129,7 @@ class _Items:
         image, label = self._read(number)
         if self.labelled:
             self._known[number] = self._checked(number, label)
-        return _pixels(image, self._call(number), self._levels)
+        return pixels_of(image, self._call(number), self._levels)
 
     def label(self, number: int) -> int:
         if number not in self._known:
@@ -188,11 +186,7 @@ class _Items:
 
 
 def _squares(items: _Items, side: int, indices: np.ndarray) -> np.ndarray:
-    squares = []
-    for image in _originals(items, indices):
-        fits = image.shape[:2] == (side, side)
-        squares.append(image if fits else square(Image.fromarray(image), side))
-    return np.stack(squares)
+    return np.stack([to_square(image, side) for image in _originals(items, indices)])
 
 
 def _originals(items: _Items, indices: np.ndarray) -> list[np.ndarray]:
@@ -201,40 +195,3 @@ def _originals(items: _Items, indices: np.ndarray) -> list[np.ndarray]:
 
 def _read_labels(items: _Items) -> np.ndarray:
     return np.array([items.label(number) for number in range(len(items))], np.int32)
-
-
-def _pixels(image: Any, name: str, levels: Levels) -> np.ndarray:
-    """Returns uint8 (h, w, 3)."""
-    if isinstance(image, Image.Image):
-        try:
-            return np.asarray(upright(image, levels))
-        except ValueError as error:
-            raise ValueError(f"{name}: {error}") from error
-    if hasattr(image, "numpy"):  # a tensor; PyTorch's have their channels first
-        image = image.numpy()
-        if image.ndim == 3 and image.shape[2] not in (1, 3):
-            image = np.moveaxis(image, 0, -1)
-    image = np.asarray(image)
-    pixels = image[..., None] if image.ndim == 2 else image
-    # Two axes, one of them of channels: what was given is one image, not several.
-    row = image.ndim == 2 and image.shape[1] <= 4
-    if pixels.ndim != 3 or pixels.shape[2] not in (1, 3) or not pixels.size or row:
-        first = pixels.ndim == 3 and pixels.shape[0] in (1, 3)
-        fix = "; move the channels to the end: np.moveaxis(images, -3, -1)"
-        raise ValueError(
-            f"{name} has shape {image.shape}, and (h, w, 3), (h, w, 1) or (h, w) is "
-            f"needed{fix if first else ''}"
-        )
-    if np.issubdtype(pixels.dtype, np.floating):
-        if not (pixels.min() >= 0 and pixels.max() <= 1):
-            raise ValueError(
-                f"{name} has values from {pixels.min():g} to {pixels.max():g}, and "
-                "floats have to lie between 0 and 1; scale them, or give uint8"
-            )
-        pixels = np.rint(255 * pixels).astype(np.uint8)
-    if pixels.dtype != np.uint8:
-        raise ValueError(
-            f"{name} has values of type {pixels.dtype}; give uint8, or floats between "
-            "0 and 1"
-        )
-    return np.ascontiguousarray(np.broadcast_to(pixels, (*pixels.shape[:2], 3)))

@@ -12,8 +12,8 @@ from etils import epath
 
 from snclr_jax.data.decode import Encoded, decode_squares
 from snclr_jax.data.split import Split
-from snclr_jax.run.paths import located
 from snclr_jax.settings.levels import FULL, Levels
+from snclr_jax.settings.paths import located
 
 _RECORDS_AT_ONCE = 4096  # one by one is four times slower
 # What sets call the feature that names an image; the first that there is counts.

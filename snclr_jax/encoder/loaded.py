@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
+import os
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import jax
 import numpy as np
-from PIL import Image, ImageOps
+from PIL import Image
 
+from snclr_jax.data.decode import decode_image
+from snclr_jax.data.pixels import CHANNELS, pixels_of, to_square
 from snclr_jax.devices.mesh import make_mesh
 from snclr_jax.encoder.encode import make_encode
 from snclr_jax.encoder.stored import open_encoder
+from snclr_jax.settings.levels import Levels, parse_levels
 
 _AT_ONCE = 256  # images in one call of the network
 
@@ -32,56 +38,73 @@ class LoadedEncoder:
         self.encoder = encoder
         self._encode = make_encode(encoder.model.encode, encoder.config, mesh)
 
-    def __call__(self, images: np.ndarray) -> np.ndarray:
+    def __call__(self, images: Any) -> np.ndarray:
         """Returns features, float32 (f,) of one image, (b, f) of several.
 
         Images are prepared as for the run's evaluation: the central square, resized
         (antialiased, bicubic) to `data.image_size`, and its middle.
 
         Args:
-          images: uint8 (h, w, 3) or (b, h, w, 3), RGB, of any height and width.
+          images: one image, or several: a list of images of any sizes, or an array
+            (b, h, w), (b, h, w, 1), (b, h, w, 3) or (b, h, w, 4). An image is the path
+            of a file, or what `pixels_of` takes: an array, a PIL image, a tensor.
 
         Raises:
-          ValueError: for another type or shape.
+          ValueError: where there is no image, or one that cannot be read; names it.
+          OSError: where no file can be read now.
         """
-        images = np.asarray(images)
-        if images.dtype != np.uint8:
-            raise ValueError(
-                f"images are {images.dtype}, not uint8 from 0 to 255; of floats in "
-                "[0, 1] pass np.uint8(np.round(255 * images))"
-            )
-        if images.ndim not in (3, 4) or images.shape[-1] != 3 or not images.size:
-            raise ValueError(
-                f"images have the shape {images.shape}, not (h, w, 3) or (b, h, w, 3): "
-                "RGB, channels last; of grey ones pass np.stack([images] * 3, axis=-1)"
-            )
-        batch = images if images.ndim == 4 else images[None]
-        parts = [
-            self._features(batch[start : start + _AT_ONCE])
-            for start in range(0, len(batch), _AT_ONCE)
-        ]
-        features = np.concatenate(parts)
-        return features if images.ndim == 4 else features[0]
+        if _is_one(images):
+            return self._features([images], ["the image"])[0]
+        if not len(images):
+            raise ValueError("images are empty; give one image, or a list of them")
+        names = [f"image {number}" for number in range(len(images))]
+        parts = [slice(i, i + _AT_ONCE) for i in range(0, len(images), _AT_ONCE)]
+        return np.concatenate(
+            [self._features(images[part], names[part]) for part in parts]
+        )
 
-    def _features(self, images: np.ndarray) -> np.ndarray:
+    def _features(self, images: Sequence[Any], names: Sequence[str]) -> np.ndarray:
         encoder = self.encoder
-        side = encoder.config.data.image_size
-        squares = np.stack([central_square(image, side) for image in images])
+        data = encoder.config.data
+        levels = parse_levels(data.get("range"))
+        squares = np.stack(
+            [
+                _square(*each, data.image_size, levels)
+                for each in zip(images, names, strict=True)
+            ]
+        )
         features = self._encode(encoder.params, encoder.batch_stats, squares)
         return np.asarray(features, np.float32)
 
 
-def central_square(image: np.ndarray, side: int) -> np.ndarray:
-    """Returns the central square, resized as where files are decoded.
+def _is_one(images: Any) -> bool:
+    """Whether what is given is one image, not several."""
+    if isinstance(images, str | os.PathLike | Image.Image):
+        return True
+    if isinstance(images, list | tuple):
+        return False
+    if not hasattr(images, "shape"):
+        raise ValueError(
+            f"images are a {type(images).__name__}; give the path of a file, an array, "
+            "a PIL image, or a list of these"
+        )
+    shape = images.shape
+    if len(shape) != 3:
+        return len(shape) == 2
+    # Of three axes, one of channels tells an image from several grey ones.
+    return shape[-1] in CHANNELS or (hasattr(images, "numpy") and shape[0] in CHANNELS)
 
-    Args:
-      image: uint8 (h, w, 3).
-      side: s, in pixels.
 
-    Returns:
-      uint8 (s, s, 3), what `decode_image` makes of the image as a PNG.
-    """
-    square = (side, side)
-    return np.asarray(
-        ImageOps.fit(Image.fromarray(image), square, Image.Resampling.BICUBIC)
-    )
+def _square(image: Any, name: str, side: int, levels: Levels) -> np.ndarray:
+    """Returns uint8 (s, s, 3), as an evaluation reads the image."""
+    if not isinstance(image, str | os.PathLike):
+        return to_square(pixels_of(image, name, levels), side)
+    path = os.fspath(image)
+    if os.path.isdir(path):
+        raise ValueError(
+            f"{name} is the folder {path}; give the files in it, such as "
+            f"sorted(pathlib.Path({path!r}).glob('*.jpg'))"
+        )
+    if not os.path.exists(path):
+        raise ValueError(f"{name}: there is no file {path}; check its path")
+    return decode_image(path, side, name=path, levels=levels)

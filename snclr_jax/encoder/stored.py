@@ -30,9 +30,9 @@ from snclr_jax.run.checkpoint_reader import (
     read_arrays,
 )
 from snclr_jax.run.files import replaced
-from snclr_jax.run.paths import located
 from snclr_jax.run.workdir import as_json
 from snclr_jax.settings.objective import objective_class
+from snclr_jax.settings.paths import located
 
 SUFFIX = ".safetensors"
 TREES = ("params", "batch_stats")  # of a file

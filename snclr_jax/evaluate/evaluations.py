@@ -10,6 +10,7 @@ import numpy as np
 from jax.sharding import Mesh
 
 from snclr_jax.data import Split
+from snclr_jax.evaluate.frozen.accuracy import Accuracy
 from snclr_jax.evaluate.frozen.fewshot import few_shot
 from snclr_jax.evaluate.frozen.knn import knn_accuracies
 from snclr_jax.evaluate.frozen.linear import linear_probe
@@ -80,12 +81,11 @@ def knn(task: Task) -> Outcome:
     accuracies = knn_accuracies(
         *task.labelled_features(), **task.settings.knn, mesh=task.mesh
     )
-    return Outcome(
-        {
-            f"k{k}" if temperature is None else f"k{k}_T{temperature:g}": accuracy
-            for (k, temperature), accuracy in accuracies.items()
-        }
-    )
+    metrics = {}
+    for (k, temperature), accuracy in accuracies.items():
+        votes = "" if temperature is None else f"_T{temperature:g}"
+        metrics |= accuracy.named(f"k{k}{votes}")
+    return Outcome(metrics)
 
 
 def linear(task: Task) -> Outcome:
@@ -119,7 +119,7 @@ def fewshot(task: Task) -> Outcome:
     )
     metrics = {}
     for result in results:
-        metrics[f"{result.shots}_shot"] = result.accuracy
+        metrics |= result.accuracy.named(f"{result.shots}_shot")
         metrics[f"{result.shots}_shot_interval"] = result.interval
     return Outcome(
         metrics, {f"{result.shots}_shot": result.draws for result in results}
@@ -232,8 +232,8 @@ def _train(protocol: Protocol, task: Task, train: Split) -> Outcome:
     return Outcome(_top(details.pop("accuracy"), details.pop("top5_accuracy")), details)
 
 
-def _top(top1: float, top5: float | None) -> dict[str, float]:
-    return {"top1": top1} if top5 is None else {"top1": top1, "top5": top5}
+def _top(top1: Accuracy, top5: float | None) -> dict[str, float]:
+    return top1.named("top1") | ({} if top5 is None else {"top5": top5})
 
 
 class Evaluation(NamedTuple):
@@ -241,14 +241,18 @@ class Evaluation(NamedTuple):
 
     Attributes:
       run: does it.
+      needs_labels: of the training images.
       needs_test: a labelled test split; the others compare images of one split, each
         with all the others, if need be.
       of_features: it takes features of any kind, raw pixels too.
+      classifies: its numbers are accuracies, which those of `majority` stand beside.
     """
 
     run: Callable[[Task], Outcome]
+    needs_labels: bool = True
     needs_test: bool = False
     of_features: bool = False
+    classifies: bool = True
 
 
 EVALUATIONS = {
@@ -258,6 +262,6 @@ EVALUATIONS = {
     "finetune": Evaluation(finetune, needs_test=True),
     "semi": Evaluation(semi, needs_test=True),
     "fewshot": Evaluation(fewshot, needs_test=True, of_features=True),
-    "retrieval": Evaluation(retrieval, of_features=True),
-    "quality": Evaluation(quality),
+    "retrieval": Evaluation(retrieval, of_features=True, classifies=False),
+    "quality": Evaluation(quality, needs_labels=False, classifies=False),
 }

@@ -13,8 +13,8 @@ from snclr_jax.evaluate.run import open_both
 from snclr_jax.evaluate.subject import make_subjects
 from snclr_jax.evaluate.write_features import check_features_path, write_features
 from snclr_jax.run.metrics import say
-from snclr_jax.run.paths import absolute_paths
 from snclr_jax.run.workdir import as_json
+from snclr_jax.settings.paths import absolute_paths
 
 
 def extract(

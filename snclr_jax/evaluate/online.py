@@ -14,6 +14,7 @@ from snclr_jax.data import Data, Split
 from snclr_jax.data.feed import is_resident
 from snclr_jax.encoder.encode import make_encode
 from snclr_jax.evaluate.features import extract_features, make_raw_pixels
+from snclr_jax.evaluate.frozen.accuracy import Accuracy, accuracy, majority
 from snclr_jax.evaluate.frozen.knn import knn_accuracies
 from snclr_jax.models import Model
 from snclr_jax.step.objective import Objective
@@ -58,7 +59,7 @@ class Evaluator(Protocol):
 
 
 class OnlineKnn:
-    """Weighted kNN from training images to test images, in percent.
+    """Weighted kNN from training images to test images.
 
     Args:
       run: reads `evaluate`, `augment.size` and the channel statistics of its config;
@@ -78,9 +79,9 @@ class OnlineKnn:
         self._test = test
 
     def __call__(self, state: TrainState, run: Run) -> dict[str, float]:
-        """Returns the accuracy as "knn"."""
+        """Returns the accuracy as "knn" and "knn_balanced"."""
         del run
-        return {"knn": self.of_state(state)}
+        return self.of_state(state).named("knn")
 
     def baseline(self, untrained: TrainState, start: TrainState) -> dict[str, float]:
         """Returns the accuracies of what a run starts from, by metric; {} for none.
@@ -92,24 +93,29 @@ class OnlineKnn:
         if not self.possible:
             return {}
         accuracies = {
+            "majority": majority(self._train.labels, self._test.labels),
             "knn_raw_pixels": self.of_raw_pixels(),
             "knn_untrained": self.of_state(untrained),
         }
         if start is not untrained:
             accuracies["knn_initial"] = self.of_state(start)
-        return accuracies
+        return {
+            metric: value
+            for name, accuracy in accuracies.items()
+            for metric, value in accuracy.named(name).items()
+        }
 
-    def of_raw_pixels(self) -> float:
+    def of_raw_pixels(self) -> Accuracy:
         """Returns the accuracy of comparing pixels."""
         encode = make_raw_pixels(self._config, self._mesh)
         return self._accuracy(encode, None, None)
 
-    def of_state(self, state: TrainState) -> float:
+    def of_state(self, state: TrainState) -> Accuracy:
         """Returns the accuracy of the network that `evaluate.network` names."""
         params, batch_stats = encoder_of(state, self._config.evaluate.network)
         return self._accuracy(self._encode, params, batch_stats)
 
-    def _accuracy(self, encode, params, batch_stats) -> float:
+    def _accuracy(self, encode, params, batch_stats) -> Accuracy:
         settings = self._config.evaluate
         for split in (self._train, self._test):
             if is_resident(self._config, split.size):
@@ -156,7 +162,7 @@ class OnlineProbe:
             self._encode = make_encode(run.model.encode, run.config, run.mesh)
 
     def __call__(self, state: TrainState, run: Run) -> dict[str, float]:
-        """Returns the accuracy in percent as "probe_test"."""
+        """Returns the accuracy as "probe_test" and "probe_test_balanced"."""
         features = extract_features(
             self._encode,
             state.params,
@@ -167,8 +173,8 @@ class OnlineProbe:
         )
         probe = cast(Probe, state.probe)
         logits = probe_logits(jax.device_get(probe.weights), features)
-        hits = np.argmax(logits, axis=1) == self._test.labels
-        return {"probe_test": 100 * float(np.mean(hits))}
+        predicted = np.argmax(logits, axis=1)
+        return accuracy(self._test.labels, predicted).named("probe_test")
 
 
 def encoder_of(state: TrainState, network: str) -> tuple[dict, dict]:

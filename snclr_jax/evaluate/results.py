@@ -14,8 +14,9 @@ from tensorboardX import SummaryWriter
 
 from snclr_jax import __version__
 from snclr_jax.encoder.stored import SUFFIX
+from snclr_jax.evaluate.frozen.accuracy import BALANCED
 from snclr_jax.run.files import CHECKPOINTS, EVALUATION_FILE, OWN, write_whole
-from snclr_jax.run.paths import located
+from snclr_jax.settings.paths import located
 
 VERSION = 1
 # Two records of the same values of these are of one thing: the newer one replaces.
@@ -90,14 +91,21 @@ def write_board(workdir: epath.Path, record: Record) -> None:
 
 
 def table(records: Sequence[Record]) -> str:
-    """Returns one line for each metric, one column for each kind of encoder."""
-    columns = list(dict.fromkeys(record["encoder"] for record in records))
-    rows: dict[tuple[str, str], dict[str, float]] = {}
+    """Returns one line for each metric, one column for each kind of encoder.
+
+    A balanced accuracy stands beside the accuracy.
+    """
+    columns: dict[tuple[str, str], str] = {}
+    rows: dict[tuple[str, str], dict[tuple[str, str], float]] = {}
     for record in records:
+        encoder = record["encoder"]
         for name, value in record["metrics"].items():
-            rows.setdefault((record["what"], name), {})[record["encoder"]] = value
+            plain = name.removesuffix(BALANCED)
+            column = encoder, name.removeprefix(plain)
+            columns[column] = encoder if name == plain else BALANCED.strip("_")
+            rows.setdefault((record["what"], plain), {})[column] = value
     width = max(len(" ".join(row)) for row in rows)
-    lines = [" " * width + "".join(f"{column:>12}" for column in columns)]
+    lines = [" " * width + "".join(f"{title:>12}" for title in columns.values())]
     for row, values in rows.items():
         cells = (f"{values[c]:12.2f}" if c in values else " " * 12 for c in columns)
         lines.append(f"{' '.join(row):{width}}" + "".join(cells).rstrip())

@@ -12,13 +12,14 @@ from etils import epath
 from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
-from snclr_jax.data import Data, open_data
+from snclr_jax.data import Data, Split, open_data
 from snclr_jax.data.bad_files import BadFiles, describe_bad
 from snclr_jax.data.python_source import named_python
 from snclr_jax.devices.agreement import in_agreement
 from snclr_jax.devices.mesh import make_mesh
 from snclr_jax.encoder.stored import Encoder, open_encoder
 from snclr_jax.evaluate.evaluations import EVALUATIONS, Outcome, Task
+from snclr_jax.evaluate.frozen.accuracy import majority
 from snclr_jax.evaluate.memory.networks import Search, open_networks
 from snclr_jax.evaluate.online import with_labels
 from snclr_jax.evaluate.results import (
@@ -34,13 +35,16 @@ from snclr_jax.evaluate.subject import Subject, make_subjects
 from snclr_jax.run.common import common_facts
 from snclr_jax.run.files import OWN
 from snclr_jax.run.metrics import say
-from snclr_jax.run.paths import absolute_paths, located
 from snclr_jax.run.workdir import as_json, has_images
+from snclr_jax.settings.paths import absolute_paths, located
+
+DEFAULT = ("knn", "linear")
+WITHOUT_LABELS = "quality"
 
 
 def evaluate(
     path: epath.PathLike,
-    what: Sequence[str],
+    what: Sequence[str] | None,
     settings: ConfigDict,
     *,
     data: Any = None,
@@ -55,7 +59,8 @@ def evaluate(
 
     Args:
       path: a run's workdir, a checkpoint in it, or an exported file.
-      what: names of `EVALUATIONS`.
+      what: names of `EVALUATIONS`; None is knn and linear, or what of them the labels
+        suffice for, or quality.
       settings: `configs/evaluate.py`.
       data: images in place of those that the run names, as for `train`: its own where
         it was given them, or others.
@@ -70,8 +75,7 @@ def evaluate(
         images have no labels, one class or no test split and an evaluation needs them.
       NonFiniteError: where training a classifier diverges.
     """
-    unknown = [name for name in what if name not in EVALUATIONS]
-    if unknown or not what:
+    if what is not None and not (what and set(what) <= set(EVALUATIONS)):
         raise ValueError(
             f"--what={','.join(what)} is not known; use one or more of "
             f"{','.join(EVALUATIONS)}"
@@ -86,7 +90,7 @@ def evaluate(
         network=network,
         mesh=mesh,
         data=data,
-        what=list(what),
+        what=what and list(what),
         baselines=baselines,
     )
     _, origin = target_config(encoder.config, settings.data)
@@ -94,7 +98,10 @@ def evaluate(
         own = has_images(destination.parent, data.identity)
         origin = OWN if own else f"python, {data.train.identity}"
     config = absolute_paths(config)  # records keep it
-    train, test = labelled_splits(data, what)
+    train, test = with_labels(data.train), with_labels(data.test)
+    what, left_out = choose_what(what, train, test)
+    if left_out:
+        say(left_out)
     networks = None
     if "quality" in what and origin == OWN and epath.Path(encoder.source).is_dir():
         search = Search.of(config, mesh)
@@ -123,6 +130,10 @@ def evaluate(
             if subject.encoder is None and not EVALUATIONS[name].of_features:
                 continue
             outcome = EVALUATIONS[name].run(task)
+            if EVALUATIONS[name].classifies:
+                scored = task.train if task.test is None else task.test
+                always = majority(task.train.labels, scored.labels)
+                outcome.metrics.update(always.named("majority"))
             records.append(_record(name, subject, outcome, origin, task))
             # One by one: what took hours is kept, whatever comes after it.
             _keep(destination, records[-1])
@@ -200,36 +211,58 @@ def target_config(config: ConfigDict, changed: ConfigDict) -> tuple[ConfigDict, 
     return config, ",".join(f"{name}={data[name]}" for name in sorted(new))
 
 
-def labelled_splits(data: Data, what: Sequence[str]):
-    """Returns the labelled training and test images, or None for each.
+def choose_what(
+    what: Sequence[str] | None, train: Split | None, test: Split | None
+) -> tuple[Sequence[str], str]:
+    """Returns what to evaluate, and a sentence on what is left out, "" for nothing.
+
+    Args:
+      what: names of `EVALUATIONS`; None is `DEFAULT` as far as the labels suffice, and
+        what needs no labels where they suffice for none of it.
+      train: the labelled training images, or None.
+      test: the labelled test images, or None.
 
     Raises:
-      ValueError: where an evaluation of `what` needs one that is not there.
+      ValueError: where an evaluation of `what` needs labels that are not there.
     """
-    train, test = with_labels(data.train), with_labels(data.test)
-    needs_labels = [name for name in what if name != "quality"]
-    if not needs_labels:
-        return train, test
+    lacks = {name: _lacks(name, train, test) for name in what or DEFAULT}
+    lacking = [name for name, (lack, _) in lacks.items() if lack]
+    if not lacking:
+        return list(lacks), ""
+    lack, fix = lacks[lacking[0]]
+    if what is not None:
+        raise ValueError(f"{lacking[0]} needs {lack}; {fix}")
+    chosen = [name for name in lacks if name not in lacking] or [WITHOUT_LABELS]
+    needs = "needs" if len(lacking) == 1 else "need"
+    left_out = f"{' and '.join(lacking)} {needs} {lack}"
+    return chosen, f"measured: {', '.join(chosen)}; {left_out}"
+
+
+def _lacks(name: str, train: Split | None, test: Split | None) -> tuple[str, str]:
+    """Returns what an evaluation needs in vain, "" for nothing, and the fix."""
+    evaluation = EVALUATIONS[name]
+    if not evaluation.needs_labels:
+        return "", ""
+    without = f"use --what={WITHOUT_LABELS}, which needs none"
     if train is None:
-        raise ValueError(
-            f"{needs_labels[0]} needs labels, and the training images have none; for a "
-            "folder, sort them as train/<class>/*, or name other images with "
-            "--config.data.name and --config.data.path"
+        return (
+            "labels, and the training images have none",
+            f"{without}, or images with labels: a folder sorted as train/<class>/*, or "
+            "others with --config.data.name and --config.data.path",
         )
-    classes = len(np.unique(train.labels))
-    if classes < 2:
-        raise ValueError(
-            f"{needs_labels[0]} needs two classes or more, and all {train.size} "
-            "labelled training images are of one"
+    if len(classes := np.unique(train.labels)) < 2:
+        return (
+            f"two classes or more, and all {train.size} labelled training images are "
+            f"of class {classes[0]}",
+            f"{without}, or images of several classes",
         )
-    needs_test = [name for name in what if EVALUATIONS[name].needs_test]
-    if test is None and needs_test:
-        raise ValueError(
-            f"{needs_test[0]} needs a labelled test split; for a folder, add "
-            "test/<class>/* beside train/<class>/*, or hold training images back with "
-            "--config.data.holdback=N"
+    if evaluation.needs_test and test is None:
+        return (
+            "a labelled test split",
+            "for a folder, add test/<class>/* beside train/<class>/*, or hold training "
+            "images back with --config.data.holdback=N",
         )
-    return train, test
+    return "", ""
 
 
 def _record(

@@ -146,8 +146,8 @@ def _images(encoder: Encoder, format: str) -> str:
         )
     if format == "safetensors":
         text = (
-            "RGB, uint8, of any size. The loader does what these lines do with `image` "
-            "from `ImageOps.fit` on:"
+            "Paths, PIL images or arrays, grey, RGB or RGBA, of any sizes. The loader "
+            "does what these lines do:"
         )
     elif format == "stablehlo":
         text = (
@@ -181,9 +181,11 @@ def _scores(encoder: Encoder, records: Sequence[dict[str, Any]]) -> str:
         for name, value in record["metrics"].items()
     )
     return (
-        'Accuracies in percent, "quality" in units of its own; the data "own" are '
-        "those that it was trained on, scored on their test split. The protocols are "
-        "those of `snclr evaluate`.\n\n"
+        'Accuracies in percent, "quality" in units of its own; a balanced accuracy is '
+        'the mean over the classes, and "majority" always answers the most frequent '
+        'class. The data "own" are those that it was trained on; classes are scored on '
+        "their test split, if they have one. The protocols are those of `snclr "
+        "evaluate`.\n\n"
         f"| evaluation | data | metric | value |\n|---|---|---|---|\n{rows}"
     )
 

@@ -60,7 +60,7 @@ def _own(encoder: Encoder, file: str) -> str:
     return _python(
         "import snclr_jax",
         f"encoder = snclr_jax.load_encoder({file!r})",
-        "features = encoder(images)  # uint8, (b, h, w, 3)",
+        "features = encoder(images)  # paths, PIL images or arrays, of any sizes",
     )
 
 

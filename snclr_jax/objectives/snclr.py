@@ -63,7 +63,8 @@ class SNCLR(Objective):
     scale: Annotated[float, Gt(0)] = 1.0
     # Leave an image's own candidates out of its denominator.
     decoupled: bool = False
-    # Multiplies the positiveness of all neighbors, after a linear warm-up.
+    # Multiplies the positiveness of all neighbors, after a linear warm-up, which with
+    # other epochs than the recipe's, and unless it is set, is the same share of them.
     neighbor_weight: Annotated[float, Ge(0)] = 1.0
     neighbor_warmup_epochs: Annotated[float, Ge(0)] = 0.0
     attention: Attention = Attention()

@@ -42,6 +42,8 @@ def compare(workdirs: Sequence[str]) -> str:
         _settings(groups),
         _training(groups),
         _curve(groups, "knn", "kNN accuracy in training, %", ".2f"),
+        _curve(groups, "knn_balanced", "balanced kNN accuracy in training, %", ".2f"),
+        _curve(groups, "majority", "always the most frequent class, %", ".2f"),
         _curve(groups, "loss", "loss", ".4f"),
         *_evaluations(groups),
     ]

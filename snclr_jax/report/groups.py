@@ -12,8 +12,8 @@ from flax.traverse_util import flatten_dict
 from snclr_jax.evaluate.results import read_records
 from snclr_jax.run.files import EVALUATION_FILE
 from snclr_jax.run.metrics import read_metrics
-from snclr_jax.run.paths import located
 from snclr_jax.run.workdir import read_config
+from snclr_jax.settings.paths import located
 
 
 class Key(NamedTuple):

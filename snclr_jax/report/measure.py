@@ -10,6 +10,7 @@ from jax.sharding import Mesh
 from snclr_jax.data import Data, Split
 from snclr_jax.encoder.encode import make_encode
 from snclr_jax.encoder.stored import Encoder
+from snclr_jax.evaluate.frozen.accuracy import Accuracy, majority
 from snclr_jax.evaluate.frozen.knn import vote
 from snclr_jax.evaluate.frozen.neighbors import nearest
 from snclr_jax.evaluate.memory.gallery import (
@@ -46,6 +47,7 @@ class Confusion(NamedTuple):
     true: np.ndarray
     predicted: np.ndarray
     train_images: int
+    majority: Accuracy  # of always answering the most frequent of their classes
     left_out: bool  # every training image by the others: there is no test split
 
 
@@ -78,21 +80,26 @@ def open_subject(encoder: Encoder, mesh: Mesh) -> Subject:
     )
 
 
-def map_embedding(subject: Subject, data: Data, *, seed: int) -> EmbeddingMap:
+def map_embedding(subject: Subject, data: Data, *, seed: int) -> EmbeddingMap | None:
     """Returns every map that can be made, of at most `MAP_IMAGES` images.
 
-    They are test images where there are some. Of many classes, some are taken with all
-    of their images: a few points of each would show nothing.
+    They are test images where there are enough of them; None where there are of
+    neither. Of many classes, some are taken with all of their images: a few points of
+    each would show nothing.
     """
-    split = data.train if data.test is None else data.test
+    splits = {"test": data.test, "training": data.train}
+    enough = ((name, each) for name, each in splits.items() if each and each.size > 2)
+    name, split = next(enough, ("", None))
+    if split is None:
+        return None
     part = split.subset(_map_rows(split))
     part = part.subset(part.thinned(MAP_IMAGES))
     features = subject.features(part)
     methods = [method for method in METHODS if method != "UMAP" or can_umap()]
     return EmbeddingMap(
         {method: project(features, method, seed=seed) for method in methods},
-        part.labels,
-        "training" if data.test is None else "test",
+        part.labels if with_labels(part) else None,
+        name,
     )
 
 
@@ -107,9 +114,9 @@ def _map_rows(split: Split) -> np.ndarray:
 
 
 def classify(subject: Subject, data: Data, config, mesh: Mesh) -> Confusion | None:
-    """Returns the classes that kNN finds, as in training; None without labels."""
+    """Returns the classes that kNN finds, as in training; None for fewer than two."""
     train, test = with_labels(data.train), with_labels(data.test)
-    if train is None or train.size < 2:
+    if train is None or len(np.unique(train.labels)) < 2:
         return None
     train = train.subset(train.thinned(KNN_IMAGES))
     left_out = test is None
@@ -123,7 +130,9 @@ def classify(subject: Subject, data: Data, config, mesh: Mesh) -> Confusion | No
         leave_one_out=left_out,
     )
     voted = vote(similarity, row, train.labels, k=(k,), temperature=(temperature,))
-    return Confusion(test.labels, voted[k, temperature], train.size, left_out)
+    always = majority(train.labels, test.labels)
+    predicted = voted[k, temperature]
+    return Confusion(test.labels, predicted, train.size, always, left_out)
 
 
 def show_neighbors(search: Search, networks: Networks, train: Split) -> Shown:

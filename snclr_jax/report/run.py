@@ -14,6 +14,7 @@ from jax.sharding import Mesh
 from snclr_jax.data import Data, open_data
 from snclr_jax.devices.mesh import make_mesh
 from snclr_jax.encoder.stored import Encoder, open_encoder
+from snclr_jax.evaluate.frozen.accuracy import in_words
 from snclr_jax.evaluate.memory.networks import Search, open_networks
 from snclr_jax.evaluate.results import read_records, records_path
 from snclr_jax.report import measure, sections
@@ -82,7 +83,7 @@ def report(
     else:
         parts += _of_images(encoder, search, images, mesh)
     parts += [
-        sections.evaluations(records, workdir),
+        sections.evaluations(records, workdir, online=any("knn" in x for x in lines)),
         sections.settings(encoder.config),
         sections.origin(encoder, workdir),
     ]
@@ -119,7 +120,8 @@ def _of_images(
         )
     subject = measure.open_subject(encoder, mesh)
     mapped = measure.map_embedding(subject, data, seed=config.seed)
-    yield sections.embedding(mapped, names)
+    if mapped is not None:
+        yield sections.embedding(mapped, names)
     classified = measure.classify(subject, data, config, mesh)
     if classified is not None:
         yield sections.confusion(classified, config.evaluate.k, names)
@@ -130,13 +132,14 @@ def _summary(workdir: Path, lines: Lines, encoder: Encoder, data: Data | None) -
     path = workdir / SUMMARY_FILE
     summary = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
     config, values = encoder.config, {}
-    accuracies = [line["knn"] for line in lines if "knn" in line]
-    if accuracies:
-        values["kNN, trained"] = f"{accuracies[-1]:.2f}%"
+    scored = [line for line in lines if "knn" in line]
+    if scored:
+        values["kNN, trained"] = in_words(scored[-1], "knn")
     for name, label in BASELINES.items():
-        baseline = [line[name] for line in lines if name in line]
+        baseline = [line for line in lines if name in line]
         if baseline:
-            values[f"kNN, {label}"] = f"{baseline[0]:.2f}%"
+            title = f"kNN, {label}" if name.startswith("knn") else label
+            values[title] = in_words(baseline[0], name)
     last = max(line["step"] for line in lines)
     values["steps"] = f"{last:,}"
     if data is not None:

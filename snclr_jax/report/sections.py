@@ -15,6 +15,7 @@ from matplotlib.figure import Figure
 from snclr_jax import visualize
 from snclr_jax.configs import base
 from snclr_jax.encoder.stored import Encoder
+from snclr_jax.evaluate.frozen.accuracy import accuracy, in_words
 from snclr_jax.evaluate.results import Record, versions
 from snclr_jax.report import page
 from snclr_jax.report.measure import Confusion, EmbeddingMap, QueueUse, Shown
@@ -30,12 +31,13 @@ def curves(
     lines: Sequence[dict[str, float]], objective: Objective
 ) -> Iterator[Section]:
     """How training went, and how what the objective shows of itself developed."""
+    known = set().union(*lines)
+    knn = " kNN is measured at the online evaluations." if "knn" in known else ""
     yield Section(
         "Training",
-        "Means over each logging interval. kNN is measured at the online evaluations.",
+        f"Means over each logging interval.{knn}",
         [Drawing("curves", "metrics over the steps", _themed(visualize.curves, lines))],
     )
-    known = set().union(*lines)
     if any(known & metrics.keys() for _, metrics, _ in objective.panels):
         yield Section(
             "Objective",
@@ -55,12 +57,13 @@ def neighbors(shown: Shown, use: QueueUse, names: Names) -> Iterator[Section]:
     if not use.uses.sum():
         yield Section("Neighbors", "The queue of this checkpoint is still empty.")
         return
+    of_class = "" if shown.gallery.query_label is None else " class,"
     yield Section(
         "Neighbors",
         "Training images and what the queue holds nearest to them, the first "
-        f"{shown.gallery.row.shape[1]}: cosine similarity, weight w, class, and age in "
-        "steps. An earlier view of the same image is left out where the run leaves it "
-        "out.",
+        f"{shown.gallery.row.shape[1]}: cosine similarity, weight w,{of_class} and age "
+        "in steps. An earlier view of the same image is left out where the run leaves "
+        "it out.",
         [
             Drawing(
                 "gallery",
@@ -94,13 +97,15 @@ def neighbors(shown: Shown, use: QueueUse, names: Names) -> Iterator[Section]:
 def embedding(mapped: EmbeddingMap, names: Names) -> Section:
     """Maps of the embedding."""
     count = len(next(iter(mapped.maps.values()))[0])
+    others = [method for method in mapped.maps if method != "PCA"]
+    keep = "keeps" if len(others) == 1 else "keep"
     colored = "" if mapped.labels is None else " A class is named where its points are."
     return Section(
         "Map of the embedding",
-        f"Features of {count:,} {mapped.split} images, brought to length 1 as kNN "
-        f"compares them.{colored} PCA keeps distances as far as two directions can; "
-        "t-SNE and UMAP keep neighbors, and their distances between groups mean "
-        "little.",
+        f"Features of {count:,} {mapped.split} images, brought to length 1, so that "
+        f"directions are compared.{colored} PCA keeps distances as far as two "
+        f"directions can; {' and '.join(others)} {keep} neighbors, and distances "
+        "between groups mean little there.",
         [
             Drawing(
                 "embedding",
@@ -115,12 +120,14 @@ def embedding(mapped: EmbeddingMap, names: Names) -> Section:
 
 def confusion(classified: Confusion, k: int, names: Names) -> Section:
     """What kNN takes for what."""
-    accuracy = 100 * np.mean(classified.true == classified.predicted)
+    found = accuracy(classified.true, classified.predicted).named("knn")
+    always = classified.majority.named("majority")
     compared = "each by the others" if classified.left_out else "test images"
     return Section(
         "Confusion",
         f"{k}-NN of {len(classified.true):,} images ({compared}) among "
-        f"{classified.train_images:,} training images: {accuracy:.2f}% right.",
+        f"{classified.train_images:,} training images: {in_words(found, 'knn')} right. "
+        f"Always the most frequent class: {in_words(always, 'majority')}.",
         [
             Drawing(
                 "confusion",
@@ -136,11 +143,12 @@ def confusion(classified: Confusion, k: int, names: Names) -> Section:
     )
 
 
-def evaluations(records: Sequence[Record], workdir: Path) -> Section:
-    """The table of evaluation.json."""
+def evaluations(records: Sequence[Record], workdir: Path, *, online: bool) -> Section:
+    """The table of evaluation.json; `online` is whether training had a kNN."""
     if not records:
         command = f"snclr evaluate --workdir={shlex.quote(str(workdir))} --baselines"
-        text = "This run has not been evaluated beyond the online kNN yet."
+        beyond = " beyond the online kNN" if online else ""
+        text = f"This run has not been evaluated{beyond} yet."
         return Section("Evaluation", text, html=page.code([command]))
 
     def column(record: Record) -> str:
@@ -158,7 +166,12 @@ def evaluations(records: Sequence[Record], workdir: Path) -> Section:
         [*row, *(_number(values[c]) if c in values else "" for c in columns)]
         for row, values in rows.items()
     )
-    text = "From evaluation.json, which holds every setting. Accuracies in percent."
+    text = "From evaluation.json, which holds every setting."
+    if any("majority" in record["metrics"] for record in records):
+        text += (
+            " Accuracies in percent; a balanced one is the mean over the classes, and "
+            "majority always answers the most frequent class."
+        )
     table = page.table(["evaluation", "metric", "images", *columns], cells)
     return Section("Evaluation", text, html=table)
 

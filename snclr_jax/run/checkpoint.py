@@ -22,9 +22,9 @@ from snclr_jax.run.checkpoint_reader import Damaged, causes, saved_steps
 from snclr_jax.run.digest import digest_of_json, digests
 from snclr_jax.run.files import CHECKPOINTS
 from snclr_jax.run.metrics import say
-from snclr_jax.run.paths import storable
 from snclr_jax.run.restore import read_state, without_probe
 from snclr_jax.run.workdir import as_json
+from snclr_jax.settings.paths import storable
 from snclr_jax.step.state import TrainState
 
 DAMAGED = "damaged_checkpoints"  # where unreadable ones are moved to

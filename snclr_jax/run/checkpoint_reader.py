@@ -15,7 +15,7 @@ from flax.traverse_util import unflatten_dict
 from snclr_jax.models import Variables
 from snclr_jax.run.digest import by_path, digest_of_json, digests
 from snclr_jax.run.files import CHECKPOINTS
-from snclr_jax.run.paths import located, storable
+from snclr_jax.settings.paths import located, storable
 
 # What says nothing about the files of a checkpoint: no leave, no memory, no connection.
 # TensorStore and XLA raise errors of one kind, and write which in their text; those of

@@ -36,7 +36,12 @@ from snclr_jax.run.metrics_tail import MetricsTail
 MISSING, STARTING, RUNNING = "no run yet", "starting", "running"
 SILENT, FINISHED, DAMAGED = "silent", "finished", "damaged"
 # Columns before and after those that an objective shows of itself.
-FIRST = ("run", "state", "step", "left", "loss", "kNN %", "images/s")
+ACCURACIES = {
+    "kNN %": "knn{}",
+    "balanced %": "knn{}_balanced",
+    "majority %": "majority",
+}
+FIRST = ("run", "state", "step", "left", "loss", *ACCURACIES, "images/s")
 LAST = ("checkpoint", "evaluation", "reason")
 BARS = "▁▂▃▄▅▆▇█"
 CURVE = 12  # bars of the loss curve
@@ -227,10 +232,11 @@ class WatchedRun:
             losses = [line["loss"] for line in trained]
             yield "loss", f"{losses[-1]:.3f} {sparkline(losses, CURVE)}"
             yield "images/s", f"{speed:.0f}"
-        if "knn_untrained" in last or "knn" in last:
-            scores = (last.get("knn_untrained"), last.get("knn"))
-            texts = ("" if score is None else f"{score:.1f}" for score in scores)
-            yield "kNN %", " → ".join(texts).strip()
+        for column, name in ACCURACIES.items():
+            names = dict.fromkeys((name.format("_untrained"), name.format("")))
+            if any(each in last for each in names):
+                texts = (f"{last[n]:.1f}" if n in last else "" for n in names)
+                yield column, " → ".join(texts).strip()
         path = self._folder / SHOWN_FILE
         # A run of an earlier version has none.
         shown = _read_json(path) if path.exists() else []
@@ -253,12 +259,24 @@ class WatchedRun:
             records = _read_json(self._folder / EVALUATION_FILE)["records"]
             own = [r for r in records if (r["encoder"], r["data"]) == ("trained", OWN)]
             for record in own[-1:]:  # the newest
-                metric, value = next(iter(record["metrics"].items()))
-                yield "evaluation", f"{record['what']} {metric} {value:.2f}"
+                yield "evaluation", _scores(record)
         except FileNotFoundError:
             pass
         except (ValueError, KeyError, TypeError, AttributeError, StopIteration):
             yield "evaluation", f"{EVALUATION_FILE} cannot be read"
+
+
+def _scores(record: dict[str, Any]) -> str:
+    """Returns the first number of a record, with what an accuracy is to be read by."""
+    metrics = record["metrics"]
+    metric, value = next(iter(metrics.items()))
+    beside = {
+        "balanced": metrics.get(f"{metric}_balanced"),
+        "majority": metrics.get("majority"),
+    }
+    said = [f"{name} {v:.2f}" for name, v in beside.items() if v is not None]
+    text = f"{record['what']} {metric} {value:.2f}"
+    return f"{text} ({', '.join(said)})" if said else text
 
 
 def _read_json(path: Path) -> Any:

@@ -35,8 +35,8 @@ from snclr_jax.run.files import (
     lock,
     write_whole,
 )
-from snclr_jax.run.paths import absolute_paths, located, storable
 from snclr_jax.settings.objective import objective_class
+from snclr_jax.settings.paths import absolute_paths, located, storable
 
 LOCK_FILE = "lock"
 
@@ -215,7 +215,10 @@ def check_workdir(
         ]
         if (before := _images_before(workdir)) is not None:
             changes += changed_fields(dict(identity), before, FOUND)
-        refused = [change for change in changes if not under(change[0], allow)]
+        taken = list(allow)
+        if "epochs" in allow:  # warm-ups that nobody has set follow them
+            taken += [name for name, *_ in changes if name.endswith("warmup_epochs")]
+        refused = [change for change in changes if not under(change[0], taken)]
         refuse_changes(workdir, refused, fixed)
     step = max(steps, default=0)
     meaning = MEANING | {

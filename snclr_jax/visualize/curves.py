@@ -39,6 +39,7 @@ BASELINES = {
     "knn_initial": "initial",
     "knn_untrained": "untrained",
     "knn_raw_pixels": "raw pixels",
+    "majority": "majority",
 }
 
 
@@ -103,7 +104,7 @@ def _plot(axes: Axes, lines: Lines, metrics: dict[str, str], theme: Theme) -> li
 
 
 def _add_baselines(axes: Axes, lines: Lines, theme: Theme) -> list:
-    """Draws kNN without training as dashed lines, and returns their labels."""
+    """Draws what needs no training as dashed lines, and returns their labels."""
     ends = []
     for metric, label in BASELINES.items():
         for line in lines:

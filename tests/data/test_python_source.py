@@ -97,6 +97,21 @@ def test_grey_images_have_three_channels(images):
         assert np.array_equal(original, want[2]) and original.flags.c_contiguous
 
 
+def test_transparent_images_are_laid_on_white(images):
+    alpha = np.full((*images.shape[:3], 1), 255, np.uint8)
+    alpha[0] = 0
+    given = np.concatenate([images, alpha], axis=-1)
+    for form in (
+        given,
+        given / 255,
+        [Image.fromarray(image) for image in given],
+        Items(*map(Tensor, np.moveaxis(given, -1, 1))),
+        Items(*map(Tensor, given)),
+    ):
+        found = opened(form).images()
+        assert np.all(found[0] == 255) and np.array_equal(found[1:], images[1:])
+
+
 def test_labels_come_beside_the_images_or_with_them(images):
     labels = [3, -1, 0, 3, 1]
     pairs = list(zip(images, labels, strict=True))
@@ -269,8 +284,11 @@ ZEROS = np.zeros((4, 8, 8, 3), np.uint8)
             np.zeros((4, 3, 8, 8), np.uint8),
             r"\(train\): image 0 has shape \(3, 8, 8\).*np.moveaxis\(images, -3, -1\)",
         ),
-        "RGBA": (np.zeros((4, 8, 8, 4), np.uint8), r"shape \(8, 8, 4\), and \(h, w, 3"),
-        "one image": (ZEROS[0], r"shape \(8, 3\), and \(h, w, 3\)"),
+        "five": (
+            np.zeros((4, 8, 8, 5), np.uint8),
+            r"shape \(8, 8, 5\), and \(h, w\), ",
+        ),
+        "one image": (ZEROS[0], r"shape \(8, 3\), and \(h, w\), \(h, w, 1\)"),
         "flat": (np.zeros((4, 192), np.uint8), r"shape \(192,\)"),
         "float to 255": (255.0 * (ZEROS + 1), "from 255 to 255.*scale them"),
         "nan": (ZEROS + np.nan, "from nan to nan"),

@@ -18,7 +18,6 @@ from saved import save_run
 
 import snclr_jax
 from snclr_jax.data.decode import decode_image
-from snclr_jax.encoder.loaded import central_square
 from snclr_jax.encoder.stored import open_encoder, save_encoder
 from snclr_jax.export.run import export
 from snclr_jax.run.digest import digest_of_json
@@ -226,22 +225,74 @@ def test_a_loaded_encoder_maps_images_of_any_size(run, rng, mesh_of, monkeypatch
     np.testing.assert_allclose(encode(images[1]), expected[1], atol=1e-5)
 
 
-def test_a_loaded_encoder_refuses_what_is_no_image(run):
-    encode = snclr_jax.load_encoder(run[0])
+class Tensor:
+    """What PyTorch's have of an array."""
+
+    def __init__(self, array):
+        self.array, self.shape = array, array.shape
+
+    def numpy(self):
+        return self.array
+
+    def __len__(self):
+        return len(self.array)
+
+    def __getitem__(self, index):
+        return Tensor(self.array[index])
+
+
+@pytest.fixture(scope="module")
+def encode(run):
+    return snclr_jax.load_encoder(run[0])
+
+
+@pytest.mark.parametrize("mode", ["L", "RGB", "RGBA"])
+def test_every_form_of_an_image_is_read_as_the_file_is(encode, rng, tmp_path, mode):
+    levels = rng.integers(0, 256, (40, 52, 4), dtype=np.uint8)
+    picture = Image.fromarray(levels).convert(mode)
+    array, file = np.asarray(picture), tmp_path / "picture.png"
+    picture.save(file)
+    side = encode.encoder.config.data.image_size
+    expected = encode(decode_image(str(file), side, name="it"))
+    batch = array[None]
+    first = np.moveaxis(batch if array.ndim == 3 else batch[..., None], -1, 1)
+    for one in (str(file), file, picture, array, array / 255, Tensor(first[0])):
+        np.testing.assert_array_equal(encode(one), expected)
+        np.testing.assert_array_equal(encode([one]), expected[None])
+    for several in (batch, np.array([str(file)]), Tensor(first)):
+        np.testing.assert_array_equal(encode(several), expected[None])
+
+
+def test_a_list_may_hold_images_of_any_size_and_kind(encode, rng, tmp_path):
+    sizes = ((40, 60, 3), (33, 32), (32, 90, 4))
+    images = [rng.integers(0, 256, size, dtype=np.uint8) for size in sizes]
+    Image.fromarray(images[1]).save(tmp_path / "grey.png")
+    found = encode([images[0], tmp_path / "grey.png", Image.fromarray(images[2])])
+    expected = np.stack([encode(image) for image in images])
+    np.testing.assert_allclose(found, expected, atol=1e-5)
+
+
+def test_a_loaded_encoder_says_what_is_no_image_and_what_to_give(encode, tmp_path):
     pixels = np.zeros((2, 8, 8, 3), np.uint8)
+    (tmp_path / "text.jpg").write_text("text")
     for images, message in (
-        (pixels / 255, "images are float64, not uint8"),
-        (pixels[..., :1], r"shape \(2, 8, 8, 1\), not \(h, w, 3\)"),
-        (pixels[0, 0], r"shape \(8, 3\)"),
-        (pixels[:0], r"shape \(0, 8, 8, 3\)"),
+        (
+            255.0 * (pixels + 1),
+            "image 0 has values from 255 .*scale them, or give uint8",
+        ),
+        (pixels.astype(int), "image 0 has values of type int64; give uint8"),
+        (pixels[0, 0], r"the image has shape \(8, 3\), and \(h, w\), \(h, w, 1\)"),
+        (np.moveaxis(pixels, -1, 1), r"image 0 has shape \(3, 8, 8\).*moveaxis"),
+        ([pixels[0], pixels], r"image 1 has shape \(2, 8, 8, 3\), and"),
+        (pixels[:0], "images are empty; give one image, or a list"),
+        ({"image": pixels}, "images are a dict; give the path of a file, an array"),
+        ("nothing.jpg", "the image: there is no file nothing.jpg; check its path"),
+        ([pixels[0], tmp_path], rf"image 1 is the folder {tmp_path}; give .*'\*.jpg'"),
+        (tmp_path / "text.jpg", "text.jpg cannot be decoded as an image"),
     ):
-        with pytest.raises(ValueError, match=message):
+        with pytest.raises(ValueError, match=message) as refused:
             encode(images)
-
-
-def test_a_square_is_the_middle_of_an_image(rng):
-    image = rng.integers(0, 256, (8, 20, 3), dtype=np.uint8)
-    np.testing.assert_array_equal(central_square(image, 8), image[:, 6:14])
+        assert "\n" not in str(refused.value)
 
 
 def test_the_package_itself_loads_no_jax():

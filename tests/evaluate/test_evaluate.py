@@ -15,14 +15,14 @@ from tensorboard_events import scalars
 
 import snclr_jax
 import snclr_jax.evaluate.run as evaluation
-from snclr_jax.data import Data, Split, open_data
+from snclr_jax.data import Split, open_data
 from snclr_jax.devices.mesh import make_mesh
 from snclr_jax.encoder.stored import open_encoder, save_encoder
 from snclr_jax.evaluate.evaluations import EVALUATIONS
 from snclr_jax.evaluate.extract import extract
 from snclr_jax.evaluate.frozen.knn import knn_accuracies
-from snclr_jax.evaluate.results import read_records
-from snclr_jax.evaluate.run import evaluate, labelled_splits, target_config
+from snclr_jax.evaluate.results import read_records, table
+from snclr_jax.evaluate.run import choose_what, evaluate, target_config
 from snclr_jax.export.run import export
 
 FAST = ("knn", "retrieval")
@@ -95,10 +95,10 @@ def test_every_number_is_stored_with_its_settings(run, records):
     assert (knn["network"], knn["step"], knn["data"]) == ("online", 0, "own")
     assert knn["when"].endswith("+00:00")
     assert knn["fingerprint"] == open_encoder(run, mesh=make_mesh()).fingerprint
-    assert set(knn["metrics"]) == {
-        *("k1", "k1_T0.07", "k1_T0.1", "k5", "k5_T0.07", "k5_T0.1")
-    }
+    names = ("k1", "k1_T0.07", "k1_T0.1", "k5", "k5_T0.07", "k5_T0.1", "majority")
+    assert list(knn["metrics"]) == [n + end for n in names for end in ("", "_balanced")]
     assert all(0 < value < 100 for value in knn["metrics"].values())
+    assert "majority" not in kept[1]["metrics"]  # mAP is no accuracy
 
 
 def test_accuracies_are_those_of_the_features(run, records):
@@ -117,7 +117,8 @@ def test_accuracies_are_those_of_the_features(run, records):
         temperature=(0.1,),
         mesh=mesh,
     )
-    assert records[0]["metrics"]["k5_T0.1"] == pytest.approx(expected[5, 0.1], abs=0.2)
+    found = [records[0]["metrics"][f"k5_T0.1{end}"] for end in ("", "_balanced")]
+    assert found == pytest.approx(list(expected[5, 0.1]), abs=0.2)
 
 
 def test_metrics_of_the_trained_encoder_are_on_the_board(run, records):
@@ -177,7 +178,9 @@ def test_one_split_is_compared_with_itself(run, tmp_path, folder):
     assert retrieval["details"]["queries"] == 4
 
 
-def test_quality_needs_no_labels(run, tmp_path, folder):
+def test_quality_needs_no_labels_and_is_the_default_without(
+    run, tmp_path, folder, capsys
+):
     for part in sorted((folder / "train").rglob("*.*")):
         shutil.copy(part, tmp_path / f"{part.parent.name}{part.name}")
     flat = tmp_path / "flat"
@@ -189,8 +192,13 @@ def test_quality_needs_no_labels(run, tmp_path, folder):
     assert set(record["metrics"]) == {
         *("alignment", "uniformity", "effective_rank", "feature_std")
     }
-    with pytest.raises(ValueError, match="knn needs labels.*data.path"):
+    with pytest.raises(ValueError, match="knn needs labels.*--what=quality.*data.path"):
         evaluate(run, ["knn"], settings)
+    capsys.readouterr()
+    (default,) = evaluate(run, None, settings)
+    assert default["metrics"] == record["metrics"]
+    said = "measured: quality; knn and linear need labels, and the training images have"
+    assert said in capsys.readouterr().out
 
 
 def test_quality_looks_at_the_queue_of_its_own_run(run):
@@ -214,12 +222,38 @@ def test_other_images_are_told_apart_by_where_they_lie(tmp_path, monkeypatch):
     assert len(origins) == 2
 
 
-def test_images_of_one_class_are_refused():
-    split = Split(lambda rows: rows, size=3, labels=np.ones(3, np.int32))
-    data = Data(split, split, ("a", "b"))
-    with pytest.raises(ValueError, match="knn needs two classes or more, and all 3"):
-        labelled_splits(data, ["quality", "knn"])
-    assert labelled_splits(data, ["quality"]) == (split, split)
+def test_what_is_evaluated_by_default_is_what_the_labels_suffice_for():
+    one, two = (
+        Split(lambda rows: rows, size=3, labels=np.array(labels, np.int32))
+        for labels in ([1, 1, 1], [0, 1, 1])
+    )
+    assert choose_what(None, two, two) == (["knn", "linear"], "")
+    assert choose_what(None, two, None) == (
+        ["knn"],
+        "measured: knn; linear needs a labelled test split",
+    )
+    chosen, said = choose_what(None, one, one)
+    assert chosen == ["quality"] and "need two classes or more, and all 3" in said
+    assert choose_what(None, None, None)[0] == ["quality"]
+    with pytest.raises(ValueError, match="knn needs two classes.*use --what=quality"):
+        choose_what(["quality", "knn"], one, one)
+    for splits in ((one, one), (None, None)):
+        assert choose_what(["quality"], *splits) == (["quality"], "")
+
+
+def test_a_table_has_the_balanced_accuracy_beside_the_accuracy():
+    metrics = {"k1": 91.25, "k1_balanced": 60.0, "majority": 90.0}
+    records = [
+        {"what": "knn", "encoder": "trained", "metrics": metrics},
+        {"what": "quality", "encoder": "trained", "metrics": {"alignment": 0.5}},
+        {"what": "knn", "encoder": "pixels", "metrics": {"k1": 90.0}},
+    ]
+    assert table(records).splitlines() == [
+        "                       trained    balanced      pixels",
+        "knn k1                   91.25       60.00       90.00",
+        "knn majority             90.00",
+        "quality alignment         0.50",
+    ]
 
 
 def test_what_cannot_be_measured_or_kept_is_refused_first(run, tmp_path):
@@ -259,7 +293,7 @@ def test_features_of_all_images_come_in_one_file(run, tmp_path):
         mesh=make_mesh(),
     )
     (record,) = evaluate(run, ["knn"], debug())
-    assert record["metrics"]["k5_T0.1"] == again[5, 0.1]
+    assert record["metrics"]["k5_T0.1"] == again[5, 0.1].top1
 
 
 @pytest.mark.parametrize("network", ["online", "target"])

@@ -231,10 +231,17 @@ def test_curves_are_means_at_ten_common_steps(tmp_path):
 
 
 def test_knn_of_training_has_its_own_table(tmp_path):
-    lines = [{"step": 0, "knn_untrained": 9.0}, {"step": 5, "knn": 61.234}]
+    lines = [
+        {"step": 0, "knn_untrained": 9.0, "majority": 60.0},
+        {"step": 5, "knn": 61.234, "knn_balanced": 41.5},
+    ]
     text = compare([make_run(tmp_path / "a", lines=lines)])
     rows = table(text, "kNN accuracy in training, %")
     assert rows == {"": ["A"], "step 5": ["61.23"]}
+    rows = table(text, "balanced kNN accuracy in training, %")
+    assert rows == {"": ["A"], "step 5": ["41.50"]}
+    rows = table(text, "always the most frequent class, %")
+    assert rows == {"": ["A"], "step 0": ["60.00"]}
     assert "\nloss\n" not in text
 
 

@@ -10,6 +10,7 @@ import re
 import shutil
 import subprocess
 from html.parser import HTMLParser
+from pathlib import Path
 
 import jax
 import numpy as np
@@ -19,13 +20,13 @@ from PIL import Image
 from saved import CLOCK, batches, filled_queue
 from tensorboardX.proto.event_pb2 import Event
 
-from snclr_jax.data import open_data
+from snclr_jax.data import Data, Split, open_data
 from snclr_jax.encoder.stored import open_encoder
 from snclr_jax.evaluate.memory.networks import Search, open_networks
 from snclr_jax.evaluate.online import Run
 from snclr_jax.objectives.snclr import SNCLR
 from snclr_jax.queue.settings import QueueSettings
-from snclr_jax.report import measure
+from snclr_jax.report import measure, sections
 from snclr_jax.report import run as run_module
 from snclr_jax.report.online import OnlineGallery
 from snclr_jax.report.run import report
@@ -39,10 +40,10 @@ BROWSER = next(
     None,
 )
 LINES = [
-    {"step": 0, "knn_untrained": 31.25, "knn_raw_pixels": 12.5},
+    {"step": 0, "knn_untrained": 31.25, "knn_raw_pixels": 12.5, "majority": 10.5},
     {"step": 50, "loss": 2.5, "images_per_second": 1234.0, "positiveness_mean": 0.25},
     {"step": 60, "loss": 2.25, "images_per_second": 1236.0, "positiveness_mean": 0.25},
-    {"step": 60, "knn": 43.75},
+    {"step": 60, "knn": 43.75, "knn_balanced": 41.5},
 ]
 EVIL = "<script>alert(1)</script>"
 RECORD = {
@@ -52,7 +53,7 @@ RECORD = {
     "step": 60,
     "fingerprint": "0",
     "data": EVIL,
-    "metrics": {"top1": 71.125, "small": 0.0123},
+    "metrics": {"top1": 71.125, "small": 0.0123, "majority": 10.75},
 }
 
 
@@ -137,6 +138,15 @@ def test_a_page_has_every_section_and_needs_nothing_else(run):
     for number in ("43.75%", "31.25%", "12.50%", "60 of 93 so far", "1,235 images/s"):
         assert number in page.text, number
     assert "1,500 + 1,188 test" in page.text and "71.12" in page.text
+    for said in (
+        "43.75% (balanced 41.50%)",
+        "10.50%",
+        "kNN is measured at the online evaluations",
+        "Accuracies in percent; a balanced one is the mean",
+    ):
+        assert said in page.text, said
+    right = re.search(r"training images: .*% right. Always.*class: .*%\)", page.text)[0]
+    assert right.count("(balanced ") == 2
 
 
 def test_what_users_name_is_escaped(run):
@@ -205,7 +215,7 @@ def test_a_run_without_labels_or_neighbors_says_so(tmp_path, rng):
     text = report(workdir).read_text()
     assert "finds no neighbors for its images" in text
     assert "snclr evaluate --workdir=" in text
-    for absent in ("Confusion", "Objective", "Queue", "kNN, trained"):
+    for absent in ("Confusion", "Objective", "Queue", "kNN"):
         assert absent not in text
     assert {each.stem for each in (workdir / "figures").iterdir()} == {
         *("curves", "embedding")
@@ -214,6 +224,38 @@ def test_a_run_without_labels_or_neighbors_says_so(tmp_path, rng):
     text = report(workdir).read_text()
     assert "images of the run cannot be read here" in text and str(photos) in text
     assert "Settings" in text and "Map of the embedding" not in text
+
+
+def test_nothing_is_said_of_what_is_not_there(rng):
+    """A run without labels, on a machine without UMAP."""
+    lines = [{"step": 1, "loss": 2.0, "images_per_second": 10.0}]
+    training, *others = sections.curves(lines, SNCLR())
+    assert "kNN" not in training.text and not others
+    maps = {name: (rng.normal(size=(5, 2)), ("", "")) for name in ("PCA", "t-SNE")}
+    mapped = measure.EmbeddingMap(maps, None, "training")
+    text = sections.embedding(mapped, None).text
+    assert "; t-SNE keeps neighbors" in text
+    assert not any(word in text for word in ("UMAP", "kNN", "class"))
+    both = mapped._replace(maps=maps | {"UMAP": maps["PCA"]})
+    assert "; t-SNE and UMAP keep neighbors" in sections.embedding(both, None).text
+    unevaluated = sections.evaluations([], Path("run"), online=False)
+    assert unevaluated.text == "This run has not been evaluated yet."
+    quality = RECORD | {"what": "quality", "metrics": {"alignment": 0.5}}
+    assert (
+        "ccurac" not in sections.evaluations([quality], Path("run"), online=False).text
+    )
+
+
+@pytest.mark.parametrize("labels", [None, [-1, -1, -1], [1, 1, -1]])
+def test_without_two_classes_there_is_no_confusion(labels):
+    labels = labels and np.array(labels, np.int32)
+    split = Split(lambda rows: rows, size=3, labels=labels)
+    assert measure.classify(None, Data(split, split, None), None, None) is None
+
+
+def test_a_map_needs_three_images():
+    few = Split(lambda rows: rows, size=2)
+    assert measure.map_embedding(None, Data(few, few, None), seed=0) is None
 
 
 def test_a_run_that_has_nothing_yet_is_refused(tmp_path):

@@ -20,8 +20,8 @@ from saved import batches
 from snclr_jax.run import checkpoint
 from snclr_jax.run.checkpoint import Checkpoints
 from snclr_jax.run.checkpoint_reader import Damaged, saved_steps
-from snclr_jax.run.paths import LiteralPath
 from snclr_jax.run.restore import _together, read_state
+from snclr_jax.settings.paths import LiteralPath
 
 
 def arbitrary(state, step=0):

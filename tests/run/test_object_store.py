@@ -17,8 +17,8 @@ from fsspec.registry import _registry
 from google_store import GoogleStore
 
 from snclr_jax.run.metrics import MetricWriter, read_metrics
-from snclr_jax.run.paths import located
 from snclr_jax.run.workdir import check_workdir, own_workdir, read_config, record_run
+from snclr_jax.settings.paths import located
 
 HERE = Path(__file__).parents[1]
 

@@ -56,13 +56,16 @@ def test_a_run_from_its_start_to_its_end(tmp_path):
     assert row.state == "starting" and 45 < row.since < 55
     assert row.cells == {"step": "0"}
 
+    start_of_run = {"majority": 60.0, "knn_untrained_balanced": 21.2}
     write(workdir, {"step": 0, "knn_raw_pixels": 16.6, "knn_untrained": 32.66})
     assert run.read(now).state == "starting"
     assert run.read(now).cells["kNN %"] == "32.7 →"
+    assert {"balanced %", "majority %"}.isdisjoint(run.read(now).cells)
+    write(workdir, {"step": 0} | start_of_run)
 
     write(workdir, line(50, 6.0, neighbor_purity=0.1, neighbor_age=4.3))
     write(workdir, line(100, 5.5, neighbor_purity=0.678, neighbor_age=16.5))
-    write(workdir, {"step": 100, "knn": 72.05})
+    write(workdir, {"step": 100, "knn": 72.05, "knn_balanced": 41.5})
     row = run.read(now)
     assert row.state == "running" and row.since is None
     assert row.cells == {
@@ -71,6 +74,8 @@ def test_a_run_from_its_start_to_its_end(tmp_path):
         "loss": "5.500 █▁",
         "images/s": "500",
         "kNN %": "32.7 → 72.0",
+        "balanced %": "21.2 → 41.5",
+        "majority %": "60.0",
         "purity": "0.68",
         "age": "16",
     }
@@ -80,12 +85,13 @@ def test_a_run_from_its_start_to_its_end(tmp_path):
     (workdir / "checkpoints" / "150.orbax-checkpoint-tmp").mkdir()
     write(workdir, line(400, 1.0))
     (workdir / "summary.json").write_text("{}")
+    linear = {"top1": 89.394, "top1_balanced": 71, "top5": 99, "majority": 60}
     records = [
         {"encoder": kind, "what": what, "data": data, "when": when, "metrics": found}
         for kind, what, data, when, found in (
             ("trained", "knn", "own", "2026-11-26T10:00:01", {"k1": 81}),
             # The newest, whatever the clocks and zones of then were.
-            ("trained", "linear", "own", "2026-11-26T09:00:02+00:00", {"top1": 89.394}),
+            ("trained", "linear", "own", "2026-11-26T09:00:02+00:00", linear),
             ("trained", "knn", "name=folder", "2026-11-26T10:00:03", {"k1": 7}),
             ("untrained", "linear", "own", "2026-11-26T10:00:03", {"top1": 50}),
         )
@@ -95,7 +101,8 @@ def test_a_run_from_its_start_to_its_end(tmp_path):
     assert row.state == "finished" and "left" not in row.cells
     assert row.cells["step"] == "400/400 100%"
     assert row.cells["checkpoint"] == "100"
-    assert row.cells["evaluation"] == "linear top1 89.39"
+    said = "linear top1 89.39 (balanced 71.00, majority 60.00)"
+    assert row.cells["evaluation"] == said
 
 
 def test_silence_is_told_from_the_pace_of_the_run(tmp_path):

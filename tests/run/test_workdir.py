@@ -13,10 +13,10 @@ from pathlib import Path
 
 import pytest
 import tiny
+from snclr_jax.configs import digits
 
 from snclr_jax.run.digest import digest_of_json
 from snclr_jax.run.files import SHOWN_FILE
-from snclr_jax.run.paths import absolute_paths
 from snclr_jax.run.workdir import (
     as_json,
     check_workdir,
@@ -24,6 +24,7 @@ from snclr_jax.run.workdir import (
     read_config,
     record_run,
 )
+from snclr_jax.settings.paths import absolute_paths
 
 HERE = Path(__file__).parents[1]
 HOLD = """
@@ -154,6 +155,20 @@ def test_a_change_is_taken_where_its_field_or_section_is_named(tmp_path):
     record_run(changed, tmp_path)
     assert read_config(tmp_path)["objective"]["queue"]["k"] == 2
     assert check_workdir(changed, tmp_path) == []
+
+
+def test_more_epochs_are_taken_with_the_warm_ups_that_follow_them(tmp_path):
+    config = digits.get_config()
+    record_run(config, tmp_path)
+    config.epochs = 30
+    with pytest.raises(ValueError, match="optim.warmup_epochs is 2.0, the run has 1.0"):
+        check_workdir(config, tmp_path, allow=("seed",))
+    said = check_workdir(config, tmp_path, allow=("epochs",))
+    assert [line.split()[0] for line in said] == [
+        "config.epochs",
+        "config.objective.neighbor_warmup_epochs",
+        "config.optim.warmup_epochs",
+    ]
 
 
 def test_images_that_are_others_are_refused_or_taken_by_name(tmp_path):

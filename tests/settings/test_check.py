@@ -8,9 +8,10 @@ from pathlib import Path
 
 import pytest
 from recipes import RECIPES, recipe
-from snclr_jax.configs import base, digits, imagenet_resnet50
+from snclr_jax.configs import base, digits, evaluate, imagenet_resnet50
 
 from snclr_jax.data.choose import choose
+from snclr_jax.run.workdir import as_json
 from snclr_jax.settings.check import check_against_data, check_config, notes
 from snclr_jax.settings.ranges import check_fields
 
@@ -207,6 +208,43 @@ def test_mini_ssl_is_a_variant_of_both_cifar_recipes(name):
         recipe(name, "mini")
 
 
+@pytest.mark.parametrize("name", RECIPES)
+def test_warm_ups_are_a_share_of_the_epochs_unless_they_are_set(name):
+    config = recipe(name)
+    epochs, rate, weight = _warm_ups(config)
+    config.epochs = 2
+    assert _warm_ups(config) == pytest.approx(
+        [2, 2 * rate / epochs, 2 * weight / epochs]
+    )
+    assert _warm_ups(config)[1] > 0
+    stored = as_json(config)
+    assert stored["optim"]["warmup_epochs"] == config.optim.warmup_epochs
+    config.optim.warmup_epochs = 3.0
+    assert _warm_ups(config)[1] == 3.0
+    config.epochs = 4
+    assert _warm_ups(config)[1] == 3.0
+
+
+def _warm_ups(config):
+    objective = config.objective
+    return [
+        config.epochs,
+        config.optim.warmup_epochs,
+        objective.neighbor_warmup_epochs,
+    ]
+
+
+def test_a_recipes_own_epochs_have_its_own_warm_ups_to_the_bit():
+    assert _warm_ups(digits.get_config()) == [15, 1.0, 3.0]
+    assert _warm_ups(digits.get_config("authors")) == [15, 1.0, 0.0]
+    assert _warm_ups(digits.get_config("debug")) == [1, 0.0, pytest.approx(0.2)]
+    assert _warm_ups(recipe("cifar100")) == [200, 10.0, 0.0]
+    tune = evaluate.get_config().finetune
+    assert tune.warmup_epochs == 5.0
+    tune.epochs = 2
+    assert tune.warmup_epochs == pytest.approx(0.1)
+
+
 def test_notes_say_what_is_unusual():
     config = digits.get_config()
     rate = "peak learning rate 0.008: optim.learning_rate 0.016 x batch_size 128 / 256"
@@ -244,7 +282,7 @@ def test_notes_say_what_is_unusual():
         ("data.pictures_per_digit", 300, "digit 300 .* memory.* 262144"),
         ("data.path", "photos", "data.path 'photos' is not read .*data.name=folder"),
         ("data.path", "gs://bucket/photos", "is a URL, .* mount the bucket"),
-        ("epochs", 1, "optim.warmup_epochs 1 must be less than epochs 1"),
+        ("optim.warmup_epochs", 15.0, "optim.warmup_epochs 15 must be less than epo"),
         ("accumulate", 32, "accumulate 32 does not divide the 16 images .* 256"),
         ("accumulate", 2, "model.bn_scope is None.* divides 8"),
     ],

@@ -34,7 +34,7 @@ from snclr_jax.data.prepare.shards import (
     write_shard,
 )
 from snclr_jax.data.prepare.sources import Source, open_source
-from snclr_jax.run.paths import expanded
+from snclr_jax.settings.paths import expanded
 
 VERSION = "1.0.0"
 UNREADABLE = "unreadable.jsonl"

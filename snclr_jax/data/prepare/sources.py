@@ -28,7 +28,7 @@ from snclr_jax.data.layout import (
 )
 from snclr_jax.data.layout import passed_over as count_passed_over
 from snclr_jax.run.files import read_lines
-from snclr_jax.run.paths import expanded
+from snclr_jax.settings.paths import expanded
 
 _IMAGENET_TEST = re.compile(r"ILSVRC2012_val_(000[0-4]\d{4}|00050000)\.JPEG")
 

@@ -14,6 +14,7 @@ from jax.sharding import Mesh, NamedSharding
 from jax.typing import ArrayLike
 
 from snclr_jax.devices.mesh import over_batch, place_everywhere, replicated
+from snclr_jax.evaluate.frozen.accuracy import balanced
 
 _BLOCK_ROWS = 8192  # of float64 temporaries while moments are measured
 _BLOCK_NUMBERS = 2**26  # features and logits that scoring holds at a time, 256 MiB
@@ -47,6 +48,14 @@ class TrainSet(NamedTuple):
     scaling: dict[str, Scaling]  # layer -> how to standardize its features
     labels: np.ndarray  # int32 "n"
     num_classes: int
+
+
+class Scores(NamedTuple):
+    """Accuracies of g classifiers, "g" each, in percent; NaN: a logit is not finite."""
+
+    top1: np.ndarray
+    balanced: np.ndarray  # means over the classes, see `Accuracy`
+    top5: np.ndarray
 
 
 def zero_weights(shape: tuple[int, ...], mesh: Mesh) -> Weights:
@@ -114,11 +123,11 @@ def score(
     rows: np.ndarray,
     scaling: Scaling,
     mesh: Mesh,
-) -> tuple[np.ndarray, np.ndarray]:
-    """Returns top-1 and top-5 accuracies of g classifiers, "g" each, in percent.
+) -> Scores:
+    """Returns the accuracies of g classifiers.
 
-    Of equal logits the lower class comes first. An accuracy is NaN where a logit is not
-    finite. Blocks of rows go to the devices one after another.
+    Of equal logits the lower class comes first. Blocks of rows go to the devices one
+    after another.
 
     Args:
       weights: kernel "g c f" and bias "g c".
@@ -131,20 +140,24 @@ def score(
     g, c, f = weights.kernel.shape
     block = max(1, min(len(rows), _BLOCK_NUMBERS // (f + g * c)))
     block = -(-block // mesh.size) * mesh.size
-    hits, finite = np.zeros((2, g), int), np.ones(g, bool)
+    right, top5 = np.zeros((g, c), int), np.zeros(g, int)
+    finite = np.ones(g, bool)
     for first in range(0, len(rows), block):
         some = rows[first : first + block]
         padded = np.pad(some, (0, block - len(some)), mode="edge")
         placed = (
             place_rows(array, padded, over_batch(mesh)) for array in (features, labels)
         )
-        block_hits, block_finite = _count_hits(
-            weights, scaling, *placed, len(some), mesh=mesh
-        )
-        hits += np.asarray(block_hits)
-        finite &= np.asarray(block_finite)
-    top1, top5 = np.where(finite, 100.0 * hits / len(rows), np.nan)
-    return top1, top5
+        found = _count_hits(weights, scaling, *placed, len(some), mesh=mesh)
+        block_right, block_top5, block_finite = map(np.asarray, found)
+        right += block_right
+        top5 += block_top5
+        finite &= block_finite
+    counts = np.bincount(labels[rows], minlength=c)
+    of_classes = [balanced(each, counts) for each in right]
+    percent = 100.0 / len(rows) * np.stack([right.sum(axis=1), top5])
+    top1, top5 = np.where(finite, percent, np.nan)
+    return Scores(top1, np.where(finite, of_classes, np.nan), top5)
 
 
 @partial(jax.jit, static_argnames="mesh")
@@ -156,13 +169,20 @@ def _count_hits(
     count: int,
     *,
     mesh: Mesh,
-) -> tuple[Array, Array]:
-    """Counts hits in the first `count` rows, "2 g", and tells if all is finite, "g"."""
+) -> tuple[Array, Array, Array]:
+    """Counts hits in the first `count` rows, and tells if all logits are finite.
+
+    Returns:
+      Rows whose own class comes first, by class "g c"; those where it is among the
+      first five, "g"; and bool "g".
+    """
     values = jax.vmap(logits, in_axes=(0, None))(weights, scaling(features))
     own = jnp.take_along_axis(values, labels[None, :, None], axis=2)
     lower = jnp.arange(values.shape[2]) < labels[:, None]
     rank = jnp.sum((values > own) | ((values == own) & lower), axis=2)
     counted = jnp.arange(len(labels)) < count
-    hits = jnp.stack([jnp.sum((rank < k) & counted, axis=1) for k in (1, 5)])
+    first = ((rank == 0) & counted).astype(jnp.int32)
+    right = jax.ops.segment_sum(first.T, labels, num_segments=values.shape[2]).T
+    top5 = jnp.sum((rank < 5) & counted, axis=1)
     finite = jnp.isfinite(values).all(axis=(1, 2))
-    return jax.lax.with_sharding_constraint((hits, finite), replicated(mesh))
+    return jax.lax.with_sharding_constraint((right, top5, finite), replicated(mesh))

@@ -14,6 +14,7 @@ from jax.sharding import Mesh
 from jax.typing import ArrayLike
 
 from snclr_jax.devices.mesh import over_batch, replicated
+from snclr_jax.evaluate.frozen.accuracy import Accuracy
 from snclr_jax.evaluate.frozen.checks import check_features, check_split
 from snclr_jax.evaluate.frozen.classifier import (
     Scaling,
@@ -36,7 +37,7 @@ class FewShotResult(NamedTuple):
     """What one number of images per class leads to."""
 
     shots: int
-    accuracy: float  # percent of the test split, mean over draws
+    accuracy: Accuracy  # of the test split, mean over draws
     interval: float  # half the width of the mean's 95% confidence interval, in percent
     draws: list[float]  # every draw's accuracy
 
@@ -105,14 +106,14 @@ def few_shot(
         )
         # A few rows: gathering and scaling the drawn ones alone spares memory.
         features, labels = scaling(train_features[rows]), train_labels[rows]
-        accuracies = _accuracies(
+        accuracies, balanced = _accuracies(
             features, labels, test_features, test_labels, scaling, l2, num_classes, mesh
         )
         mean, interval = mean_and_interval(accuracies)
         results.append(
             FewShotResult(
                 shots=count,
-                accuracy=mean,
+                accuracy=Accuracy(mean, float(np.mean(balanced))),
                 interval=interval,
                 draws=accuracies.tolist(),
             )
@@ -130,7 +131,7 @@ def _accuracies(
     num_classes: int,
     mesh: Mesh,
 ) -> np.ndarray:
-    """Returns the test accuracy of each draw, of features "d n f" and labels "d n"."""
+    """Returns top-1 and balanced accuracies, "2 d", of draws "d n f" with labels."""
     draws, count, width = features.shape
     bytes_of_fit = 4 * width * (_COPIES * num_classes + count)
     at_once = mesh.size * max(1, _FIT_BYTES // bytes_of_fit)
@@ -144,9 +145,9 @@ def _accuracies(
         )
         weights = _fit_draws(*placed, l2, num_classes=num_classes, mesh=mesh)
         everything = np.arange(len(test_labels))
-        top1, _ = score(weights, test_features, test_labels, everything, scaling, mesh)
-        accuracies.append(top1)
-    return np.concatenate(accuracies)[:draws]
+        scores = score(weights, test_features, test_labels, everything, scaling, mesh)
+        accuracies.append([scores.top1, scores.balanced])
+    return np.concatenate(accuracies, axis=1)[:, :draws]
 
 
 @partial(jax.jit, static_argnames=("num_classes", "mesh"))

@@ -8,6 +8,7 @@ import numpy as np
 from jax.sharding import Mesh
 from jax.typing import ArrayLike
 
+from snclr_jax.evaluate.frozen.accuracy import Accuracy, accuracy
 from snclr_jax.evaluate.frozen.checks import check_both_splits, check_positive
 from snclr_jax.evaluate.frozen.neighbors import nearest
 
@@ -26,7 +27,7 @@ def knn_accuracies(
     k: Sequence[int],
     temperature: Sequence[float],
     mesh: Mesh,
-) -> dict[Setting, float]:
+) -> dict[Setting, Accuracy]:
     """Returns the share of test rows that each setting of `vote` puts in their class.
 
     All settings share one search.
@@ -41,7 +42,7 @@ def knn_accuracies(
       mesh: the devices.
 
     Returns:
-      Accuracy in percent by (k, temperature), and of unweighted votes by (k, None).
+      Accuracies by (k, temperature), and those of unweighted votes by (k, None).
 
     Raises:
       ValueError: as `nearest`; for labels that are negative, not integers or not one
@@ -52,8 +53,8 @@ def knn_accuracies(
       >>> train = np.array([[1.0, 0.0], [0.0, 1.0]])
       >>> test = np.array([[2.0, 1.0], [3.0, 1.0]])
       >>> settings = dict(k=(1,), temperature=(0.07,), mesh=make_mesh())
-      >>> knn_accuracies(train, [0, 1], test, [0, 1], **settings)
-      {(1, None): 50.0, (1, 0.07): 50.0}
+      >>> knn_accuracies(train, [0, 1], test, [0, 0], **settings)[1, 0.07]
+      Accuracy(top1=100.0, balanced=100.0)
     """
     check_positive("k", k)
     check_positive("temperature", temperature)
@@ -69,7 +70,7 @@ def knn_accuracies(
     )
     predicted = vote(similarity, row, train_labels, k=k, temperature=temperature)
     return {
-        setting: 100.0 * float(np.mean(classes == test_labels))
+        setting: accuracy(test_labels, classes)
         for setting, classes in predicted.items()
     }
 

@@ -11,6 +11,7 @@ import numpy as np
 from jax.sharding import Mesh
 from jax.typing import ArrayLike
 
+from snclr_jax.evaluate.frozen.accuracy import Accuracy
 from snclr_jax.evaluate.frozen.checks import check_features, check_split
 from snclr_jax.evaluate.frozen.classifier import (
     TrainSet,
@@ -37,7 +38,7 @@ class Candidate(NamedTuple):
 class LinearResult(NamedTuple):
     """What a linear probe found."""
 
-    accuracy: float  # top-1, percent of the test split
+    accuracy: Accuracy  # top-1, of the test split
     top5: float | None  # percent as well; None for at most 5 classes
     chosen: Candidate
     candidates: list[Candidate]
@@ -130,7 +131,7 @@ def linear_probe(
     else:
         grid = [(chosen.learning_rate, chosen.l2)]
         weights = sgd([layer], grid, everything)[layer]
-    (top1,), (top5,) = score(
+    (top1,), (balanced,), (top5,) = score(
         weights,
         tested[layer],
         test_labels,
@@ -144,7 +145,7 @@ def linear_probe(
             "split; use lower values of linear.learning_rate"
         )
     return LinearResult(
-        accuracy=float(top1),
+        accuracy=Accuracy(float(top1), float(balanced)),
         top5=float(top5) if train.num_classes > 5 else None,
         chosen=chosen,
         candidates=candidates,
@@ -168,7 +169,7 @@ def _judge(
 
     def accuracies(layer: str, weights: Weights) -> list[float | None]:
         features, scaling = train.features[layer], train.scaling[layer]
-        top1, _ = score(weights, features, train.labels, judges, scaling, mesh)
+        top1 = score(weights, features, train.labels, judges, scaling, mesh).top1
         return [None if np.isnan(accuracy) else float(accuracy) for accuracy in top1]
 
     candidates = []

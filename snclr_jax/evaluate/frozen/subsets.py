@@ -9,7 +9,7 @@ from typing import cast
 import numpy as np
 
 from snclr_jax.run.files import read_lines
-from snclr_jax.run.paths import expanded
+from snclr_jax.settings.paths import expanded
 
 
 def class_balanced(

@@ -19,6 +19,7 @@ from snclr_jax.data.feed import Feed
 from snclr_jax.devices.mesh import place_everywhere, replicated
 from snclr_jax.encoder.encode import make_encode
 from snclr_jax.evaluate.features import extract_features
+from snclr_jax.evaluate.frozen.accuracy import Accuracy
 from snclr_jax.evaluate.frozen.classifier import Scaling, Weights, logits, score
 from snclr_jax.models import Model
 from snclr_jax.run.metrics import NonFiniteError, progress_bar
@@ -32,7 +33,7 @@ _HEAD = DROP_PATH + 1
 class ClassifierResult(NamedTuple):
     """What a trained classifier reached, and with what."""
 
-    accuracy: float  # percent of the test split
+    accuracy: Accuracy  # top-1, of the test split
     top5_accuracy: float | None  # percent; None for at most 5 classes
     loss: float  # mean of the last epoch
     train_images: int
@@ -236,7 +237,7 @@ def make_step(
 
 def accuracies(
     protocol: Protocol, state: ClassifierState, test: Split, batch_size: int, mesh: Mesh
-) -> tuple[float, float]:
+) -> tuple[Accuracy, float]:
     """Returns top-1 and top-5 accuracy on the center of every image, in percent.
 
     Raises:
@@ -253,9 +254,10 @@ def accuracies(
     )
     head = jax.tree.map(lambda leaf: leaf[None], state.params["head"])
     every = np.arange(test.size)
-    (top1,), (top5,) = score(head, features, test.labels, every, Scaling(), mesh)
+    scores = score(head, features, test.labels, every, Scaling(), mesh)
+    top1, balanced, top5 = (float(each[0]) for each in scores)
     _check_finite(protocol, "accuracy", top1)
-    return float(top1), float(top5)
+    return Accuracy(top1, balanced), top5
 
 
 def cross_entropy(values: Array, labels: Array, smoothing: float) -> Array:

@@ -39,13 +39,16 @@ def test_every_draw_equals_scikit_learns(digits, mesh_of):
     expected = [oracle(digits, 2, draw, 1e-2, seed=7) for draw in range(3)]
     # At most one of 213 rows differs, where two classes are equally likely.
     np.testing.assert_allclose(result.draws, expected, atol=0.5)
-    assert len(set(result.draws)) == 3 and 50 < result.accuracy < 90
+    assert len(set(result.draws)) == 3 and 50 < result.accuracy.top1 < 90
     interval = scipy.stats.t.interval(
-        0.95, 2, result.accuracy, scipy.stats.sem(result.draws)
+        0.95, 2, result.accuracy.top1, scipy.stats.sem(result.draws)
     )
-    assert result.accuracy == pytest.approx(np.mean(result.draws))
-    assert result.accuracy - result.interval == pytest.approx(interval[0])
+    assert result.accuracy.top1 == pytest.approx(np.mean(result.draws))
+    assert result.accuracy.top1 - result.interval == pytest.approx(interval[0])
     assert result.shots == 2
+    # Its test images are of nearly the same number in each class.
+    assert result.accuracy.balanced == pytest.approx(result.accuracy.top1, abs=2)
+    assert result.accuracy.balanced != result.accuracy.top1
 
 
 def test_neither_devices_nor_memory_change_it(digits, mesh_of, monkeypatch):
@@ -64,7 +67,7 @@ def test_two_classes(mesh_of):
     (result,) = score(*split, mesh=mesh_of(8), shots=(5,), draws=2, l2=1e-2)
     expected = [oracle(split, 5, draw, 1e-2) for draw in range(2)]
     np.testing.assert_allclose(result.draws, expected, atol=0.5)
-    assert 60 < result.accuracy < 95
+    assert 60 < result.accuracy.top1 < 95
 
 
 @pytest.mark.parametrize(

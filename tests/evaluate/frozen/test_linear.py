@@ -88,7 +88,7 @@ def test_lbfgs_agrees_with_scikit_learn_on_any_number_of_devices(
         np.testing.assert_allclose(one.kernel, eight.kernel, atol=1e-4)
     features = {"all": digits[0]}, digits[1], {"all": digits[2]}, digits[3]
     result = probe(*features, mesh=mesh_of(8), l2=(l2,), learning_rate=())
-    assert result.accuracy == pytest.approx(100 * oracle.score(test, digits[3]))
+    assert result.accuracy.top1 == pytest.approx(100 * oracle.score(test, digits[3]))
     top5 = top_k_accuracy_score(digits[3], oracle.predict_proba(test), k=5)
     assert result.top5 == pytest.approx(100 * top5)
     assert result.steps == steps
@@ -173,7 +173,7 @@ def test_the_best_candidate_is_fitted_again_and_tested_once(layers, mesh_of):
     predicted = np.asarray(weights.kernel[0]) @ train.scaling["all"](layers[2]["all"]).T
     predicted = (predicted.T + weights.bias[0]).argmax(axis=1)
     # Another number of devices, and the same test accuracy.
-    assert result.accuracy == pytest.approx(100 * np.mean(predicted == layers[3]))
+    assert result.accuracy.top1 == pytest.approx(100 * np.mean(predicted == layers[3]))
 
 
 def test_test_labels_choose_nothing(mesh_of):
@@ -194,7 +194,7 @@ def test_test_labels_choose_nothing(mesh_of):
     # Other test labels change what is reported, never what is chosen.
     flipped = probe(*train, {"all": test}, 1 - labels[150:], **settings)
     assert flipped.candidates == result.candidates
-    assert flipped.accuracy == pytest.approx(100 - result.accuracy, abs=1e-3)
+    assert flipped.accuracy.top1 == pytest.approx(100 - result.accuracy.top1, abs=1e-3)
 
 
 def test_originals_are_held_back_whole_and_by_the_seed(mesh_of, monkeypatch):
@@ -226,7 +226,7 @@ def test_a_candidate_that_diverges_is_never_chosen(layers, mesh_of):
     )
     result = probe(*layers, learning_rate=(0.1, 1e38), **settings)
     assert {c.learning_rate for c in result.candidates if c.accuracy is None} == {1e38}
-    assert result.chosen.learning_rate == 0.1 and result.accuracy > 50
+    assert result.chosen.learning_rate == 0.1 and result.accuracy.top1 > 50
     diverged = [c for c in result.candidates if c.accuracy is None]
     with pytest.raises(ValueError, match="all 2 candidates diverged; add lower"):
         linear._best(diverged)
@@ -257,7 +257,10 @@ def test_scores_equal_scikit_learns_in_blocks(mesh_of, monkeypatch):
         logits = (
             2 * (features[rows] - 0.5) @ weights.kernel[head].T + weights.bias[head]
         )
-        for k, percent in zip((1, 5), found, strict=True):
+        right = labels[rows] == logits.argmax(axis=1)
+        of_classes = [np.mean(right[labels[rows] == c]) for c in set(labels[rows])]
+        assert found.balanced[head] == pytest.approx(100 * np.mean(of_classes))
+        for k, percent in ((1, found.top1), (5, found.top5)):
             expected = top_k_accuracy_score(
                 labels[rows], logits, k=k, labels=np.arange(12)
             )

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import tiny
 
-from snclr_jax.run.paths import absolute_paths, expanded, located, storable
+from snclr_jax.settings.paths import absolute_paths, expanded, located, storable
 
 
 @pytest.mark.parametrize("name", ["lr[0.1]", "what?", "all*", "{a,b}", "50%", "a b"])
