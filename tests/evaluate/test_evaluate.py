@@ -249,10 +249,10 @@ def test_a_table_has_the_balanced_accuracy_beside_the_accuracy():
         {"what": "knn", "encoder": "pixels", "metrics": {"k1": 90.0}},
     ]
     assert table(records).splitlines() == [
-        "                       trained    balanced      pixels",
-        "knn k1                   91.25       60.00       90.00",
-        "knn majority             90.00",
-        "quality alignment         0.50",
+        "                      trained    balanced      pixels",
+        "knn k1                  91.25       60.00       90.00",
+        "knn majority            90.00",
+        "quality alignment        0.50",
     ]
 
 
