@@ -69,6 +69,10 @@ setup(
         ],
         # Reads .pth files for `snclr import`; the slow tests of export compare with it.
         "torch": ["torch>=2.6"],
-        "docs": ["mkdocs>=1.6,<2", "mkdocstrings[python]>=1.0,<2"],
+        "docs": [
+            "mkdocs>=1.6,<2",
+            "mkdocs-material>=9.7,<10",
+            "mkdocstrings[python]>=1.0,<2",
+        ],
     },
 )

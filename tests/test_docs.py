@@ -29,6 +29,7 @@ from test_import_line import LINE
 from snclr_jax import main
 from snclr_jax.devices.mesh import AXIS
 from snclr_jax.evaluate.evaluations import EVALUATIONS
+from snclr_jax.evaluate.results import GOOD
 from snclr_jax.objectives import OBJECTIVES
 from snclr_jax.objectives.snclr_plain import (
     info_nce,
@@ -288,6 +289,13 @@ def test_every_evaluation_is_explained():
     assert starred == {name for name, each in EVALUATIONS.items() if each.needs_test}
 
 
+def test_pages_say_of_every_number_what_is_good():
+    rows = dict(
+        re.findall(r"^\| `(\w+)` \| [^|]+ \| ([^|]+) \|", TEXT["evaluation.md"], re.M)
+    )
+    assert {name: rows[name] for name in GOOD} == GOOD
+
+
 def test_collapsed_losses_are_those_of_the_page():
     b, k = 6, 3
     one = jnp.zeros((b, 4)).at[:, 0].set(1.0)
@@ -393,16 +401,19 @@ def test_site_builds_strictly(tmp_path):
         "finetune.layer_decay",
     ):
         assert f"<code>{field}</code>" in settings
-    reference = (tmp_path / "api" / "index.html").read_text()
-    for name in (
-        "objectives.snclr_plain.soft_neighbor_loss",
-        "step.objective.Objective",
-        "train.train",
-        "encoder.stored.open_encoder",
+    for page, name in (
+        ("api", "train.train"),
+        ("api", "encoder.stored.open_encoder"),
+        ("api_objectives", "step.objective.Objective"),
+        ("api_objectives", "objectives.snclr_plain.soft_neighbor_loss"),
+        ("api_step", "step.train_step.make_train_step"),
+        ("api_scores", "visualize.curves"),
     ):
+        reference = (tmp_path / page / "index.html").read_text()
         assert f'id="snclr_jax.{name}"' in reference
     # The equation of a docstring is a block of its own.
-    assert re.search(r"<code>w_ik = softmax_k\(", reference)
+    objectives = (tmp_path / "api_objectives" / "index.html").read_text()
+    assert re.search(r"<code>w_ik = softmax_k\(", objectives)
     # Offline and without trackers: no page loads anything from elsewhere.
     for page in tmp_path.rglob("*.html"):
         assert not re.search(r'(?:src|<link[^>]+href)="https?://', page.read_text())

@@ -83,6 +83,15 @@ class BadFiles:
         write_whole(self._path, "".join(lines))
 
 
+def read_bad_files(workdir: epath.PathLike) -> list[dict[str, Any]]:
+    """Returns the lines of `workdir/bad_files.jsonl`; none where there is no file.
+
+    Raises:
+      ValueError: where the file is damaged.
+    """
+    return list(_read(epath.Path(workdir) / FILE).values())
+
+
 def describe_bad(data: Data) -> str:
     """Says how many images were bad, and names the first ones; "" where none was."""
     sets = {data.train.bad, data.test.bad if data.test else data.train.bad}

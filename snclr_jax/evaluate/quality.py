@@ -23,6 +23,14 @@ PAIRS = 2**22
 GRAM_ROWS = 2**12
 # RankMe's epsilon, for float32 features.
 EPSILON = 1e-7
+# Which values of a metric are good, and between which ones it lies.
+GOOD = {
+    "alignment": "lower; 0 to 4, 2 where views are unrelated",
+    "uniformity": "lower; 0 where features are one point, about -4 where even",
+    "effective_rank": "higher; 1 to the number of features",
+    "feature_std": "near 1; 0 where features are one point",
+    "neighbor_purity": "higher; 0 to 1, by chance 1 / classes",
+}
 
 
 def quality(

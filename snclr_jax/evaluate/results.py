@@ -14,11 +14,15 @@ from tensorboardX import SummaryWriter
 
 from snclr_jax import __version__
 from snclr_jax.encoder.stored import SUFFIX
+from snclr_jax.evaluate import quality
 from snclr_jax.evaluate.frozen.accuracy import BALANCED
+from snclr_jax.evaluate.memory import queue_use
 from snclr_jax.run.files import CHECKPOINTS, EVALUATION_FILE, OWN, write_whole
 from snclr_jax.settings.paths import located
 
 VERSION = 1
+# Which values are good, of the metrics that are no accuracies.
+GOOD = quality.GOOD | queue_use.GOOD
 # Two records of the same values of these are of one thing: the newer one replaces.
 IDENTITY = ("what", "encoder", "network", "step", "fingerprint", "data")
 
@@ -93,7 +97,8 @@ def write_board(workdir: epath.Path, record: Record) -> None:
 def table(records: Sequence[Record]) -> str:
     """Returns one line for each metric, one column for each kind of encoder.
 
-    A balanced accuracy stands beside the accuracy.
+    A balanced accuracy stands beside the accuracy, and what is good of another metric
+    behind it.
     """
     columns: dict[tuple[str, str], str] = {}
     rows: dict[tuple[str, str], dict[tuple[str, str], float]] = {}
@@ -108,7 +113,8 @@ def table(records: Sequence[Record]) -> str:
     lines = [" " * width + "".join(f"{title:>12}" for title in columns.values())]
     for row, values in rows.items():
         cells = (f"{values[c]:12.2f}" if c in values else " " * 12 for c in columns)
-        lines.append(f"{' '.join(row):{width}}" + "".join(cells).rstrip())
+        line = f"{' '.join(row):{width}}{''.join(cells)}  {GOOD.get(row[1], '')}"
+        lines.append(line.rstrip())
     return "\n".join(lines)
 
 

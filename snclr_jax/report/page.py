@@ -14,13 +14,16 @@ from snclr_jax.visualize.style import THEMES, encode
 # Browsers then load what is in the page, and nothing else.
 POLICY = "default-src 'none'; img-src data:; style-src 'unsafe-inline'"
 PIXELS = 100  # of CSS for an inch of a figure
+NARROW = 4.6  # inches of a figure that a phone shows
+PHONE = "(max-width: 860px)"  # a figure of a laptop's page would be too small there
+DARK = "(prefers-color-scheme: dark)"
 LOSSLESS, PHOTO = {"lossless": True}, {"quality": 85}
 
 STYLE = """
 :root { color-scheme: light dark; --line: #d9dde2; --soft: #f4f6f8; --muted: #59626e; }
 body { margin: 0 auto; max-width: 1080px; padding: 24px 20px 64px; color: %(text)s;
   background: %(background)s; font: 15px/1.5 system-ui, sans-serif; }
-@media (prefers-color-scheme: dark) {
+@media %(dark)s {
   :root { --line: #30363f; --soft: #1c2027; --muted: #a3acb8; }
   body { color: %(dark_text)s; background: %(dark_background)s; }
 }
@@ -47,15 +50,24 @@ code { font: 13px/1.5 ui-monospace, monospace; }
 pre { background: var(--soft); border-radius: 8px; padding: 10px 14px; overflow-x: auto;
   margin: 8px 0; }
 summary { cursor: pointer; }
+@media (max-width: 600px) {
+  body { padding: 14px 18px 48px; }
+  .numbers { grid-template-columns: repeat(auto-fill, minmax(138px, 1fr)); }
+  .numbers dd { font-size: 17px; }
+}
 """
 
 
 class Drawing(NamedTuple):
-    """A figure in each theme, and what it says to who does not see it."""
+    """A figure in each theme, and what it says to who does not see it.
+
+    `narrow` is the same figure for phones, where the wide one would be too small.
+    """
 
     name: str
     alt: str
     figures: dict[str, Figure]
+    narrow: dict[str, Figure] | None = None
     photos: bool = False
 
 
@@ -79,6 +91,7 @@ def page(title: str, subtitle: str, head: str, sections: Iterable[Section]) -> s
     """
     light, dark = THEMES["light"], THEMES["dark"]
     style = STYLE % {
+        "dark": DARK,
         "text": light.text,
         "background": light.background,
         "dark_text": dark.text,
@@ -141,14 +154,25 @@ def _section(section: Section) -> str:
 
 def _picture(drawing: Drawing) -> str:
     form = PHOTO if drawing.photos else LOSSLESS
-    data = {
-        theme: "data:image/webp;base64,"
-        + base64.b64encode(encode(figure, "webp", **form)).decode()
-        for theme, figure in drawing.figures.items()
-    }
-    width = round(drawing.figures["light"].get_figwidth() * PIXELS)
+
+    def source(tag: str, figure: Figure) -> str:
+        data = base64.b64encode(encode(figure, "webp", **form)).decode()
+        width, height = (round(side * PIXELS) for side in figure.get_size_inches())
+        return (
+            f'{tag}="data:image/webp;base64,{data}" width="{width}" height="{height}"'
+        )
+
+    # The browser takes the first that fits it.
+    kinds = [((DARK,), drawing.figures["dark"])]
+    if drawing.narrow is not None:
+        narrow = drawing.narrow["dark"], drawing.narrow["light"]
+        kinds = [((PHONE, DARK), narrow[0]), ((PHONE,), narrow[1]), *kinds]
+    sources = "".join(
+        f'<source media="{" and ".join(media)}" {source("srcset", figure)}>'
+        for media, figure in kinds
+    )
+    shown = source("src", drawing.figures["light"])
     return (
-        '<figure><picture><source media="(prefers-color-scheme: dark)" '
-        f'srcset="{data["dark"]}"><img src="{data["light"]}" width="{width}" '
-        f'alt="{escape(drawing.alt)}"></picture></figure>'
+        f"<figure><picture>{sources}"
+        f'<img {shown} alt="{escape(drawing.alt)}"></picture></figure>'
     )

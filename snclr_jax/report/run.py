@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import datetime
 import json
 from collections.abc import Iterator, Sequence
@@ -12,6 +13,7 @@ import numpy as np
 from jax.sharding import Mesh
 
 from snclr_jax.data import Data, open_data
+from snclr_jax.data.bad_files import BadFiles, read_bad_files
 from snclr_jax.devices.mesh import make_mesh
 from snclr_jax.encoder.stored import Encoder, open_encoder
 from snclr_jax.evaluate.frozen.accuracy import in_words
@@ -81,7 +83,11 @@ def report(
     if images is None:
         parts.append(Section("Images", unreadable))
     else:
-        parts += _of_images(encoder, search, images, mesh)
+        with contextlib.closing(BadFiles(str(workdir), images)):
+            parts += _of_images(encoder, search, images, mesh)
+    bad = read_bad_files(workdir)
+    if bad:
+        parts.append(sections.unreadable(bad))
     parts += [
         sections.evaluations(records, workdir, online=any("knn" in x for x in lines)),
         sections.settings(encoder.config),
@@ -147,6 +153,9 @@ def _summary(workdir: Path, lines: Lines, encoder: Encoder, data: Data | None) -
         values["steps"] += " (finished)" if last >= total else f" of {total:,} so far"
         test = "" if data.test is None else f" + {data.test.size:,} test"
         values["images"] = f"{data.train.size:,}{test}"
+    bad = len(read_bad_files(workdir))
+    if bad:
+        values["unreadable images"] = f"{bad:,}, see below"
     values["data"] = config.data.tfds_name or config.data.name
     values["encoder"] = config.model.name
     values["batch"] = f"{config.batch_size:,}"

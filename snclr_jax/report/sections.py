@@ -14,9 +14,10 @@ from matplotlib.figure import Figure
 
 from snclr_jax import visualize
 from snclr_jax.configs import base
+from snclr_jax.data.bad_files import FILE as BAD_FILES
 from snclr_jax.encoder.stored import Encoder
 from snclr_jax.evaluate.frozen.accuracy import accuracy, in_words
-from snclr_jax.evaluate.results import Record, versions
+from snclr_jax.evaluate.results import GOOD, Record, versions
 from snclr_jax.report import page
 from snclr_jax.report.measure import Confusion, EmbeddingMap, QueueUse, Shown
 from snclr_jax.report.page import Drawing, Section
@@ -25,6 +26,7 @@ from snclr_jax.step.objective import Objective
 from snclr_jax.visualize.style import THEMES
 
 Names = tuple[str, ...] | None
+MOST_NAMED = 10  # unreadable images; of more, the others are folded away
 
 
 def curves(
@@ -36,17 +38,18 @@ def curves(
     yield Section(
         "Training",
         f"Means over each logging interval.{knn}",
-        [Drawing("curves", "metrics over the steps", _themed(visualize.curves, lines))],
+        [_drawing("curves", "metrics over the steps", visualize.curves, lines)],
     )
     if any(known & metrics.keys() for _, metrics, _ in objective.panels):
         yield Section(
             "Objective",
             objective.explanation,
             [
-                Drawing(
+                _drawing(
                     "objective",
                     "metrics of the objective over the steps",
-                    _themed(visualize.curves, lines, panels=objective.panels),
+                    *(visualize.curves, lines),
+                    panels=objective.panels,
                 )
             ],
         )
@@ -65,12 +68,12 @@ def neighbors(shown: Shown, use: QueueUse, names: Names) -> Iterator[Section]:
         "in steps. An earlier view of the same image is left out where the run leaves "
         "it out.",
         [
-            Drawing(
+            _drawing(
                 "gallery",
                 "training images with their nearest neighbors in the queue",
-                _themed(visualize.gallery, *shown, class_names=names),
-                photos=True,
-            )
+                *(visualize.gallery, *shown),
+                class_names=names,
+            )._replace(photos=True)
         ],
     )
     yield Section(
@@ -99,7 +102,9 @@ def embedding(mapped: EmbeddingMap, names: Names) -> Section:
     count = len(next(iter(mapped.maps.values()))[0])
     others = [method for method in mapped.maps if method != "PCA"]
     keep = "keeps" if len(others) == 1 else "keep"
-    colored = "" if mapped.labels is None else " A class is named where its points are."
+    colored = ""
+    if mapped.labels is not None:
+        colored = " A class is named where its points are, where there is room."
     return Section(
         "Map of the embedding",
         f"Features of {count:,} {mapped.split} images, brought to length 1, so that "
@@ -107,12 +112,11 @@ def embedding(mapped: EmbeddingMap, names: Names) -> Section:
         f"directions can; {' and '.join(others)} {keep} neighbors, and distances "
         "between groups mean little there.",
         [
-            Drawing(
+            _drawing(
                 "embedding",
                 "maps of the embedding, one point for each image",
-                _themed(
-                    visualize.embedding, mapped.maps, mapped.labels, class_names=names
-                ),
+                *(visualize.embedding, mapped.maps, mapped.labels),
+                class_names=names,
             )
         ],
     )
@@ -129,17 +133,29 @@ def confusion(classified: Confusion, k: int, names: Names) -> Section:
         f"{classified.train_images:,} training images: {in_words(found, 'knn')} right. "
         f"Always the most frequent class: {in_words(always, 'majority')}.",
         [
-            Drawing(
+            _drawing(
                 "confusion",
                 "which classes are taken for which",
-                _themed(
-                    visualize.confusion,
-                    classified.true,
-                    classified.predicted,
-                    class_names=names,
-                ),
+                *(visualize.confusion, classified.true, classified.predicted),
+                class_names=names,
             )
         ],
+    )
+
+
+def unreadable(lines: Sequence[dict[str, Any]]) -> Section:
+    """The images that others were shown in place of."""
+    rows = [[line["split"], line["name"], line["reason"]] for line in lines]
+    head = ["split", "image", "why"]
+    html = page.table(head, rows[:MOST_NAMED])
+    if len(rows) > MOST_NAMED:
+        others = page.table(head, rows[MOST_NAMED:])
+        html += page.folded(f"{len(rows) - MOST_NAMED} more", others)
+    return Section(
+        "Unreadable images",
+        f"{len(rows):,} images could not be read; in place of each stood another one. "
+        f"From {BAD_FILES}, which keeps those that were repaired since.",
+        html=html,
     )
 
 
@@ -162,17 +178,23 @@ def evaluations(records: Sequence[Record], workdir: Path, *, online: bool) -> Se
         for name, value in record["metrics"].items():
             row = record["what"], name, record["data"]
             rows.setdefault(row, {})[column(record)] = value
+    guided = any(row[1] in GOOD for row in rows)
     cells = (
-        [*row, *(_number(values[c]) if c in values else "" for c in columns)]
+        [
+            *row,
+            *(_number(values[c]) if c in values else "" for c in columns),
+            *[GOOD.get(row[1], "")] * guided,
+        ]
         for row, values in rows.items()
     )
     text = "From evaluation.json, which holds every setting."
     if any("majority" in record["metrics"] for record in records):
         text += (
-            " Accuracies in percent; a balanced one is the mean over the classes, and "
-            "majority always answers the most frequent class."
+            " Accuracies in percent: the higher, the better; a balanced one is the mean "
+            "over the classes, and majority always answers the most frequent class."
         )
-    table = page.table(["evaluation", "metric", "images", *columns], cells)
+    head = ["evaluation", "metric", "images", *columns, *["what is good"] * guided]
+    table = page.table(head, cells)
     return Section("Evaluation", text, html=table)
 
 
@@ -221,6 +243,14 @@ def origin(encoder: Encoder, workdir: Path) -> Section:
         "Versions and commands",
         html=page.table(["of this page", ""], rows) + page.code(commands),
     )
+
+
+def _drawing(
+    name: str, alt: str, draw: Callable[..., Figure], *args: Any, **settings: Any
+) -> Drawing:
+    """Returns a figure for laptops and for phones."""
+    narrow = _themed(draw, *args, **settings, width=page.NARROW)
+    return Drawing(name, alt, _themed(draw, *args, **settings), narrow)
 
 
 def _themed(

@@ -6,6 +6,8 @@ Every function returns a matplotlib Figure and takes `theme="light"` or `"dark"`
     from snclr_jax.run.metrics import read_metrics
 
     visualize.curves(read_metrics("runs/digits"))
+
+`themed` and `new_figure` give the same look to figures of your own.
 """
 
 from __future__ import annotations
@@ -16,16 +18,18 @@ from snclr_jax.visualize.embedding import embedding
 from snclr_jax.visualize.gallery import gallery
 from snclr_jax.visualize.memory import queue_age, queue_coverage
 from snclr_jax.visualize.project import project
-from snclr_jax.visualize.style import pixels, save_all
+from snclr_jax.visualize.style import new_figure, pixels, save_all, themed
 
 __all__ = [
     "confusion",
     "curves",
     "embedding",
     "gallery",
+    "new_figure",
     "pixels",
     "project",
     "queue_age",
     "queue_coverage",
     "save_all",
+    "themed",
 ]

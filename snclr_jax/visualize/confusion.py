@@ -7,9 +7,10 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from snclr_jax.visualize.style import Theme, class_name, new_figure, themed
+from snclr_jax.visualize.style import WIDTH, Theme, class_name, new_figure, themed
 
-MOST_IN_A_TABLE = 30  # classes whose names can be read beside a matrix
+BAR = 0.9  # inches that the color bar takes
+PANEL, HEIGHT = 4.6, 4.6  # inches that a list needs
 MOST_WITH_NUMBERS = 12  # classes whose cells have room for a number
 PAIRS = 15  # confusions that are listed of more classes
 
@@ -19,18 +20,20 @@ def confusion(
     found: np.ndarray,
     *,
     class_names: tuple[str, ...] | None = None,
+    width: float = WIDTH,
     theme: str = "light",
 ) -> Figure:
-    """Draws a confusion matrix, or of more than 30 classes what matters of it.
+    """Draws a confusion matrix, or of many classes what matters of it.
 
-    Up to 30 classes are a matrix, rows in percent of a true class. Of more, one panel
-    has the accuracy of every class in rising order, and another the pairs of classes
-    that are confused most often.
+    Up to 12 classes, and on a laptop's page up to 30, are a matrix, rows in percent of
+    a true class. Of more, one panel has the accuracy of every class in rising order,
+    and another the pairs of classes that are confused most often.
 
     Args:
       true: int (n,) label of every image, >= 0.
       found: int (n,) the class that it was put in.
       class_names: by label; None shows the numbers.
+      width: of the figure at most, in inches.
       theme: "light" or "dark".
 
     Raises:
@@ -46,14 +49,17 @@ def confusion(
     true, found = index.reshape(2, -1)
     names = [class_name(label, class_names) for label in classes]
     with themed(theme) as colors:
-        if len(names) > MOST_IN_A_TABLE:
-            figure = new_figure(10.6, 4.6)
-            left, right = figure.subplots(1, 2)
-            _rising_accuracy(left, true, found, names, colors)
-            _frequent_pairs(right, true, found, names, colors)
-            return figure
         side = 3.2 + 0.18 * len(names) + 0.05 * max(map(len, names))
-        figure = new_figure(side + 0.9, side)
+        if side + BAR > width and len(names) > MOST_WITH_NUMBERS:
+            columns = min(2, int(width // PANEL))
+            figure = new_figure(width, HEIGHT * 2 // columns)
+            # Each with room for its own names.
+            first, second = figure.subfigures(2 // columns, columns).ravel()
+            _rising_accuracy(first.subplots(), true, found, names, colors)
+            _frequent_pairs(second.subplots(), true, found, names, colors)
+            return figure
+        side = min(side, width - BAR)
+        figure = new_figure(side + BAR, side)
         counts = np.zeros((len(names), len(names)), int)
         np.add.at(counts, (true, found), 1)
         _matrix(figure.subplots(), counts, names)
@@ -105,10 +111,12 @@ def _rising_accuracy(
         ylim=(0, 100),
         xlim=(1, len(known)),
     )
-    worst = ", ".join(names[known[index]] for index in order[:3])
-    best = ", ".join(names[known[index]] for index in order[::-1][:3])
+    ends = [
+        "\n   ".join([end, *(names[known[index]] for index in of_end[:3])])
+        for end, of_end in (("least:", order), ("most:", order[::-1]))
+    ]
     axes.text(
-        *(0.03, 0.97, f"least: {worst}\nmost: {best}"),
+        *(0.03, 0.97, "\n".join(ends)),
         transform=axes.transAxes,
         va="top",
         fontsize=8.5,
@@ -128,4 +136,4 @@ def _frequent_pairs(
     axes.tick_params(axis="y", length=0)
     axes.grid(False, axis="y")
     axes.locator_params(axis="x", integer=True)
-    axes.set(title="most frequent confusions (true → found)", xlabel="images")
+    axes.set(title="frequent confusions", xlabel="images (true → found class)")

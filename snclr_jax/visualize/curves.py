@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from snclr_jax.visualize.labels import label_ends
-from snclr_jax.visualize.style import Theme, new_figure, themed
+from snclr_jax.visualize.style import WIDTH, Theme, new_figure, themed
 
-COLUMNS = 3
-WIDTH, HEIGHT = 10.6, 2.35  # inches, of a figure and of a row of panels
+PANEL, HEIGHT = 3.5, 2.35  # inches that a panel with its labels needs, and of a row
+APART = 0.12  # inches between what belongs to a panel and the next one
 
 Lines = Sequence[dict[str, float]]
 # Title with its unit; the metrics with their labels, and one metric needs none; whether
@@ -44,7 +45,11 @@ BASELINES = {
 
 
 def curves(
-    lines: Lines, *, panels: Sequence[Panel] = RUN, theme: str = "light"
+    lines: Lines,
+    *,
+    panels: Sequence[Panel] = RUN,
+    width: float = WIDTH,
+    theme: str = "light",
 ) -> Figure:
     """Draws metrics over the steps, in small panels.
 
@@ -54,6 +59,7 @@ def curves(
       lines: of metrics.jsonl, see `snclr_jax.run.metrics.read_metrics`.
       panels: what to draw; `panels` of an objective are those of its own metrics. The
         default: loss, accuracy, spread, gradient, learning rate and speed.
+      width: of the figure, in inches.
       theme: "light" or "dark".
 
     Raises:
@@ -66,16 +72,19 @@ def curves(
             "no line has any of the metrics "
             f"{[name for _, metrics, _ in panels for name in metrics]}"
         )
-    rows = -(-len(shown) // COLUMNS)
+    fitting = max(1, int(width // PANEL))
+    columns = min(fitting, len(shown))
+    rows = -(-len(shown) // columns)
     with themed(theme) as colors:
-        figure = new_figure(WIDTH, HEIGHT * rows)
-        grid = figure.subplots(rows, COLUMNS, squeeze=False).ravel()
+        figure = new_figure(width * columns / fitting, HEIGHT * rows)
+        figure.get_layout_engine().set(w_pad=APART)
+        grid = figure.subplots(rows, columns, squeeze=False).ravel()
         last = max(line["step"] for line in lines)
         for axes, (title, metrics, from_zero) in zip(grid, shown, strict=False):
             ends = _plot(axes, lines, metrics, colors)
             axes.set_xlim(0, max(last, 1))
             axes.margins(y=0.12)
-            axes.locator_params(axis="x", nbins=5)
+            axes.locator_params(axis="x", nbins=5, integer=True)
             axes.set(title=title, xlabel="step")
             if "knn" in metrics:
                 ends += _add_baselines(axes, lines, colors)
@@ -97,7 +106,9 @@ def _plot(axes: Axes, lines: Lines, metrics: dict[str, str], theme: Theme) -> li
         # A single point makes no line, and few evaluations are better seen as points.
         few = 30 if metric == "knn" else 1
         marker = "o" if len(points) <= few else ""
-        axes.plot(*zip(*points, strict=True), color=color, marker=marker, markersize=4)
+        style: dict[str, Any] = dict(color=color, marker=marker, markersize=4)
+        # The last point lies on the edge.
+        axes.plot(*zip(*points, strict=True), **style, clip_on=False)
         if label:
             ends.append((points[-1][1], label, color))
     return ends

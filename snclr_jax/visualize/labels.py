@@ -9,9 +9,10 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.patheffects import withStroke
+from matplotlib.transforms import Bbox
 
 LINE = 0.1  # height of a label, as a share of a small panel
-ROUNDS = 200  # of pushing labels apart
+ROOM = 7  # pixels that a label on a map keeps free on every side
 
 
 def spread(wanted: Sequence[float] | np.ndarray, gap: float) -> np.ndarray:
@@ -64,63 +65,36 @@ def label_ends(axes: Axes, ends: Sequence[tuple[float, str, str]]) -> None:
 
 
 def label_points(
-    axes: Axes, points: np.ndarray, texts: Sequence[str], background: str
+    axes: Axes, points: Sequence[np.ndarray], texts: Sequence[str], background: str
 ) -> None:
-    """Writes a text at every point, pushed apart where two would touch.
-
-    A text that had to move far is joined to its point by a thin line.
+    """Writes a text at every point that has room for it, the first ones first.
 
     Args:
-      axes: with its final limits.
-      points: (n, 2) in data.
+      axes: with its final limits and size.
+      points: n of (2,) in data.
       texts: n of them.
       background: color of the rim around the letters.
     """
     renderer = cast(FigureCanvasAgg, axes.figure.canvas).get_renderer()
-    drawn = [
-        axes.text(
-            x,
-            y,
-            text,
+    panel = axes.get_window_extent(renderer)
+    written: list[Bbox] = []
+    for point, text in zip(points, texts, strict=True):
+        label = axes.text(
+            *(*point, text),
             ha="center",
             va="center",
             weight="bold",
             zorder=6,
             path_effects=[withStroke(linewidth=3, foreground=background)],
         )
-        for (x, y), text in zip(points, texts, strict=True)
-    ]
-    boxes = [text.get_window_extent(renderer) for text in drawn]
-    sizes = np.array([(box.width + 4, box.height + 2) for box in boxes])
-    start = axes.transData.transform(points)
-    centers = _push_apart(start, sizes, axes.get_window_extent(renderer))
-    for text, center, origin, size in zip(drawn, centers, start, sizes, strict=True):
-        x, y = axes.transData.inverted().transform(center)
-        text.set_position((x, y))
-        if np.any(np.abs(center - origin) > size):
-            ends = axes.transData.inverted().transform([origin, center])
-            axes.plot(*ends.T, color=text.get_color(), linewidth=0.6, zorder=5)
-
-
-def _push_apart(start: np.ndarray, sizes: np.ndarray, panel) -> np.ndarray:
-    """Returns (n, 2) centers of boxes that overlap no more, inside the panel."""
-    centers = start.astype(float).copy()
-    low = np.array([panel.x0, panel.y0]) + sizes / 2
-    high = np.maximum(np.array([panel.x1, panel.y1]) - sizes / 2, low)
-    for _ in range(ROUNDS):
-        moved = False
-        for i in range(len(centers)):
-            for j in range(i):
-                between = centers[i] - centers[j]
-                overlap = (sizes[i] + sizes[j]) / 2 - np.abs(between)
-                if overlap.min() <= 0:
-                    continue
-                axis = int(np.argmin(overlap))
-                way = 1.0 if between[axis] >= 0 else -1.0
-                centers[i, axis] += way * (overlap[axis] / 2 + 0.5)
-                centers[j, axis] -= way * (overlap[axis] / 2 + 0.5)
-                moved = True
-        centers = np.clip(centers, low, high)
-        if not moved:
-            break
-    return centers
+        box = label.get_window_extent(renderer)
+        half = np.array([box.width, box.height]) / 2
+        center = np.clip(
+            axes.transData.transform(point), panel.p0 + half, panel.p1 - half
+        )
+        label.set_position(axes.transData.inverted().transform(center))
+        box = label.get_window_extent(renderer).padded(ROOM)
+        if any(box.overlaps(other) for other in written):
+            label.remove()
+        else:
+            written.append(box)

@@ -77,6 +77,7 @@ def queue_age(chosen: np.ndarray, rows: np.ndarray, *, theme: str = "light") -> 
             xlabel="age (steps since the row was pushed)",
             xlim=(0, edges[-1]),
         )
+        axes.locator_params(axis="x", integer=True)
         axes.margins(y=0.25)
         axes.legend(
             *([filled, outline], ["chosen", "all filled rows"]),

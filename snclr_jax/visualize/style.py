@@ -15,7 +15,8 @@ from matplotlib.figure import Figure
 from matplotlib.rcsetup import cycler
 
 DPI = 144  # of files: one and a half times a laptop's, so that small text stays sharp
-NAME_LENGTH = 16  # letters of a class name that are shown
+NAME_LENGTH = 16  # letters of a name that are shown
+WIDTH = 10.6  # inches of a figure: a laptop's page
 
 
 class Theme(NamedTuple):
@@ -26,10 +27,9 @@ class Theme(NamedTuple):
       text: of letters, at least 4.5 : 1 against the background (WCAG 2, AA).
       muted: of axes and what is only compared with, at least 3 : 1.
       grid: of grid lines.
-      series: of up to 8 lines or classes; the palette of Okabe and Ito, which readers
-        without red or green tell apart, those of most contrast first.
-      sequential: color map of amounts, even in lightness.
-      ramp: the part of it that stands out from the background.
+      series: of up to 10 lines or classes: those of Okabe and Ito's palette that stand
+        out from the background, and others that are, for readers of every color vision,
+        as far from each other as the nearest two of theirs.
     """
 
     background: str
@@ -37,8 +37,6 @@ class Theme(NamedTuple):
     muted: str
     grid: str
     series: tuple[str, ...]
-    sequential: str
-    ramp: tuple[float, float]
 
 
 THEMES = {
@@ -48,11 +46,9 @@ THEMES = {
         muted="#6b7480",
         grid="#e3e6ea",
         series=(
-            *("#0072b2", "#d55e00", "#009e73", "#cc79a7"),
-            *("#e69f00", "#56b4e9", "#000000", "#f0e442"),
+            *("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00"),
+            *("#56b4e9", "#000000", "#aa22ff", "#882200", "#662288"),
         ),
-        sequential="viridis_r",
-        ramp=(0.22, 1.0),
     ),
     "dark": Theme(
         background="#14171c",
@@ -60,11 +56,9 @@ THEMES = {
         muted="#8d97a5",
         grid="#2b3038",
         series=(
-            *("#56b4e9", "#e69f00", "#009e73", "#cc79a7"),
-            *("#f0e442", "#d55e00", "#ffffff", "#2a8fc9"),
+            *("#56b4e9", "#e69f00", "#009e73", "#cc79a7", "#f0e442"),
+            *("#d55e00", "#ffffff", "#7744ff", "#00eeaa", "#bb22aa"),
         ),
-        sequential="viridis",
-        ramp=(0.28, 1.0),
     ),
 }
 
@@ -122,20 +116,23 @@ def new_figure(width: float, height: float, *, layout: Any = "constrained") -> F
     return figure
 
 
-def class_colors(count: int, theme: Theme) -> list:
-    """Returns a color for each class: the palette for up to 8, else even steps."""
-    if count <= len(theme.series):
-        return list(theme.series[:count])
-    return list(mpl.colormaps[theme.sequential](np.linspace(*theme.ramp, count)))
-
-
 def class_name(label: int, names: tuple[str, ...] | None) -> str:
     """Returns what a class is called, cut where it is long; "" for an unknown one."""
     if label < 0:
         return ""
     name = str(label) if names is None else names[label]
     name = name if len(name) <= NAME_LENGTH else name[: NAME_LENGTH - 1] + "…"
-    return name.replace("$", r"\$")  # not the start of a formula
+    return _no_formula(name)
+
+
+def image_name(name: str) -> str:
+    """Returns the end of an image's name, where those of one folder differ."""
+    name = name if len(name) <= NAME_LENGTH else "…" + name[1 - NAME_LENGTH :]
+    return _no_formula(name)
+
+
+def _no_formula(text: str) -> str:
+    return text.replace("$", r"\$")
 
 
 def encode(figure: Figure, form: str = "png", **settings) -> bytes:

@@ -15,6 +15,7 @@ from snclr_jax.encoder.stored import Encoder
 from snclr_jax.evaluate import quality as quality_module
 from snclr_jax.evaluate.memory.networks import Networks
 from snclr_jax.evaluate.quality import (
+    GOOD,
     alignment,
     effective_rank,
     neighbor_purity,
@@ -151,6 +152,8 @@ def test_everything_comes_back_by_name(rng, mesh_of):
     nearest = np.argsort(-(rows @ rows.T - 3 * np.eye(500)), axis=1)[:, :3]
     same = labels[nearest] == labels[:, None]
     assert found["neighbor_purity"] == pytest.approx(same.mean())
+    # Of each a reader is told which values are good.
+    assert found.keys() == GOOD.keys()
 
 
 def test_what_does_not_fit_is_named(mesh_of):

@@ -53,8 +53,17 @@ RECORD = {
     "step": 60,
     "fingerprint": "0",
     "data": EVIL,
-    "metrics": {"top1": 71.125, "small": 0.0123, "majority": 10.75},
+    "metrics": {
+        "top1": 71.125,
+        "small": 0.0123,
+        "uniformity": -1.5,
+        "majority": 10.75,
+    },
 }
+BAD = [
+    {"split": "train", "index": i, "name": f"train/{i}.png", "reason": EVIL}
+    for i in range(12)
+]
 
 
 class Page(HTMLParser):
@@ -107,6 +116,8 @@ def run(tmp_path_factory):
     saved = save(workdir, LINES)
     content = {"version": 1, "records": [RECORD]}
     (workdir / "evaluation.json").write_text(json.dumps(content))
+    lines = "".join(json.dumps(line) + "\n" for line in BAD)
+    (workdir / "bad_files.jsonl").write_text(lines)
     return workdir, *saved, report(workdir)
 
 
@@ -118,9 +129,11 @@ def test_a_page_has_every_section_and_needs_nothing_else(run):
     titles = re.findall("<h2>(.*?)</h2>", text)
     assert titles == [
         *("Training", "Objective", "Neighbors", "Queue", "Map of the embedding"),
-        *("Confusion", "Evaluation", "Settings", "Versions and commands"),
+        *("Confusion", "Unreadable images", "Evaluation", "Settings"),
+        "Versions and commands",
     ]
-    assert len(page.loaded) == 2 * 7  # light and dark
+    # Light and dark, all but those of the queue also for phones.
+    assert len(page.loaded) == 2 * (7 + 5)
     for number, source in enumerate(page.loaded):
         content = base64.b64decode(source.removeprefix("data:image/webp;base64,"))
         image = np.asarray(Image.open(io.BytesIO(content)).convert("RGB"))
@@ -156,6 +169,26 @@ def test_what_users_name_is_escaped(run):
     assert not {"script", "b"} & set(page.tags)
     assert EVIL in page.text and workdir.name in page.text
     assert f"--workdir='{workdir}'" in page.text
+
+
+def test_images_that_cannot_be_read_are_named(run):
+    text = run[3].read_text()
+    section = re.search("<h2>Unreadable images</h2>.*?<h2>", text, re.S)[0]
+    listed, rest = section.split("<details>")
+    assert "12 images could not be read" in section
+    assert listed.count("<td>train/") == 10 and "2 more" in rest
+    assert "<td>train/11.png</td>" in rest
+    assert "<dt>unreadable images</dt><dd>12, see below</dd>" in text
+
+
+def test_a_number_stands_beside_what_is_good(run):
+    text = run[3].read_text()
+    (row,) = re.findall("<tr><td>linear</td><td>uniformity</td>.*?</tr>", text)
+    assert row.endswith(
+        "<td>-1.50</td><td>lower; 0 where features are one point, "
+        "about -4 where even</td></tr>"
+    )
+    assert "<td>71.12</td><td></td></tr>" in text
 
 
 def test_settings_that_differ_come_first(run):
@@ -269,9 +302,9 @@ def test_a_run_that_has_nothing_yet_is_refused(tmp_path):
         report(tmp_path)
 
 
-def browse(page, *options):
+def browse(page, *options, width=1280):
     command = [BROWSER, "--headless", "--no-sandbox", "--disable-gpu"]
-    command += ["--disable-background-networking", "--window-size=1280,800"]
+    command += ["--disable-background-networking", f"--window-size={width},800"]
     result = subprocess.run(
         [*command, *options, page.as_uri()], capture_output=True, timeout=120
     )
@@ -299,11 +332,16 @@ def test_a_browser_shows_the_page_in_light_and_dark(run, tmp_path):
       loaded: performance.getEntriesByType("resource")
         .map(entry => entry.name).filter(name => !name.startsWith("data:")),
       blank: [...document.images].filter(image => !image.naturalWidth).length,
-    })</script>"""
+      small: [...document.images].filter(image => image.clientWidth <
+        0.85 * image.naturalWidth * 100 / DPI).length,
+    })</script>""".replace("DPI", str(style.DPI))
     text = re.sub(
         '<meta http-equiv="Content-Security-Policy".*?>', "", path.read_text()
     )
     probe.write_text(text.replace("</body>", f"{script}</body>"))
-    title = re.search("<title>(.*?)</title>", browse(probe, "--dump-dom"))[1]
-    found = json.loads(title.replace("&quot;", '"'))
-    assert found == {"wider": 0, "loaded": [], "blank": 0}
+    for width in (1280, 500):
+        shown = browse(probe, "--dump-dom", width=width)
+        title = re.search("<title>(.*?)</title>", shown)[1]
+        found = json.loads(title.replace("&quot;", '"'))
+        # Letters of a figure stay large enough to be read.
+        assert found == {"wider": 0, "loaded": [], "blank": 0, "small": 0}, width

@@ -13,7 +13,7 @@ from PIL import Image
 
 from snclr_jax import visualize
 from snclr_jax.visualize.labels import spread
-from snclr_jax.visualize.style import THEMES, class_colors, class_name
+from snclr_jax.visualize.style import THEMES, class_name
 
 LINES = [
     {"step": 0, "knn_untrained": 30.0, "knn_raw_pixels": 29.0},
@@ -21,19 +21,54 @@ LINES = [
     {"step": 20, "loss": 2.0, "feature_std": 0.8, "positiveness_mean": 0.4},
     {"step": 20, "knn": 55.0},
 ]
+NARROW = 4.6  # inches that a phone shows
+# How readers without the cones of long, middle or short waves see linear RGB (Machado
+# et al., 2009, severity 1), and the space OKLab (Ottosson, 2020), even in differences.
+VISIONS = {
+    "all cones": np.eye(3),
+    "no long": [
+        [0.152286, 1.052583, -0.204868],
+        [0.114503, 0.786281, 0.099216],
+        [-0.003882, -0.048116, 1.051998],
+    ],
+    "no middle": [
+        [0.367322, 0.860646, -0.227968],
+        [0.280085, 0.672501, 0.047413],
+        [-0.011820, 0.042940, 0.968881],
+    ],
+    "no short": [
+        [1.255528, -0.076749, -0.178779],
+        [-0.078411, 0.930809, 0.147602],
+        [0.004733, 0.691367, 0.303900],
+    ],
+}
+CONES = [
+    [0.4122214708, 0.5363325363, 0.0514459929],
+    [0.2119034982, 0.6806995451, 0.1073969566],
+    [0.0883024619, 0.2817188376, 0.6299787005],
+]
+OKLAB = [
+    [0.2104542553, 0.7936177850, -0.0040720468],
+    [1.9779984951, -2.4285922050, 0.4505937099],
+    [0.0259040371, 0.7827717662, -0.8086757660],
+]
+
+
+def linear(color):
+    values = np.array(to_rgb(color))
+    return np.where(
+        values <= 0.04045, values / 12.92, ((values + 0.055) / 1.055) ** 2.4
+    )
 
 
 def contrast(first, second):
     """The ratio of WCAG 2, from relative luminance."""
 
-    def luminance(color):
-        linear = [
-            c / 12.92 if c <= 0.04045 else ((c + 0.055) / 1.055) ** 2.4
-            for c in to_rgb(color)
-        ]
-        return 0.05 + np.dot(linear, (0.2126, 0.7152, 0.0722))
-
-    high, low = sorted((luminance(first), luminance(second)), reverse=True)
+    luminances = (
+        0.05 + np.dot(linear(color), (0.2126, 0.7152, 0.0722))
+        for color in (first, second)
+    )
+    low, high = sorted(luminances)
     return high / low
 
 
@@ -43,10 +78,19 @@ def test_letters_and_lines_stand_out(theme):
     assert contrast(theme.muted, theme.background) >= 3
     assert contrast(theme.series[0], theme.background) >= 3
     assert contrast(theme.series[1], theme.background) >= 3
-    assert len(set(theme.series)) == 8
-    assert class_colors(8, theme) == list(theme.series)
-    many = np.array(class_colors(40, theme))
-    assert len(np.unique(many, axis=0)) == 40
+
+
+@pytest.mark.parametrize("vision", VISIONS)
+@pytest.mark.parametrize("theme", THEMES.values(), ids=THEMES)
+def test_ten_classes_are_told_apart(theme, vision):
+    assert len(theme.series) == 10
+    seen = [np.clip(VISIONS[vision] @ linear(color), 0, 1) for color in theme.series]
+    places = [OKLAB @ np.cbrt(CONES @ color) for color in seen]
+    nearest = min(np.linalg.norm(a - b) for a, b in itertools.combinations(places, 2))
+    # The nearest two of Okabe and Ito's palette are 0.156 and 0.076 apart.
+    assert nearest > (0.15 if vision == "all cones" else 0.075)
+    for color in theme.series:
+        assert contrast(color, theme.background) > 2.2
 
 
 def texts_of(figure):
@@ -70,10 +114,12 @@ def words(figure):
     return [text.get_text() for text in texts_of(figure)]
 
 
-def assert_no_overlap(texts):
-    boxes = [(text.get_text(), text.get_window_extent().padded(-1.5)) for text in texts]
+def assert_no_overlap(texts, room=-1.5):
+    boxes = [(text, text.get_window_extent().padded(room)) for text in texts]
     for (one, a), (other, b) in itertools.combinations(boxes, 2):
-        assert not a.overlaps(b), f"{one!r} lies over {other!r}"
+        # What belongs to one panel may touch.
+        if room < 0 or one.axes is not other.axes:
+            assert not a.overlaps(b), f"{one} lies over {other}"
 
 
 def inside(figure, texts):
@@ -106,6 +152,28 @@ def test_curves_are_the_metrics_with_their_baselines(theme):
     assert to_rgb(figure.get_facecolor()) == to_rgb(THEMES[theme].background)
 
 
+@pytest.mark.parametrize("width", [10.6, NARROW])
+def test_panels_keep_away_from_each_other(width):
+    lines = [
+        {"step": step, "a": 0.1 * step, "b": 0.2, "c": 0.3, "loss": 5.1}
+        for step in (1, 2, 5)
+    ]
+    panels = [("t", {"a": "largest", "b": "mean"}, True)] * 3 + [("l", {"c": ""}, True)]
+    figure = visualize.curves(lines, panels=panels, width=width)
+    assert_no_overlap(texts_of(figure), room=3)
+    inside(figure, texts_of(figure))
+    assert figure.get_figwidth() == width
+    lefts = {round(axes.get_position().x0, 2) for axes in figure.axes}
+    assert len(lefts) == (3 if width > NARROW else 1)
+    # There is no half of a step.
+    assert all(np.all(axes.get_xticks() % 1 == 0) for axes in figure.axes)
+
+
+def test_one_panel_takes_no_more_room_than_it_needs():
+    figure = visualize.curves(LINES, panels=[("loss", {"loss": ""}, False)])
+    assert figure.get_figwidth() < 3.6
+
+
 def test_metrics_that_are_not_there_have_no_panel():
     panels = (
         ("positiveness w", {"positiveness_mean": "mean"}, True),
@@ -129,6 +197,8 @@ def found(shape, labels=True):
         valid=np.ones(shape, bool),
         query_label=np.arange(n) % 3 if labels else None,
         neighbor_label=values % 3 if labels else None,
+        query_name=np.array([f"holidays/photo_{i}.jpg" for i in range(n)]),
+        neighbor_name=np.array([[f"{i}.png" for i in row] for row in values]),
     )
 
 
@@ -179,35 +249,85 @@ def test_galleries_of_any_shape_fit_a_laptop(rng, side, n, k):
     figure = visualize.gallery(pictures[:, 0], pictures[:, 1:], known, theme="dark")
     assert len(figure.axes[0].images) == n * (1 + min(k, 8))
     assert figure.get_figwidth() <= 10.7
+    assert_no_overlap(texts_of(figure))
+    inside(figure, texts_of(figure))
     assert not {"of another class", "of the image's class"} & set(words(figure))
     with pytest.raises(ValueError, match=rf"{n} queries.*\({n}, {k}, .*\({n}, 39\)"):
         visualize.gallery(pictures[:, 0], pictures[:, 1:], found((n, 39)))
 
 
+@pytest.mark.parametrize("width, least, neighbors", [(10.6, 9, 5), (NARROW, 4, 3)])
+def test_a_gallery_without_classes_is_wide_and_names_files(
+    rng, width, least, neighbors
+):
+    pictures = rng.integers(0, 256, (8, 6, 8, 8, 3), dtype=np.uint8)
+    known = found((8, 5), labels=False)
+    figure = visualize.gallery(pictures[:, 0], pictures[:, 1:], known, width=width)
+    assert least < figure.get_figwidth() <= width
+    assert len(figure.axes[0].images) == 8 * (1 + neighbors)
+    said = words(figure)
+    assert "…ays/photo_0.jpg" in said and "1.png   age 4" in said
+    assert_no_overlap(texts_of(figure))
+    inside(figure, texts_of(figure))
+
+
+@pytest.mark.parametrize("width", [10.6, NARROW])
 @pytest.mark.parametrize("classes", [3, 10, 100, 1000])
-def test_labels_of_a_map_do_not_overlap(rng, classes):
+def test_names_of_a_map_have_room_and_the_legend_has_all(rng, classes, width):
     labels = np.arange(600) % classes
     labels[:25] = -1
     # All classes on one another, the hardest case.
     points = rng.normal(size=(600, 2))
     names = tuple(f"class {i}" for i in range(classes))
     figure = visualize.embedding(
-        {"PCA": (points, ("x", "y"))}, labels, class_names=names
+        {"PCA": (points, ("x", "y"))}, labels, class_names=names, width=width
     )
-    texts = [text for text in texts_of(figure) if text.get_text() in names]
-    assert len(texts) == min(classes, 20)
-    assert_no_overlap(texts)
-    inside(figure, texts)
-    assert any("of 575 classes" in word for word in words(figure)) == (classes == 1000)
+    (legend,) = figure.legends
+    listed = [text.get_text() for text in legend.get_texts()]
+    gray = {100: "80 other classes or no label", 1000: "555 other classes or no label"}
+    assert len(listed) == min(classes, 20) + 1
+    assert listed[-1] == gray.get(classes, "no label")
+    looks = {(h.get_color(), h.get_marker()) for h in legend.legend_handles}
+    assert len(looks) == len(listed)
+    texts = figure.axes[0].texts
+    assert 1 <= len(texts) <= min(classes, 20)
+    assert {text.get_text() for text in texts} <= set(listed)
+    boxes = [text.get_window_extent().padded(4) for text in texts]
+    assert not any(a.overlaps(b) for a, b in itertools.combinations(boxes, 2))
+    assert_no_overlap(texts_of(figure))
+    inside(figure, texts_of(figure))
     drawn = np.concatenate([each.get_offsets() for each in figure.axes[0].collections])
     assert sorted(drawn[:, 0]) == sorted(points[:, 0])
+
+
+def test_classes_look_as_in_the_legend(rng):
+    labels = np.arange(60) % 20
+    figure = visualize.embedding({"a": (rng.normal(size=(60, 2)), ("", ""))}, labels)
+    looks = {}
+    for handle in figure.legends[0].legend_handles:
+        looks[handle.get_label()] = handle.get_marker(), to_rgb(handle.get_color())
+    points = figure.axes[0].collections[1:]  # the first are gray
+    for marker, drawn in zip("o^", points, strict=True):
+        assert {look[1] for look in looks.values() if look[0] == marker} == {
+            tuple(color[:3]) for color in drawn.get_facecolors()
+        }
+
+
+def test_maps_without_room_go_below(rng):
+    points = rng.normal(size=(30, 2)), ("", "")
+    maps = dict.fromkeys(("PCA", "t-SNE", "UMAP"), points)
+    assert visualize.embedding(maps).get_size_inches().tolist() == [10.6, 10.6]
+    narrow = visualize.embedding(maps, width=NARROW)
+    assert narrow.get_size_inches().tolist() == [NARROW, 3 * NARROW]
+    assert len(narrow.axes) == 3 and not narrow.legends
 
 
 def test_a_class_is_named_where_most_of_it_is(rng):
     left, right = rng.normal(size=(60, 2)) * 0.1 - 5, rng.normal(size=(40, 2)) + 5
     points = np.concatenate([left, right])
     figure = visualize.embedding({"a": (points, ("", ""))}, np.zeros(100, int))
-    (text,) = (t for t in texts_of(figure) if t.get_text() == "0")
+    (text,) = figure.axes[0].texts
+    assert text.get_text() == "0"
     assert np.all(np.abs(np.array(text.get_position()) + 5) < 0.5)
 
 
@@ -250,18 +370,19 @@ def test_a_small_confusion_is_a_table_of_shares():
         visualize.confusion(true, [0, 0])
 
 
+@pytest.mark.parametrize("width", [10.6, NARROW])
 @pytest.mark.parametrize("classes", [10, 30, 100, 1000])
-def test_a_confusion_of_many_classes_can_be_read(rng, classes):
+def test_a_confusion_of_many_classes_can_be_read(rng, classes, width):
     true = np.arange(4 * classes) % classes
     found = np.where(rng.random(4 * classes) < 0.2, (true + 1) % classes, true)
     found[true == 2] = 1
     names = tuple(f"the class {i}" for i in range(classes))
-    figure = visualize.confusion(true, found, class_names=names)
+    figure = visualize.confusion(true, found, class_names=names, width=width)
     texts = texts_of(figure)
     assert_no_overlap(texts)
     inside(figure, texts)
-    assert max(figure.get_size_inches()) < 13
-    if classes > 30:
+    assert figure.get_figwidth() <= width and figure.get_figheight() < 10.7
+    if classes > (30 if width > NARROW else 12):
         assert "the class 2 → the class 1" in words(figure)
         longest = max(bar.get_width() for bar in figure.axes[1].patches)
         assert longest == 4
@@ -289,6 +410,11 @@ def test_the_use_of_a_queue_is_sorted_and_counted():
     ):
         with pytest.raises(ValueError, match="no row of the queue was chosen"):
             empty()
+
+
+def test_ages_are_whole_steps():
+    figure = visualize.queue_age(np.array([0, 1, 2, 3]), np.arange(5))
+    assert np.all(figure.axes[0].get_xticks() % 1 == 0)
 
 
 def test_crowded_labels_are_spread_and_others_stay():

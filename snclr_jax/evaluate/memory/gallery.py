@@ -30,6 +30,8 @@ class Gallery(NamedTuple):
       valid: bool (n, k), false where fewer than K rows were eligible.
       query_label: int (n,), below 0 where unknown; None without labels.
       neighbor_label: int (n, k), the same.
+      query_name: str (n,), see `Split.names`.
+      neighbor_name: str (n, k); "" where there is none.
     """
 
     query_id: np.ndarray
@@ -41,6 +43,8 @@ class Gallery(NamedTuple):
     valid: np.ndarray
     query_label: np.ndarray | None
     neighbor_label: np.ndarray | None
+    query_name: np.ndarray
+    neighbor_name: np.ndarray
 
     def nearest(self, count: int) -> Gallery:
         """Returns the same images with their `count` most similar neighbors alone."""
@@ -122,7 +126,7 @@ def find_gallery(
         ids = place_everywhere(batch, mesh)
         batches.append(jax.device_get(_search(networks, pixels, ids, search=search)))
     neighbors = jax.tree.map(lambda *parts: np.concatenate(parts)[position], *batches)
-    return _gallery(image_id, neighbors, int(state.step), split.labels)
+    return _gallery(image_id, neighbors, int(state.step), split)
 
 
 def _fill_batches(
@@ -167,14 +171,15 @@ def _gallery(
     image_id: np.ndarray,
     neighbors: Any,  # `Found`, of numpy arrays
     step: int,
-    labels: np.ndarray | None,
+    split: Split,
 ) -> Gallery:
     query_label = neighbor_label = None
+    labels, known = split.labels, neighbors.image_id >= 0
     if labels is not None:
         query_label = labels[image_id]
-        neighbor_label = np.where(
-            neighbors.image_id >= 0, labels[neighbors.image_id], -1
-        )
+        neighbor_label = np.where(known, labels[neighbors.image_id], -1)
+    neighbor_name = np.full(known.shape, "", object)
+    neighbor_name[known] = split.names(neighbors.image_id[known])
     return Gallery(
         query_id=image_id,
         neighbor_id=neighbors.image_id,
@@ -185,4 +190,6 @@ def _gallery(
         valid=neighbors.valid,
         query_label=query_label,
         neighbor_label=neighbor_label,
+        query_name=np.array(split.names(image_id), object),
+        neighbor_name=neighbor_name,
     )

@@ -8,6 +8,14 @@ from snclr_jax.step.objective import Found
 
 # The share of rows that is asked for how much of all choices it takes.
 MOST_USED = 0.01
+# Which values of a metric are good, and between which ones it lies.
+GOOD = {
+    "queue_fill": "1; below while the queue fills",
+    "queue_used": "higher; 0 to 1, by chance 1 - exp(-choices / rows)",
+    "queue_most_used": "lower; 0.01 where all rows are used alike, 1 where few are",
+    "queue_age": "as old as rows are on average: half of rows / rows pushed a step",
+    "queue_purity": "higher; 0 to 1, by chance 1 / classes",
+}
 
 
 def queue_use(

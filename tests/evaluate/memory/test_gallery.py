@@ -94,7 +94,9 @@ def test_a_gallery_is_what_the_next_step_would_choose(rng, mesh_of, devices):
         assert found.neighbor_id[i].tolist() == neighbors.tolist()
         assert found.age[i].tolist() == (9 - queue.pushed_at[rows]).tolist()
         assert found.neighbor_label[i].tolist() == labels[neighbors].tolist()
+        assert found.neighbor_name[i].tolist() == [f"image/{row}" for row in neighbors]
     assert found.query_label.tolist() == labels[image_id].tolist()
+    assert found.query_name.tolist() == [f"image/{row}" for row in image_id]
     assert found.valid.all() and np.ptp(found.weight) > 0.1
 
 
@@ -146,7 +148,9 @@ def test_pictures_are_those_of_the_ids(rng):
     ids = np.array([[3, 8, -1], [3, 0, 1]])
     blank = np.zeros((2, 3))
     gallery = Gallery(
-        np.array([5, 5]), ids, blank, blank, blank, blank, ids >= 0, None, None
+        *(np.array([5, 5]), ids, blank, blank, blank, blank, ids >= 0, None, None),
+        query_name=np.array(["image/5"] * 2),
+        neighbor_name=ids.astype(str),
     )
     queries, neighbors = read_pictures(split_of(images), gallery)
     assert np.array_equal(queries, images[[5, 5]])
@@ -154,4 +158,5 @@ def test_pictures_are_those_of_the_ids(rng):
     assert np.array_equal(neighbors[0, :2], images[[3, 8]])
     assert not neighbors[0, 2].any()
     assert gallery.nearest(2).neighbor_id.tolist() == [[3, 8], [3, 0]]
+    assert gallery.nearest(2).neighbor_name.tolist() == [["3", "8"], ["3", "0"]]
     assert gallery.nearest(2).query_id.tolist() == [5, 5]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from snclr_jax.evaluate.memory.queue_use import queue_use
+from snclr_jax.evaluate.memory.queue_use import GOOD, queue_use
 from snclr_jax.step.objective import Found
 
 IMAGES, ROWS, QUERIES, K, STEP = 50, 32, 41, 3, 10
@@ -61,6 +61,7 @@ def test_the_use_of_the_queue_equals_a_loop(rng, memory, found):
     }
     use = queue_use(found, pushed_at, image_id=queries, step=STEP, labels=labels)
     assert use == pytest.approx(expected)
+    assert use.keys() == GOOD.keys()  # of each a reader is told which values are good
     assert 0 < expected["queue_purity"] < 1 and expected["queue_used"] < 1
 
 
