@@ -60,7 +60,8 @@ def neighbors(shown: Shown, use: QueueUse, names: Names) -> Iterator[Section]:
     if not use.uses.sum():
         yield Section("Neighbors", "The queue of this checkpoint is still empty.")
         return
-    of_class = "" if shown.gallery.query_label is None else " class,"
+    named = shown.gallery.query_label is None
+    of_class = " the end of the name of the image" if named else " class"
     yield Section(
         "Neighbors",
         "Training images and what the queue holds nearest to them, the first "
@@ -190,8 +191,8 @@ def evaluations(records: Sequence[Record], workdir: Path, *, online: bool) -> Se
     text = "From evaluation.json, which holds every setting."
     if any("majority" in record["metrics"] for record in records):
         text += (
-            " Accuracies in percent: the higher, the better; a balanced one is the mean "
-            "over the classes, and majority always answers the most frequent class."
+            " Accuracies in percent: the higher, the better. A balanced one is the "
+            "mean over the classes, and majority always answers the most frequent class."
         )
     head = ["evaluation", "metric", "images", *columns, *["what is good"] * guided]
     table = page.table(head, cells)

@@ -27,14 +27,16 @@ def queue_coverage(uses: np.ndarray, *, theme: str = "light") -> Figure:
     if not uses.sum():
         raise ValueError("no row of the queue was chosen, so there is nothing to draw")
     random = np.sort(np.random.RandomState(0).poisson(uses.mean(), len(uses)))[::-1]
-    share = 100 * np.arange(1, len(uses) + 1) / len(uses)
+    # A row's step ends at its share, and the first one's starts at 0.
+    share = 100 * np.arange(len(uses) + 1) / len(uses)
+    uses, random = (np.append(counts[:1], counts) for counts in (uses, random))
     with themed(theme) as colors:
         figure = new_figure(WIDTH, HEIGHT)
         axes = figure.subplots()
         axes.fill_between(share, uses, step="pre", color=colors.series[0], lw=0)
         axes.plot(share, random, color=colors.series[1], dashes=(4, 2), lw=1.4)
         axes.set(
-            title=f"times a row was chosen ({np.mean(uses > 0):.0%} of them ever)",
+            title=f"times a row was chosen ({np.mean(uses[1:] > 0):.0%} of them ever)",
             xlabel="filled rows, the most used first (%)",
             xlim=(0, 100),
             ylim=(0, None),

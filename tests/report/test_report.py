@@ -333,7 +333,7 @@ def test_a_browser_shows_the_page_in_light_and_dark(run, tmp_path):
         .map(entry => entry.name).filter(name => !name.startsWith("data:")),
       blank: [...document.images].filter(image => !image.naturalWidth).length,
       small: [...document.images].filter(image => image.clientWidth <
-        0.85 * image.naturalWidth * 100 / DPI).length,
+        0.8 * image.naturalWidth * 100 / DPI).length,
     })</script>""".replace("DPI", str(style.DPI))
     text = re.sub(
         '<meta http-equiv="Content-Security-Policy".*?>', "", path.read_text()
