@@ -192,7 +192,7 @@ def evaluations(records: Sequence[Record], workdir: Path, *, online: bool) -> Se
     if any("majority" in record["metrics"] for record in records):
         text += (
             " Accuracies in percent: the higher, the better. A balanced one is the "
-            "mean over the classes, and majority always answers the most frequent class."
+            "mean over the classes; majority always answers the most frequent class."
         )
     head = ["evaluation", "metric", "images", *columns, *["what is good"] * guided]
     table = page.table(head, cells)
