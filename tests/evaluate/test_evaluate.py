@@ -60,7 +60,7 @@ def stored(path):
     "call",
     [
         lambda run: evaluate(run, ["knn"], debug(knn__k=(3,)), baselines=True),
-        lambda run: extract(run, run / "out.npz", debug(knn__k=(3,))),
+        lambda run: extract(run, run / "a.npz", debug(knn__k=(3,)), network=None),
     ],
 )
 def test_processes_compare_encoder_images_and_settings(run, monkeypatch, call):
