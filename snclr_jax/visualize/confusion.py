@@ -54,7 +54,8 @@ def confusion(
             columns = min(2, int(width // PANEL))
             figure = new_figure(width, HEIGHT * 2 // columns)
             # Each with room for its own names.
-            first, second = figure.subfigures(2 // columns, columns).ravel()
+            halves = figure.subfigures(2 // columns, columns, squeeze=False)
+            first, second = halves.ravel()
             _rising_accuracy(first.subplots(), true, found, names, colors)
             _frequent_pairs(second.subplots(), true, found, names, colors)
             return figure

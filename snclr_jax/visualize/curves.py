@@ -7,6 +7,7 @@ from typing import Any
 
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.layout_engine import ConstrainedLayoutEngine
 
 from snclr_jax.visualize.labels import label_ends
 from snclr_jax.visualize.style import WIDTH, Theme, new_figure, themed
@@ -76,8 +77,8 @@ def curves(
     columns = min(fitting, len(shown))
     rows = -(-len(shown) // columns)
     with themed(theme) as colors:
-        figure = new_figure(width * columns / fitting, HEIGHT * rows)
-        figure.get_layout_engine().set(w_pad=APART)
+        layout = ConstrainedLayoutEngine(w_pad=APART)
+        figure = new_figure(width * columns / fitting, HEIGHT * rows, layout=layout)
         grid = figure.subplots(rows, columns, squeeze=False).ravel()
         last = max(line["step"] for line in lines)
         for axes, (title, metrics, from_zero) in zip(grid, shown, strict=False):

@@ -141,7 +141,7 @@ def _name(
 ) -> str:
     """Returns an image's class or, without classes, the end of its name."""
     if labels is not None:
-        return class_name(labels[index], class_names)
+        return class_name(int(labels[index]), class_names)
     return image_name(str(names[index]))
 
 

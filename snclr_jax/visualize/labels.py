@@ -78,9 +78,9 @@ def label_points(
     renderer = cast(FigureCanvasAgg, axes.figure.canvas).get_renderer()
     panel = axes.get_window_extent(renderer)
     written: list[Bbox] = []
-    for point, text in zip(points, texts, strict=True):
+    for (x, y), text in zip(points, texts, strict=True):
         label = axes.text(
-            *(*point, text),
+            *(x, y, text),
             ha="center",
             va="center",
             weight="bold",
@@ -90,7 +90,7 @@ def label_points(
         box = label.get_window_extent(renderer)
         half = np.array([box.width, box.height]) / 2
         center = np.clip(
-            axes.transData.transform(point), panel.p0 + half, panel.p1 - half
+            axes.transData.transform((x, y)), panel.p0 + half, panel.p1 - half
         )
         label.set_position(axes.transData.inverted().transform(center))
         box = label.get_window_extent(renderer).padded(ROOM)

@@ -156,11 +156,11 @@ def test_curves_are_the_metrics_with_their_baselines(theme):
 def test_panels_keep_away_from_each_other(width):
     lines = [
         {"step": step, "a": 0.1 * step, "b": 0.2, "c": 0.3, "loss": 5.1}
-        for step in (1, 2, 5)
+        for step in (1, 2)
     ]
     panels = [("t", {"a": "largest", "b": "mean"}, True)] * 3 + [("l", {"c": ""}, True)]
     figure = visualize.curves(lines, panels=panels, width=width)
-    assert_no_overlap(texts_of(figure), room=3)
+    assert_no_overlap(texts_of(figure), room=6)
     inside(figure, texts_of(figure))
     assert figure.get_figwidth() == width
     lefts = {round(axes.get_position().x0, 2) for axes in figure.axes}
@@ -415,7 +415,7 @@ def test_the_use_of_a_queue_is_sorted_and_counted():
 
 
 def test_ages_are_whole_steps():
-    figure = visualize.queue_age(np.array([0, 1, 2, 3]), np.arange(5))
+    figure = visualize.queue_age(np.arange(2), np.arange(2))
     assert np.all(figure.axes[0].get_xticks() % 1 == 0)
 
 
