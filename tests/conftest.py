@@ -32,6 +32,18 @@ if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
 collect_ignore = [] if importlib.util.find_spec("torch") else ["torch_modules.py"]
 
 
+@pytest.fixture(scope="module", autouse=True)
+def forget_programs():
+    """Drops the compiled programs of a test file when it ends.
+
+    JAX keeps what it lowered, and with each program a context of MLIR. A new context
+    takes time in proportion to those there are, so the last files of a long run took
+    many times what they take alone, and the process gigabytes.
+    """
+    yield
+    jax.clear_caches()
+
+
 @pytest.fixture(scope="session")
 def mesh_of():
     """Returns a function from a number of devices to a mesh over the first ones."""
