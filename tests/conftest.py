@@ -1,7 +1,14 @@
 """Tests run on 8 virtual CPU devices, whatever the machine has."""
 
+import gc
 import importlib.metadata
+import importlib.util
 import os
+import signal
+
+# Imports make a half million objects that stay: looking through them again and again
+# takes nearly as long as the imports. On again when all tests are known.
+gc.disable()
 
 os.environ["JAX_PLATFORMS"] = "cpu"
 os.environ["XLA_FLAGS"] = (
@@ -15,9 +22,6 @@ if importlib.metadata.version("jaxlib").startswith("0.10."):
     # Compiles a step in half the time; the flag is gone in 0.11.
     os.environ["XLA_FLAGS"] += " --xla_cpu_use_fusion_emitters=false"
 
-import importlib.util  # noqa: E402
-import signal  # noqa: E402
-
 import jax  # noqa: E402
 import numpy as np  # noqa: E402
 import pytest  # noqa: E402
@@ -30,6 +34,11 @@ if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
 
 # Modules of the slow tests that compare with PyTorch, where there is one.
 collect_ignore = [] if importlib.util.find_spec("torch") else ["torch_modules.py"]
+
+
+def pytest_collection_finish():
+    gc.freeze()
+    gc.enable()
 
 
 @pytest.fixture(scope="module", autouse=True)
