@@ -158,7 +158,9 @@ def test_a_page_has_every_section_and_needs_nothing_else(run):
         "Accuracies in percent; a balanced one is the mean",
     ):
         assert said in page.text, said
-    right = re.search(r"training images: .*% right. Always.*class: .*%\)", page.text)[0]
+    right = re.search(r"training images: .*%\) right. Always.*class: .*%\)", page.text)[
+        0
+    ]
     assert right.count("(balanced ") == 2
 
 
