@@ -92,7 +92,8 @@ def label_points(
         center = np.clip(
             axes.transData.transform((x, y)), panel.p0 + half, panel.p1 - half
         )
-        label.set_position(axes.transData.inverted().transform(center))
+        x, y = axes.transData.inverted().transform(center)
+        label.set_position((x, y))
         box = label.get_window_extent(renderer).padded(ROOM)
         if any(box.overlaps(other) for other in written):
             label.remove()
