@@ -407,7 +407,7 @@ def test_site_builds_strictly(tmp_path):
         ("api_objectives", "step.objective.Objective"),
         ("api_objectives", "objectives.snclr_plain.soft_neighbor_loss"),
         ("api_step", "step.train_step.make_train_step"),
-        ("api_scores", "visualize.curves"),
+        ("api_scores", "visualize.curves.curves"),
     ):
         reference = (tmp_path / page / "index.html").read_text()
         assert f'id="snclr_jax.{name}"' in reference
