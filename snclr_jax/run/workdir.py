@@ -241,7 +241,7 @@ def read_config(workdir: epath.PathLike) -> dict[str, Any]:
     path = epath.Path(workdir) / CONFIG_FILE
     steps = saved_steps(workdir)
     try:
-        return json.loads(path.read_text())
+        return json.loads(path.read_text(encoding="utf-8"))
     except (FileNotFoundError, NotADirectoryError):
         lost = f"{path} does not exist"
         fix = f"so {workdir} holds no run; check --workdir"
