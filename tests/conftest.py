@@ -38,6 +38,7 @@ collect_ignore = [] if importlib.util.find_spec("torch") else ["torch_modules.py
 
 def pytest_collection_finish():
     gc.freeze()
+    gc.set_threshold(10_000, 20, 20)
     gc.enable()
 
 

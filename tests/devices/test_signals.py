@@ -20,6 +20,18 @@ NUMBERS = [signal.Signals[name] for name in NAMES]
 named = pytest.mark.parametrize("number", NUMBERS, ids=NAMES)
 
 
+@pytest.fixture(autouse=True)
+def not_ignored():
+    """Tests may run under nohup, or in the background: so would the programs here."""
+    before = {number: signal.getsignal(number) for number in NUMBERS}
+    for number, handler in before.items():
+        if handler is signal.SIG_IGN:
+            signal.signal(number, signal.SIG_DFL)
+    yield
+    for number, handler in before.items():
+        signal.signal(number, handler)
+
+
 @named
 def test_each_asks_for_a_stop_and_is_acknowledged_at_once(number, capfd):
     assert number in SIGNALS  # or it would end the tests

@@ -136,8 +136,8 @@ def test_a_second_call_replaces_what_it_measures_again(run, records, tmp_path):
     before = stored(workdir / "evaluation.json")
     (again,) = evaluate(workdir, ["knn"], debug(knn__k=(3,)))
     after = stored(workdir / "evaluation.json")
-    assert len(after) == len(before) and after[1:] == before[1:]
-    assert after[0] == json.loads(json.dumps(again)) != before[0]
+    assert after[:-1] == before[1:]  # the newest stands last
+    assert after[-1] == json.loads(json.dumps(again)) != before[0]
     (same,) = evaluate(workdir, ["knn"], debug())
     assert same["metrics"] == before[0]["metrics"]
 
@@ -245,14 +245,14 @@ def test_a_table_has_the_balanced_accuracy_beside_the_accuracy():
     metrics = {"k1": 91.25, "k1_balanced": 60.0, "majority": 90.0}
     records = [
         {"what": "knn", "encoder": "trained", "metrics": metrics},
-        {"what": "quality", "encoder": "trained", "metrics": {"alignment": 0.5}},
+        {"what": "quality", "encoder": "trained", "metrics": {"margin": 0.5}},
         {"what": "knn", "encoder": "pixels", "metrics": {"k1": 90.0}},
     ]
     assert table(records).splitlines() == [
-        "                      trained    balanced      pixels",
-        "knn k1                  91.25       60.00       90.00",
-        "knn majority            90.00",
-        "quality alignment        0.50",
+        "                   trained    balanced      pixels",
+        "knn k1               91.25       60.00       90.00",
+        "knn majority         90.00",
+        "quality margin        0.50",
     ]
 
 

@@ -50,7 +50,9 @@ def test_pushed_views_are_view_major(mesh_of):
     assert queue.keys[:, 0].tolist() == [1.0] * b + [2.0] * b
 
 
-def test_the_gradient_switch_cuts_the_anchor_but_not_the_matrices(mesh_of):
+def test_the_gradient_switch_cuts_the_anchor_but_not_the_matrices(mesh_of, rng):
+    # No neighbor is as near as another: weights that are equal have no gradient.
+    y = jnp.float32(rng.normal(size=(2, 8)) / 8**0.5)
     rows, image_id = jnp.eye(2, 8), jnp.array([8, 9])
     queue = push(init_queue(8, 8), jnp.eye(8), image_id=jnp.arange(8), step=0)
     now = Now(jnp.int32(1), 1, mesh_of(1))
@@ -64,12 +66,12 @@ def test_the_gradient_switch_cuts_the_anchor_but_not_the_matrices(mesh_of):
             seen = Seen(y[None], rows[None], rows[None], image_id)
             return jnp.sum(snclr.loss(params, queue, _twice(seen), now)[0])
 
-        return jax.grad(total, (0, 1))(params, jnp.ones((2, 8)) / 8**0.5)
+        return jax.jit(jax.grad(total, (0, 1)))(params, y)
 
     for stop in (False, True):
         params, into_y = gradients(stop)
-        assert all(jnp.abs(leaf).max() > 0 for leaf in params.values())
-        assert bool(jnp.abs(into_y).max() > 0) is not stop
+        assert all(jnp.abs(leaf).max() > 1e-3 for leaf in params.values())
+        assert jnp.abs(into_y).max() == 0 if stop else jnp.abs(into_y).max() > 1e-3
 
 
 def _twice(seen):

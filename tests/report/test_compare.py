@@ -268,7 +268,9 @@ def test_impossible_comparisons_are_refused(tmp_path):
     with pytest.raises(ValueError, match="good/ is named more than once"):
         compare([good + "/", good])
     (tmp_path / "empty").mkdir()
-    with pytest.raises(ValueError, match=r"empty holds no run: .*config\.json"):
+    with pytest.raises(
+        ValueError, match=r"empty/config\.json does not exist, so .*empty holds no run"
+    ):
         compare([good, str(tmp_path / "empty")])
     bad = make_run(tmp_path / "bad")
     (tmp_path / "bad" / "config.json").write_text('{"seed": ')

@@ -155,7 +155,7 @@ def test_a_page_has_every_section_and_needs_nothing_else(run):
         "43.75% (balanced 41.50%)",
         "10.50%",
         "kNN is measured at the online evaluations",
-        "Accuracies in percent; a balanced one is the mean",
+        "Accuracies in percent: the higher, the better. A balanced one is the mean",
     ):
         assert said in page.text, said
     right = re.search(r"training images: .*%\) right. Always.*class: .*%\)", page.text)[

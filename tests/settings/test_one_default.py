@@ -23,6 +23,9 @@ OTHERS = {
     "_find_images(keep)",  # a folder's name
     "encode(form)",  # of a picture
     "check_features(width)",  # of features
+    # Of a figure.
+    *("confusion(width)", "curves(width)", "embedding(width)", "gallery(width)"),
+    "_flat(name)",  # of an argument
     "Split(max_bad)",  # of arrays in memory, of which none is bad
 }
 
