@@ -264,7 +264,7 @@ class Loop:
                 say(sentence)
 
     def _compile(self, step_function, state: TrainState, batch: Batch) -> Callable:
-        say("compiling the training step; this takes a minute or more")
+        say("compiling the training step; this may take a minute")
         started = time.perf_counter()
         compiled = step_function.lower(state, batch).compile()
         seconds = time.perf_counter() - started

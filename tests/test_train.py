@@ -212,7 +212,7 @@ def test_a_request_to_stop_saves_and_says_how_to_continue(
         "reading the images\n",
         "measuring kNN before training\n",
         f"{tmp_path}: steps 0 to 81 on",
-        "compiling the training step; this takes a minute or more\n",
+        "compiling the training step; this may take a minute\n",
         "compiled the training step in",
         "the same command continues from there\n",
     ):
