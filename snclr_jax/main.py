@@ -18,7 +18,7 @@ from absl import app, flags, logging
 from ml_collections import ConfigDict, config_flags
 
 from snclr_jax import __version__
-from snclr_jax.devices.signals import end_at_once
+from snclr_jax.devices.signals import ENDED, end_at_once
 from snclr_jax.settings.command_line import parse
 from snclr_jax.settings.paths import expanded
 
@@ -179,7 +179,7 @@ def run() -> None:
     try:
         app.run(main, flags_parser=_parse)
     except KeyboardInterrupt:
-        _fail("stopped; the same command continues", status=130)
+        _fail(ENDED, status=130)
 
 
 def main(arguments: list[str]) -> None:

@@ -17,6 +17,9 @@ SIGNALS = (
     signal.SIGXCPU,
 )
 
+# What a program says that saves nothing at its end: what is on disk is whole.
+ENDED = "stopped; the same command continues"
+
 
 def heeded() -> list[signal.Signals]:
     """Returns those that this process does not ignore, as nohup has SIGHUP ignored."""
@@ -56,5 +59,5 @@ def _end_when_asked(reader: int) -> None:
     while True:
         (number,) = os.read(reader, 1)
         if signal.getsignal(number) is _left_to_the_thread:
-            say_at_once("stopped; the same command continues")
+            say_at_once(ENDED)
             os._exit(128 + number)

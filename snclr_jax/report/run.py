@@ -96,7 +96,9 @@ def report(
     name = workdir.absolute().name
     now = datetime.datetime.now(datetime.UTC).isoformat(sep=" ", timespec="minutes")
     subtitle = f"snclr report of {now}, networks of step {encoder.step}"
-    html = page(name, subtitle, _summary(workdir, lines, encoder, images), parts)
+    html = page(
+        name, subtitle, _summary(workdir, lines, encoder, images, len(bad)), parts
+    )
     save_all(
         {
             drawing.name: drawing.figures["light"]
@@ -133,7 +135,9 @@ def _of_images(
         yield sections.confusion(classified, config.evaluate.k, names)
 
 
-def _summary(workdir: Path, lines: Lines, encoder: Encoder, data: Data | None) -> str:
+def _summary(
+    workdir: Path, lines: Lines, encoder: Encoder, data: Data | None, bad: int
+) -> str:
     """Returns the numbers at the top of the page."""
     path = workdir / SUMMARY_FILE
     summary = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
@@ -153,7 +157,6 @@ def _summary(workdir: Path, lines: Lines, encoder: Encoder, data: Data | None) -
         values["steps"] += " (finished)" if last >= total else f" of {total:,} so far"
         test = "" if data.test is None else f" + {data.test.size:,} test"
         values["images"] = f"{data.train.size:,}{test}"
-    bad = len(read_bad_files(workdir))
     if bad:
         values["unreadable images"] = f"{bad:,}, see below"
     values["data"] = config.data.tfds_name or config.data.name
