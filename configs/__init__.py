@@ -5,7 +5,7 @@ from __future__ import annotations
 import ast
 from pathlib import Path
 
-_NO_RECIPES = ("__init__", "base", "evaluate", "imagenet_base")
+_NO_RECIPES = ("__init__", "base", "evaluate", "imagenet_base", "objectives")
 
 
 def recipes() -> dict[str, str]:

@@ -18,6 +18,7 @@ from types import MappingProxyType
 
 from ml_collections import ConfigDict
 from ml_collections.config_dict import placeholder
+from snclr_jax.configs.objectives import choose_objective
 
 from snclr_jax.objectives import OBJECTIVES
 
@@ -250,9 +251,10 @@ def variant(
     name: str,
     own: Mapping[str, Callable[[ConfigDict], ConfigDict]] = MappingProxyType({}),
 ) -> ConfigDict:
-    """Returns `config` changed by a variant: "", "debug", "paper" or "authors".
+    """Returns `config` changed by a variant.
 
-    Several are joined by commas, "authors,debug", and applied in that order.
+    "", "debug", "paper", "authors", or the name of an objective. Several are joined by
+    commas, "authors,debug", and applied in that order.
 
     Args:
       config: any recipe; changed in place.
@@ -272,12 +274,15 @@ def variant(
                 _scale_warmups(config)
             case "debug":
                 config = _debug(config)
+            case _ if each in OBJECTIVES:
+                config = choose_objective(config, each)
+                _scale_warmups(config)
             case "paper" | "authors":
                 config = apply_preset(config, preset=each)
             case _:
                 raise ValueError(
                     f"config variant {each!r} is unknown; use one of "
-                    f"{(*own, *VARIANTS[1:])}"
+                    f"{(*own, *VARIANTS[1:], *OBJECTIVES)}"
                 )
     return config
 
@@ -305,6 +310,11 @@ def apply_preset(config: ConfigDict, *, preset: str) -> ConfigDict:
     """
     if preset not in ("paper", "authors"):
         raise ValueError(f"preset {preset!r} is unknown; use 'paper' or 'authors'")
+    if config.objective.name != "snclr":
+        raise ValueError(
+            f"variant {preset!r} is one of SNCLR, and objective.name is "
+            f"{config.objective.name!r}; leave one of them out"
+        )
     authors = preset == "authors"
     objective = config.objective
     objective.form = "soft_cross_entropy" if authors else "paper"
@@ -344,7 +354,8 @@ def _debug(config: ConfigDict) -> ConfigDict:
     config.augment.local_size = 16
     if "queue" in config.objective:
         config.objective.queue.size = 64
-        config.objective.queue.k = min(config.objective.queue.k, 4)
+        if "k" in config.objective.queue:
+            config.objective.queue.k = min(config.objective.queue.k, 4)
     if config.model.name.startswith("resnet"):
         config.model.width = 16
         config.model.stem = "cifar"

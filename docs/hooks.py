@@ -64,20 +64,27 @@ def _sections(path: str, cls: type) -> Iterator[tuple[str, type]]:
 
 
 def _class_fields(section: str, cls: type) -> Iterator[Field]:
+    """Yields the fields of a dataclass, those that it inherits first."""
     kinds = typing.get_type_hints(cls, include_extras=True)
-    lines = inspect.getsource(cls).splitlines()
     defaults = {field.name: field.default for field in dataclasses.fields(cls)}
-    text = ""
-    for node in ast.parse("\n".join(lines)).body[0].body:
-        if not isinstance(node, ast.AnnAssign) or node.target.id not in defaults:
-            continue
-        comment = _comment_above(lines, node.lineno)
-        if comment or not lines[node.lineno - 2].strip():
-            text = comment
-        default = defaults[node.target.id]
-        if not dataclasses.is_dataclass(default):
-            kind = _kind(kinds[node.target.id])
-            yield Field(f"{section}.{node.target.id}", kind, repr(default), text)
+    for name, text in _comments(cls).items():
+        if not dataclasses.is_dataclass(defaults[name]):
+            kind = _kind(kinds[name])
+            yield Field(f"{section}.{name}", kind, repr(defaults[name]), text)
+
+
+def _comments(cls: type) -> dict[str, str]:
+    """Returns the comment above each field of a dataclass."""
+    names, comments = {field.name for field in dataclasses.fields(cls)}, {}
+    for each in filter(dataclasses.is_dataclass, reversed(cls.__mro__)):
+        lines, text = inspect.getsource(each).splitlines(), ""
+        for node in ast.parse("\n".join(lines)).body[0].body:
+            if isinstance(node, ast.AnnAssign) and node.target.id in names:
+                comment = _comment_above(lines, node.lineno)
+                if comment or not lines[node.lineno - 2].strip():
+                    text = comment
+                comments[node.target.id] = text
+    return comments
 
 
 def _kind(kind: Any) -> str:

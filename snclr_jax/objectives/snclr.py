@@ -8,8 +8,7 @@ the attention of the online projection. `snclr_plain.py` is the definition,
 from __future__ import annotations
 
 import dataclasses
-import math
-from typing import Annotated, Any, ClassVar, Literal, cast
+from typing import Annotated, ClassVar, Literal, cast
 
 import jax
 import jax.numpy as jnp
@@ -17,22 +16,20 @@ from annotated_types import Ge, Gt, Lt
 from jax import Array
 from ml_collections import ConfigDict
 
+from snclr_jax.objectives.remembering import Remembering
 from snclr_jax.objectives.snclr_fused import Direction, search_and_loss
 from snclr_jax.objectives.snclr_plain import positiveness_of_logits
-from snclr_jax.queue.ring import NeighborQueue, init_queue, per_bank
+from snclr_jax.queue.ring import NeighborQueue, per_bank
 from snclr_jax.queue.settings import QueueSettings
-from snclr_jax.queue.sharded import QUEUE_SPEC, push_targets
+from snclr_jax.queue.sharded import push_targets
 from snclr_jax.step.objective import (
     Found,
     Now,
-    Objective,
     Panel,
     Seen,
     Shown,
-    power_of_two,
+    other_views,
 )
-
-LARGEST_CHOSEN_QUEUE = 65_536
 
 
 @dataclasses.dataclass(frozen=True)
@@ -52,7 +49,7 @@ class Attention:
 
 
 @dataclasses.dataclass(frozen=True)
-class SNCLR(Objective):
+class SNCLR(Remembering):
     """InfoNCE with soft neighbors as further positives, and a queue to find them in."""
 
     # "paper" (log of the weighted sum) or "soft_cross_entropy" (the authors' code).
@@ -98,8 +95,7 @@ class SNCLR(Objective):
     )
     fixed: ClassVar[tuple[str, ...]] = ("attention.kind",)
     changes: ClassVar[dict[str, str]] = {
-        "queue.size": "the queue starts empty",
-        "queue.dtype": "the queue starts empty",
+        **Remembering.changes,
         "queue.k": "every image has that many neighbors as positives",
         "attention": "neighbors are weighted otherwise",
         **dict.fromkeys(
@@ -107,25 +103,16 @@ class SNCLR(Objective):
             "the loss is another one, and not to be compared with that before",
         ),
     }
-    chosen: ClassVar[tuple[str, ...]] = ("queue.size",)
 
     def init(self, key: Array, dim: int) -> tuple[dict[str, Array], NeighborQueue]:
         """Returns W1 and W2 of linear attention, and an empty queue.
 
         Both matrices start as the identity, where the attention is the inner product.
         """
-        del key
-        params = {}
+        params, state = super().init(key, dim)
         if self.attention.kind == "linear":
             params = {"w1": jnp.eye(dim), "w2": jnp.eye(dim)}
-        return params, init_queue(
-            self.queue.size, dim, dtype=jnp.dtype(self.queue.dtype)
-        )
-
-    def specs(self, state: NeighborQueue) -> NeighborQueue:
-        """Rows of the queue are split over the devices."""
-        del state
-        return QUEUE_SPEC
+        return params, state
 
     def loss(
         self, params: dict[str, Array], state: NeighborQueue, seen: Seen, now: Now
@@ -139,8 +126,8 @@ class SNCLR(Objective):
         directions = tuple(
             search_and_loss(
                 state,
-                prediction=_without(seen.prediction, number),
-                anchor=self.anchor(params, _without(seen.projection, number)),
+                prediction=other_views(seen.prediction, number),
+                anchor=self.anchor(params, other_views(seen.projection, number)),
                 target=target,
                 image_id=seen.image_id,
                 settings=self,
@@ -241,19 +228,8 @@ class SNCLR(Objective):
 
     def check(self, config: ConfigDict, devices: int) -> None:
         """Refuses a queue that devices, banks or K do not fit."""
+        super().check(config, devices)
         queue = self.queue
-        unit = math.lcm(devices, queue.banks)
-        if queue.size % unit:
-            raise ValueError(
-                f"objective.queue.size {queue.size} is not a multiple of {devices} "
-                f"devices and {queue.banks} objective.queue.banks; use "
-                f"{-(-queue.size // unit) * unit}"
-            )
-        if queue.dtype == "float64" and config.model.dtype != "float64":
-            raise ValueError(
-                "objective.queue.dtype 'float64' needs model.dtype='float64'; use "
-                "'float32'"
-            )
         per_bank(config.batch_size, queue.banks, "batch_size")
         if queue.k > queue.size // queue.banks:
             raise ValueError(
@@ -278,31 +254,12 @@ class SNCLR(Objective):
             )
         return notes
 
-    @classmethod
-    def choose(
-        cls, section: ConfigDict, *, images: int, devices: int
-    ) -> dict[str, Any]:
-        """Returns half the images as the size of the queue: a power of two.
-
-        Long, without holding every image several times; a multiple of what the queue is
-        divided into, at most `LARGEST_CHOSEN_QUEUE`.
-        """
-        unit = math.lcm(devices, section.queue.banks)
-        most = min(images // 2, LARGEST_CHOSEN_QUEUE)
-        return {"queue.size": power_of_two(most, unit)}
-
     def batch_limits(self) -> tuple[int, int]:
         """A tenth of the queue, so that neighbors do not all come from the last steps.
 
         The images of a batch are divided among the banks.
         """
         return self.queue.banks, self.queue.size // 10
-
-    def savings(self) -> tuple[str, ...]:
-        """A queue of half the bytes."""
-        if self.queue.dtype == "bfloat16":
-            return ()
-        return (f"--config.objective.queue.dtype=bfloat16 (it is {self.queue.dtype})",)
 
     def anchor(self, params: dict[str, Array], y: Array) -> Array:
         """Returns what is compared with queue rows to get the positiveness.
@@ -352,8 +309,3 @@ class SNCLR(Objective):
         steps = round(self.neighbor_warmup_epochs * now.steps_per_epoch)
         risen = jnp.minimum(now.step / steps, 1.0) if steps else 1.0
         return jnp.asarray(self.neighbor_weight * risen)
-
-
-def _without(views: Array, number: int) -> Array:
-    """Returns all views (v, b, d) but one."""
-    return jnp.concatenate([views[:number], views[number + 1 :]])

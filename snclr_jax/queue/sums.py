@@ -149,14 +149,14 @@ def log_sum_exp(
     Returns:
       (b,).
     """
-    return _log_sum_exp_and_mean(query, keys, listed, temperature, block)[0]
+    return log_sum_exp_and_mean(query, keys, listed, temperature, block)[0]
 
 
 def _log_sum_exp_backward(temperature, block, mean, gradient):
     return gradient[:, None] * mean / temperature, None, None
 
 
-def _log_sum_exp_and_mean(query, keys, listed, temperature, block):
+def log_sum_exp_and_mean(query, keys, listed, temperature, block):
     """Returns log_sum_exp (b,) and the mean row (b, d) under its softmax."""
     batch, size = query.shape[0], listed.row.shape[0]
     # Logits and exponentials.
@@ -195,7 +195,7 @@ def _log_sum_exp_and_mean(query, keys, listed, temperature, block):
     return top + jnp.log(total), mean / jnp.where(total > 0, total, 1.0)[:, None]
 
 
-log_sum_exp.defvjp(_log_sum_exp_and_mean, _log_sum_exp_backward)
+log_sum_exp.defvjp(log_sum_exp_and_mean, _log_sum_exp_backward)
 
 
 def _blocks(step: Callable, carry, *, size: int, width: int, count: Array):

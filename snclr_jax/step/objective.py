@@ -12,6 +12,7 @@ from collections.abc import Mapping
 from typing import Any, ClassVar, NamedTuple, Self
 
 import jax
+import jax.numpy as jnp
 from jax import Array
 from jax.sharding import Mesh
 from jax.sharding import PartitionSpec as P
@@ -224,6 +225,11 @@ class Objective:
     def savings(self) -> tuple[str, ...]:
         """Returns flags that save memory, where a step does not fit."""
         return ()
+
+
+def other_views(views: Array, number: int) -> Array:
+    """Returns views (v, b, d) without view `number`, (v - 1, b, d)."""
+    return jnp.concatenate([views[:number], views[number + 1 :]])
 
 
 def power_of_two(most: int, unit: int) -> int:
