@@ -6,7 +6,6 @@ from collections.abc import Sequence
 
 import torch
 from torch import nn
-from torchvision.models import resnet18
 
 
 class Network(nn.Module):
@@ -47,6 +46,8 @@ class Network(nn.Module):
 
 def cifar_resnet18() -> Network:
     """Returns the networks of configs/cifar10.py, torchvision's ResNet-18 in them."""
+    from torchvision.models import resnet18
+
     encoder = resnet18()
     encoder.conv1 = nn.Conv2d(3, 64, 3, 1, 1, bias=False)
     encoder.maxpool = nn.Identity()

@@ -100,8 +100,10 @@ def run(step: Callable[[], None], count: int) -> float:
     return time.perf_counter() - started
 
 
-def make_step(recipe: Recipe, batch: int, *, compiled: bool) -> Callable[[], None]:
-    """Returns a step on random views."""
+def make_step(
+    recipe: Recipe, batch: int, *, compiled: bool, half: bool = True
+) -> Callable[[], None]:
+    """Returns a step on random views, in bfloat16 where `half`, else in float32."""
     online = recipe.network().to(DEVICE, memory_format=torch.channels_last)
     slow = copy.deepcopy(online).requires_grad_(False)
     optimizer = recipe.optimizer(
@@ -134,7 +136,7 @@ def make_step(recipe: Recipe, batch: int, *, compiled: bool) -> Callable[[], Non
     )
 
     def step() -> None:
-        with torch.autocast(DEVICE, torch.bfloat16):
+        with torch.autocast(DEVICE, torch.bfloat16, enabled=half):
             with torch.no_grad():
                 targets = [target(view) for view in views]
             outputs = [forward(view) for view in views]

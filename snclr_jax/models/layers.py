@@ -9,6 +9,8 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
+from snclr_jax.models.convolution import convolution
+
 # PyTorch's kaiming_normal_(mode="fan_out"), which torchvision uses: not truncated.
 _he_fan_out = nn.initializers.variance_scaling(2.0, "fan_out", "normal")
 
@@ -36,6 +38,7 @@ def he_conv(features: int, kernel: int, stride: int, dtype: Any, name: str) -> n
         padding=((pad, pad), (pad, pad)),
         use_bias=False,
         kernel_init=_he_fan_out,
+        conv_general_dilated=convolution,
         dtype=dtype,
         name=name,
     )

@@ -9,6 +9,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
+from snclr_jax.models.convolution import convolution
 from snclr_jax.models.layers import BatchNorm, split_patches
 
 WIDTH = 48
@@ -97,6 +98,7 @@ class PatchNet(nn.Module):
                 strides=(stride, stride),
                 padding="SAME",
                 use_bias=False,
+                conv_general_dilated=convolution,
                 dtype=self.dtype,
                 name=name,
             )(x)
