@@ -2,11 +2,21 @@
 
 from __future__ import annotations
 
+from snclr_jax.objectives.cacr import CACR
+from snclr_jax.objectives.dcl import DCL, DCLW
 from snclr_jax.objectives.info_nce import InfoNCE
+from snclr_jax.objectives.multi_view import MVDHEL, MVInfoNCE
+from snclr_jax.objectives.simclr import SimCLR
 from snclr_jax.objectives.snclr import SNCLR
 from snclr_jax.step.objective import Objective
 
 OBJECTIVES: dict[str, type[Objective]] = {
     "snclr": SNCLR,
     "info_nce": InfoNCE,
+    "simclr": SimCLR,
+    "dcl": DCL,
+    "dclw": DCLW,
+    "mv_infonce": MVInfoNCE,
+    "mv_dhel": MVDHEL,
+    "cacr": CACR,
 }

@@ -11,7 +11,13 @@ from jax import Array
 
 from snclr_jax.queue.every_row import log_sum_over_rows
 from snclr_jax.queue.settings import BLOCK
-from snclr_jax.step.objective import Now, Objective, Seen, other_views
+from snclr_jax.step.objective import (
+    ANOTHER_LOSS,
+    Now,
+    Objective,
+    Seen,
+    other_views,
+)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -32,8 +38,7 @@ class InfoNCE(Objective):
     predictor: ClassVar[bool] = True
     target: ClassVar[bool] = True
     changes: ClassVar[dict[str, str]] = dict.fromkeys(
-        ("temperature", "scale"),
-        "the loss is another one, and not to be compared with that before",
+        ("temperature", "scale"), ANOTHER_LOSS
     )
 
     def loss(

@@ -23,6 +23,7 @@ from snclr_jax.queue.ring import NeighborQueue, per_bank
 from snclr_jax.queue.settings import QueueSettings
 from snclr_jax.queue.sharded import push_targets
 from snclr_jax.step.objective import (
+    ANOTHER_LOSS,
     Found,
     Now,
     Panel,
@@ -98,10 +99,7 @@ class SNCLR(Remembering):
         **Remembering.changes,
         "queue.k": "every image has that many neighbors as positives",
         "attention": "neighbors are weighted otherwise",
-        **dict.fromkeys(
-            ("form", "temperature", "scale", "decoupled"),
-            "the loss is another one, and not to be compared with that before",
-        ),
+        **dict.fromkeys(("form", "temperature", "scale", "decoupled"), ANOTHER_LOSS),
     }
 
     def init(self, key: Array, dim: int) -> tuple[dict[str, Array], NeighborQueue]:

@@ -93,6 +93,8 @@ class Shown(NamedTuple):
 # A small plot of curves: a title with its unit, its metrics with their labels, and
 # whether its amounts are seen from 0.
 Panel = tuple[str, dict[str, str], bool]
+# What a change of a field means that the equation of a loss has.
+ANOTHER_LOSS = "the loss is another one, and not to be compared with that before"
 
 
 @dataclasses.dataclass(frozen=True)

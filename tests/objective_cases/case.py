@@ -71,6 +71,7 @@ class Case:
     global_views: int = 2
     local_views: int = 0
     recorded: tuple[Callable[[], Recorded], ...] = ()
+    stretched: tuple[Mapping[str, Any], ...] = ()
 
 
 def load(name: str) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
@@ -99,6 +100,30 @@ def rows_of(*, projection=None, prediction=None, target=None, image_id=None) -> 
         like if prediction is None else prediction,
         like if target is None else target,
         np.full(like.shape[1], -1, np.int32) if image_id is None else image_id,
+    )
+
+
+def of_projections(name: str, objective_of: Callable, *, suffix: str = "") -> Recorded:
+    """Returns what was recorded of a symmetric loss of all projections.
+
+    Args:
+      name: of the file.
+      objective_of: from its settings to the objective, on the scale of the source.
+      suffix: of the loss, or of its two directions, and of gradients.
+    """
+    meta, arrays = load(name)
+    names = sorted(key for key in arrays if key.startswith("proj"))
+    gradients = (f"grad_{projection}{suffix}" for projection in names)
+    losses = [
+        arrays[f"loss{direction}{suffix}"]
+        for direction in ("", 12, 21)
+        if f"loss{direction}{suffix}" in arrays
+    ]
+    return Recorded(
+        objective=objective_of(meta),
+        rows=rows_of(projection=views(arrays, *names)),
+        loss=float(np.mean(sum(losses))),
+        gradients={"projection": views(arrays, *gradients) / meta["world"]},
     )
 
 
