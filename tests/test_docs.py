@@ -239,6 +239,8 @@ def test_commands_are_found_and_wrong_ones_refused():
 @pages
 def test_fields_in_backticks_exist(page):
     known = FIELDS["base"].keys() | FIELDS["evaluate"].keys()
+    for name, objective in OBJECTIVES.items():
+        known |= fields_of(objective.section(name), "objective.").keys()
     sections = {field.split(".")[0] for field in known if "." in field}
     for text in re.findall(r"`([^`\n]+)`", FENCE.sub("", TEXT[page.name])):
         field = re.match(r"(?:--config\.)?([a-z_]\w*(?:\.\w+)+)", text)

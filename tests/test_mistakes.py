@@ -21,6 +21,7 @@ from mistakes import (
     evaluation,
     loss,
     networks,
+    objectives_B,
     optimization,
     queue,
     state,
@@ -29,7 +30,18 @@ from mistakes import (
 )
 from mistakes.mistake import ROOT, Mistake
 
-PARTS = (data, evaluation, loss, networks, optimization, queue, state, step, views)
+PARTS = (
+    data,
+    evaluation,
+    loss,
+    networks,
+    objectives_B,
+    optimization,
+    queue,
+    state,
+    step,
+    views,
+)
 MISTAKES = list(itertools.chain(*(part.MISTAKES for part in PARTS)))
 
 

@@ -72,10 +72,12 @@ class MVDHEL(Objective):
         """Returns scale x L."""
         del params, state
         y, tau = seen.projection, self.temperature
-        others = [
-            log_sum_over_other_images(view, view, temperature=tau, mesh=now.mesh)
-            for view in jnp.split(y, len(y))
-        ]
+        others = jnp.concatenate(
+            [
+                log_sum_over_other_images(view, view, temperature=tau, mesh=now.mesh)
+                for view in jnp.split(y, len(y))
+            ]
+        )
         l, m = np.triu_indices(len(y), 1)  # noqa: E741
         positive = jax.nn.logsumexp(products_of_views(y)[l, m] / tau, axis=0)
-        return self.scale * jnp.mean(sum(others)[0, 0] - positive), ()
+        return self.scale * jnp.mean(jnp.sum(others, axis=(0, 1)) - positive), ()

@@ -77,21 +77,27 @@ def notes(config, images: int) -> list[str]:
             f"BatchNorm sees {scope} images at a time, and of fewer than {LEAST_BATCH} "
             "its statistics are noise; use a larger batch_size or model.bn_scope"
         )
-    local = config.augment.local_views
+    objective, local = build_objective(config), config.augment.local_views
     if local or config.augment.global_views > 2:
-        notes.append(_cost_of_views(config))
-    return notes + build_objective(config).notes(config, images)
+        notes.append(_cost_of_views(config, objective.target))
+    return notes + objective.notes(config, images)
 
 
-def _cost_of_views(config) -> str:
+def _cost_of_views(config, target: bool) -> str:
     views, local = config.augment.global_views, config.augment.local_views
     pixels = views * config.augment.size**2 + local * config.augment.local_size**2
     share = pixels / (2 * config.augment.size**2)
-    return (
+    cost = (
         f"{views} global views of {config.augment.size} pixels and {local} local ones "
-        f"of {config.augment.local_size}: {views * (views + local - 1)} pairs of "
-        f"prediction and target, {share:.2f} times the pixels of two global views for "
-        f"the online network, {views / 2:.2f} times for the target network"
+        f"of {config.augment.local_size}: {share:.2f} times the pixels of two global "
+        "views for the online network"
+    )
+    if not target:
+        return cost
+    pairs = views * (views + local - 1)
+    return (
+        f"{cost}, {views / 2:.2f} times for the target network; {pairs} pairs of "
+        "prediction and target"
     )
 
 

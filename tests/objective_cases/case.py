@@ -62,7 +62,7 @@ class Case:
         of an objective that has a state.
       global_views, local_views: how many it is tried with.
       recorded: functions that read what the code of others gave.
-      stretched: settings at which it has to stay finite, beside temperatures' ends.
+      stretched: fields at whose ends it has to stay finite, beside temperatures.
     """
 
     objective: Objective

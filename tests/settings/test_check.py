@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 from recipes import RECIPES, recipe
 from snclr_jax.configs import base, digits, evaluate, imagenet_resnet50
+from snclr_jax.configs.objectives import choose_objective
 
 from snclr_jax.data.choose import choose
 from snclr_jax.run.workdir import as_json
@@ -261,6 +262,9 @@ def test_notes_say_what_is_unusual():
     (_, views) = notes(config, 12_000)
     assert "14 pairs" in views and "1.75 times the pixels" in views
     assert "1.00 times for the target" in views
+    choose_objective(config, "mv_dhel")
+    (_, views) = notes(config, 12_000)
+    assert "1.75 times the pixels" in views and "target" not in views
     config.augment.local_views, config.model.bn_scope = 0, 4
     (_, norm) = notes(config, 12_000)
     assert "BatchNorm sees 4 images at a time" in norm
