@@ -7,6 +7,10 @@ from snclr_jax.objectives.dcl import DCL, DCLW
 from snclr_jax.objectives.info_nce import InfoNCE
 from snclr_jax.objectives.multi_view import MVDHEL, MVInfoNCE
 from snclr_jax.objectives.simclr import SimCLR
+from snclr_jax.objectives.moco_v2 import MoCoV2
+from snclr_jax.objectives.mochi import MoCHi
+from snclr_jax.objectives.ressl import ReSSL
+from snclr_jax.objectives.sce import SCE
 from snclr_jax.objectives.snclr import SNCLR
 from snclr_jax.step.objective import Objective
 
@@ -19,4 +23,8 @@ OBJECTIVES: dict[str, type[Objective]] = {
     "mv_infonce": MVInfoNCE,
     "mv_dhel": MVDHEL,
     "cacr": CACR,
+    "moco_v2": MoCoV2,
+    "sce": SCE,
+    "ressl": ReSSL,
+    "mochi": MoCHi,
 }

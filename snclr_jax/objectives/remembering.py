@@ -2,16 +2,24 @@
 
 from __future__ import annotations
 
-from typing import Any, ClassVar
+import dataclasses
+from typing import Annotated, Any, ClassVar
 
 import jax.numpy as jnp
+from annotated_types import Gt
 from jax import Array
 from ml_collections import ConfigDict
 
-from snclr_jax.queue.ring import NeighborQueue, init_queue
+from snclr_jax.queue.ring import UNFILLED, NeighborQueue, init_queue
 from snclr_jax.queue.settings import RingSettings
-from snclr_jax.queue.sharded import QUEUE_SPEC
-from snclr_jax.step.objective import Objective, power_of_two
+from snclr_jax.queue.sharded import QUEUE_SPEC, push_targets
+from snclr_jax.step.objective import (
+    Now,
+    Objective,
+    Seen,
+    other_views,
+    power_of_two,
+)
 
 LARGEST_CHOSEN_QUEUE = 65_536
 
@@ -19,7 +27,7 @@ LARGEST_CHOSEN_QUEUE = 65_536
 class Remembering(Objective):
     """An objective whose state is a queue, spread over the devices.
 
-    A subclass has a field `queue`, and writes it in `update`.
+    A subclass has a field `queue`, and may write it otherwise in `update`.
     """
 
     # A RingSettings, or one with more fields.
@@ -41,6 +49,11 @@ class Remembering(Objective):
         """Rows of the queue are split over the devices."""
         del state
         return QUEUE_SPEC
+
+    def update(self, state: NeighborQueue, seen: Seen, now: Now) -> NeighborQueue:
+        """Pushes the targets of the second view."""
+        target, ids = seen.target[1], seen.image_id
+        return push_targets(state, target, ids, now.step, banks=1, mesh=now.mesh)
 
     def check(self, config: ConfigDict, devices: int) -> None:
         """Refuses a queue that the devices or the type of the model do not fit."""
@@ -75,3 +88,43 @@ class Remembering(Objective):
         if self.queue.dtype == "bfloat16":
             return ()
         return (f"--config.objective.queue.dtype=bfloat16 (it is {self.queue.dtype})",)
+
+
+@dataclasses.dataclass(frozen=True)
+class EveryRow(Remembering):
+    """An objective for which every filled row of the queue counts once, unsearched.
+
+    The second view is the target, and all other views, local ones too, predict it.
+    """
+
+    # Loss = scale x mean over images and over the views that predict.
+    scale: Annotated[float, Gt(0)] = 1.0
+    queue: RingSettings = RingSettings()
+
+    target: ClassVar[bool] = True
+    changes: ClassVar[dict[str, str]] = {
+        **Remembering.changes,
+        **dict.fromkeys(
+            ("temperature", "scale"),
+            "the loss is another one, and not to be compared with that before",
+        ),
+    }
+
+    def check(self, config: ConfigDict, devices: int) -> None:
+        """Refuses a queue without rows, too."""
+        super().check(config, devices)
+        if self.queue.size == 0:
+            raise ValueError(
+                "objective.queue.size 0 leaves nothing to compare an image with; use "
+                f"at least a batch, {config.batch_size}"
+            )
+
+
+def filled_rows(state: NeighborQueue) -> tuple[Array, Array]:
+    """Returns the rows of a queue (q, d), and which of them count (q,)."""
+    return state.keys, state.pushed_at != UNFILLED
+
+
+def one_direction(seen: Seen) -> tuple[Array, Array]:
+    """Returns all views but the second (v - 1, b, d), and its targets (b, d)."""
+    return other_views(seen.prediction, 1), seen.target[1]

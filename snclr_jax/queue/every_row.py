@@ -97,6 +97,35 @@ def softmax_over_rows(
     return _on_each_device(of_device, mesh, (_VIEWS, _VIEWS))(query, keys, counted)
 
 
+def merged(log_sums: Array, means: Array) -> tuple[Array, Array]:
+    """Returns one softmax over n disjoint lists of rows, from those over each list.
+
+    Args:
+      log_sums: (n, ...) as of `softmax_over_rows`; -inf of a list without rows.
+      means: (n, ..., d).
+
+    Returns:
+      Log-sum (...), and mean row (..., d), 0 where no list has rows.
+    """
+    whole = jax.nn.logsumexp(log_sums, axis=0)
+    share = jnp.exp(log_sums - _finite(whole))
+    return whole, jnp.sum(share[..., None] * means, axis=0)
+
+
+def softmax_entropy(
+    query: Array, log_sum: Array, mean: Array, *, temperature: float
+) -> Array:
+    """Returns the entropy (...) of a softmax over rows in nats, 0 where there is none.
+
+        H_i = log_sum_i - query_i . mean_i / temperature
+
+    Args:
+      query: (..., d); log_sum (...) and mean (..., d): of `softmax_over_rows`.
+      temperature: of that softmax.
+    """
+    return _finite(log_sum) - jnp.sum(query * mean, axis=-1) / temperature
+
+
 def _on_each_device(function, mesh: Mesh, out_specs):
     in_specs = (_VIEWS, _ROWS, _ROWS)
     return jax.shard_map(function, mesh=mesh, in_specs=in_specs, out_specs=out_specs)

@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from snclr_jax.queue.ring import NeighborQueue
 from snclr_jax.step.objective import Objective
 
 GOLDEN = Path(__file__).parents[1] / "golden_objectives"
@@ -125,6 +126,17 @@ def of_projections(name: str, objective_of: Callable, *, suffix: str = "") -> Re
         loss=float(np.mean(sum(losses))),
         gradients={"projection": views(arrays, *gradients) / meta["world"]},
     )
+
+
+def ring(keys: np.ndarray, cursor: int = 0) -> NeighborQueue:
+    """Returns a queue whose rows (q, d) were all written, of unknown images."""
+    number = np.zeros(len(keys), np.int32)
+    return NeighborQueue(keys, number - 1, number, np.int32(cursor))
+
+
+def filled(state: NeighborQueue) -> list[np.ndarray]:
+    """Returns the rows of a queue that were written."""
+    return [key for key, at in zip(state.keys, state.pushed_at, strict=True) if at >= 0]
 
 
 def log_sum(values) -> float:
