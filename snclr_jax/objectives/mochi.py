@@ -68,15 +68,21 @@ class MoCHi(MoCoV2):
         rows = super().log_negatives(state, y, image_id, now)
         if self.pairs + self.with_query == 0:
             return rows
-        common = dict(block=self.queue.block, mesh=now.mesh)
-        count = min(self.hard, self.queue.size)
-        hardest = hardest_rows(state, y, image_id, count=count, **common)
+        hardest = hardest_rows(
+            state,
+            y,
+            image_id,
+            count=min(self.hard, self.queue.size),
+            block=self.queue.block,
+            mesh=now.mesh,
+        )
         mixed = log_sum_over_mixtures(
             y,
             state.keys,
             self.draw(hardest, now.step, y.dtype),
             temperature=self.temperature,
-            **common,
+            block=self.queue.block,
+            mesh=now.mesh,
         )
         return [*rows, mixed]
 

@@ -26,8 +26,8 @@ PANELS: tuple[Panel, ...] = (
     ("entropy of the target's softmax (nats)", {"target_entropy": ""}, False),
 )
 EXPLANATION = (
-    "How many rows of the queue a target is like: an entropy of log n is a softmax that "
-    "is spread over n rows. Near 0 one row has it all, near log q none stands out."
+    "How many rows of the queue a target is like: an entropy of log n is that of a "
+    "softmax spread over n rows. Near 0 one row has it all, near log q none stands out."
 )
 TARGET_CHANGES = {"target_temperature": "targets are sharper or softer from then on"}
 
@@ -61,16 +61,27 @@ class ReSSL(EveryRow):
         del params
         y, t = one_direction(seen)
         keys, counted = filled_rows(state)
-        common = dict(block=self.queue.block, mesh=now.mesh)
         log_sum = log_sum_over_rows(
-            y, keys, counted, temperature=self.temperature, **common
+            y,
+            keys,
+            counted,
+            temperature=self.temperature,
+            block=self.queue.block,
+            mesh=now.mesh,
         )
         tau = self.target_temperature
-        target = softmax_over_rows(t[None], keys, counted, temperature=tau, **common)
-        # p of an image is needed as its mean row alone.
-        loss = log_sum - jnp.sum(y * target[1], axis=-1) / self.temperature
+        of_target, mean = softmax_over_rows(
+            t[None],
+            keys,
+            counted,
+            temperature=tau,
+            block=self.queue.block,
+            mesh=now.mesh,
+        )
+        loss = log_sum - jnp.sum(y * mean, axis=-1) / self.temperature
         loss = jnp.mean(jnp.where(jnp.any(counted), loss, 0.0))
-        return self.scale * loss, softmax_entropy(t[None], *target, temperature=tau)[0]
+        entropy = softmax_entropy(t[None], of_target, mean, temperature=tau)
+        return self.scale * loss, entropy[0]
 
     def metrics(
         self, aux: Array, seen: Seen, labels: Array | None, now: Now

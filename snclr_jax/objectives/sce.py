@@ -7,6 +7,7 @@ Self-Supervised Soft Contrastive Learning (2023), section 3.
 from __future__ import annotations
 
 import dataclasses
+import functools
 from typing import Annotated, ClassVar
 
 import jax
@@ -86,28 +87,25 @@ class SCE(EveryRow):
     def _direction(
         self, state: NeighborQueue, z: Array, t: Array, now: Now
     ) -> tuple[Array, Array]:
-        """Returns L (v, b) of predictions (v, b, d), and the entropy (b,) of t (b, d)."""
-        candidates = [(*filled_rows(state), False)]
+        """Returns L (v, b) of predictions z (v, b, d), and the entropy (b,) of t."""
+        within = functools.partial(
+            log_sum_over_rows,
+            temperature=self.temperature,
+            block=self.queue.block,
+            mesh=now.mesh,
+        )
+        target = functools.partial(
+            softmax_over_rows,
+            temperature=self.target_temperature,
+            block=self.queue.block,
+            mesh=now.mesh,
+        )
+        queue = filled_rows(state)
+        log_sums, targets = [within(z, *queue)], [target(t[None], *queue)]
         if self.in_batch:
-            candidates.append((t, jnp.ones(t.shape[0], bool), True))
-        positive = jnp.sum(z * t, axis=-1) / self.temperature
-        log_sums, targets = [positive], []
-        for keys, counted, but_own in candidates:
-            common = dict(block=self.queue.block, mesh=now.mesh, but_own=but_own)
-            log_sums.append(
-                log_sum_over_rows(
-                    z, keys, counted, temperature=self.temperature, **common
-                )
-            )
-            targets.append(
-                softmax_over_rows(
-                    t[None],
-                    keys,
-                    counted,
-                    temperature=self.target_temperature,
-                    **common,
-                )
-            )
+            batch = t, jnp.ones(t.shape[0], bool)
+            log_sums.append(within(z, *batch, but_own=True))
+            targets.append(target(t[None], *batch, but_own=True))
         log_sum, mean = merged(*(jnp.stack(x) for x in zip(*targets, strict=True)))
         entropy = softmax_entropy(
             t[None], log_sum, mean, temperature=self.target_temperature
@@ -120,7 +118,8 @@ class SCE(EveryRow):
             else (log_sum > -jnp.inf).astype(t.dtype)
         )
         aim = t + (1 - self.coefficient) * share[..., None] * (mean - t)
-        loss = jax.nn.logsumexp(jnp.stack(log_sums), axis=0)
+        positive = jnp.sum(z * t, axis=-1) / self.temperature
+        loss = jax.nn.logsumexp(jnp.stack([positive, *log_sums]), axis=0)
         return loss - jnp.sum(z * aim, axis=-1) / self.temperature, entropy[0]
 
     def metrics(

@@ -47,7 +47,7 @@ class Hardest(NamedTuple):
 class Mixtures(NamedTuple):
     """m mixtures for each image.
 
-        h_m = u( own_m query + weight_m0 c_row_m0 + weight_m1 c_row_m1 ),  u(x) = x / |x|
+        h_m = u( own_m query + sum_p weight_mp c_row_mp ),    u(x) = x / |x|
 
     Attributes:
       row: (v, b, m, 2) int32 rows c of the queue.

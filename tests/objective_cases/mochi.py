@@ -42,8 +42,10 @@ def drawn(objective, step, view, image, count):
 def synthetic(objective, state, y, hard, draw):
     rows = [np.asarray(state.keys[r]) for r in hard]
     pair, alpha, one, beta = draw
-    mixed = [m * rows[a] + (1 - m) * rows[b] for (a, b), m in zip(pair, alpha)]
-    mixed += [m * y + (1 - m) * rows[a] for a, m in zip(one, beta)]
+    mixed = [
+        m * rows[a] + (1 - m) * rows[b] for (a, b), m in zip(pair, alpha, strict=True)
+    ]
+    mixed += [m * y + (1 - m) * rows[a] for a, m in zip(one, beta, strict=True)]
     return [row / np.linalg.norm(row) for row in mixed]
 
 
@@ -102,14 +104,14 @@ def recorded():
 
 CASES = [
     Case(
-        # More hard rows than a device has, fewer than one push leaves.
+        # More hard rows than a device has or one push leaves; blocks of two mixtures.
         MoCHi(
             temperature=0.3,
             scale=1.7,
             hard=10,
             pairs=7,
             with_query=4,
-            queue=RingSettings(24, "float64", block=64),
+            queue=RingSettings(24, "float64", block=600),
         ),
         loss,
         moco_v2.state_after,
