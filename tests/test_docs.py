@@ -87,6 +87,9 @@ def fields_of(config, prefix=""):
 
 
 FIELDS = {name: fields_of(module.get_config()) for name, module in CONFIGS.items()}
+# The base has one objective; pages and commands set the fields of any.
+for _name, _class in OBJECTIVES.items():
+    FIELDS["base"] = fields_of(_class.section(_name), "objective.") | FIELDS["base"]
 
 
 def commands_of(text):
