@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import functools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -21,6 +23,7 @@ def hardest(objective, state, y, image_id):
     return sorted(allowed, key=lambda r: (-(y @ state.keys[r]), r))[: objective.hard]
 
 
+@functools.cache
 def drawn(objective, step, view, image, count):
     """Returns numbers among the hardest, and coefficients, that the step must draw."""
     key = jax.random.key(0)
