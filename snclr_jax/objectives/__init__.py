@@ -11,6 +11,11 @@ from snclr_jax.objectives.multi_view import MVDHEL, MVInfoNCE
 from snclr_jax.objectives.ressl import ReSSL
 from snclr_jax.objectives.sce import SCE
 from snclr_jax.objectives.simclr import SimCLR
+from snclr_jax.objectives.all4one import All4One
+from snclr_jax.objectives.byol import BYOL
+from snclr_jax.objectives.cacr_momentum import CACRMomentum
+from snclr_jax.objectives.info_nce import InfoNCE
+from snclr_jax.objectives.nnclr import NNCLR
 from snclr_jax.objectives.snclr import SNCLR
 from snclr_jax.step.objective import Objective
 
@@ -27,4 +32,8 @@ OBJECTIVES: dict[str, type[Objective]] = {
     "sce": SCE,
     "ressl": ReSSL,
     "mochi": MoCHi,
+    "nnclr": NNCLR,
+    "byol": BYOL,
+    "all4one": All4One,
+    "cacr_momentum": CACRMomentum,
 }

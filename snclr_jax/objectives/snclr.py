@@ -8,20 +8,18 @@ the attention of the online projection. `snclr_plain.py` is the definition,
 from __future__ import annotations
 
 import dataclasses
-from typing import Annotated, ClassVar, Literal, cast
+from typing import Annotated, ClassVar, Literal
 
 import jax
 import jax.numpy as jnp
 from annotated_types import Ge, Gt, Lt
 from jax import Array
-from ml_collections import ConfigDict
 
-from snclr_jax.objectives.remembering import Remembering
+from snclr_jax.objectives.searching import Searched, Searching
 from snclr_jax.objectives.snclr_fused import Direction, search_and_loss
 from snclr_jax.objectives.snclr_plain import positiveness_of_logits
-from snclr_jax.queue.ring import NeighborQueue, per_bank
+from snclr_jax.queue.ring import NeighborQueue
 from snclr_jax.queue.settings import QueueSettings
-from snclr_jax.queue.sharded import push_targets
 from snclr_jax.step.objective import (
     ANOTHER_LOSS,
     Found,
@@ -50,7 +48,7 @@ class Attention:
 
 
 @dataclasses.dataclass(frozen=True)
-class SNCLR(Remembering):
+class SNCLR(Searching):
     """InfoNCE with soft neighbors as further positives, and a queue to find them in."""
 
     # "paper" (log of the weighted sum) or "soft_cross_entropy" (the authors' code).
@@ -72,10 +70,7 @@ class SNCLR(Remembering):
     target: ClassVar[bool] = True
     shown: ClassVar[tuple[Shown, ...]] = (
         Shown("positiveness entropy", "positiveness_entropy", ".2f"),
-        Shown("neighbor similarity", "neighbor_similarity", ".2f"),
-        Shown("neighbor age", "neighbor_age", ".0f", watched=True),
-        Shown("neighbors of own class", "neighbor_purity", ".0%", watched=True),
-        Shown("search recall", "search_recall", ".3f"),
+        *Searching.shown,
     )
     panels: ClassVar[tuple[Panel, ...]] = (
         (
@@ -84,9 +79,7 @@ class SNCLR(Remembering):
             True,
         ),
         ("entropy of w (nats)", {"positiveness_entropy": ""}, False),
-        ("neighbors of own class (share)", {"neighbor_purity": ""}, True),
-        ("similarity of neighbors (cosine)", {"neighbor_similarity": ""}, False),
-        ("age of neighbors (steps)", {"neighbor_age": ""}, True),
+        *Searching.panels,
         ("weight λ of all neighbors", {"neighbor_weight": ""}, True),
     )
     explanation: ClassVar[str] = (
@@ -96,7 +89,7 @@ class SNCLR(Remembering):
     )
     fixed: ClassVar[tuple[str, ...]] = ("attention.kind",)
     changes: ClassVar[dict[str, str]] = {
-        **Remembering.changes,
+        **Searching.changes,
         "queue.k": "every image has that many neighbors as positives",
         "attention": "neighbors are weighted otherwise",
         **dict.fromkeys(("form", "temperature", "scale", "decoupled"), ANOTHER_LOSS),
@@ -138,20 +131,6 @@ class SNCLR(Remembering):
         loss = jnp.asarray(sum(values)) / len(values)
         return self.scale * loss, directions
 
-    def update(self, state: NeighborQueue, seen: Seen, now: Now) -> NeighborQueue:
-        """Pushes the targets of the second view, or of all, after all were searched."""
-        pushed = seen.target[1:2] if self.queue.push == "second" else seen.target
-        for target in pushed:
-            state = push_targets(
-                state,
-                target,
-                seen.image_id,
-                now.step,
-                banks=self.queue.banks,
-                mesh=now.mesh,
-            )
-        return state
-
     def metrics(
         self,
         aux: tuple[Direction, ...],
@@ -160,49 +139,22 @@ class SNCLR(Remembering):
         now: Now,
     ) -> dict[str, Array]:
         """Returns means over all directions and all neighbors that were found."""
-        if self.queue.k == 0:
+        if not self.searches:
             return {}
+        searched = Searched.of(aux)
         # (v, n b, k): the views that predict, and the images of every target.
         weights = jnp.concatenate([direction.weights for direction in aux], axis=1)
-        neighbors = jax.tree.map(
-            lambda *leaves: jnp.concatenate(leaves),
-            *(direction.neighbors for direction in aux),
-        )
-        valid = neighbors.valid
-        count = jnp.maximum(jnp.sum(valid), 1)
-
-        def mean_over_neighbors(values: Array) -> Array:
-            return jnp.sum(jnp.where(valid, values, 0.0)) / count
-
-        has_neighbors = jnp.any(valid, axis=1)
+        has_neighbors = jnp.any(searched.neighbors.valid, axis=1)
         images = jnp.maximum(jnp.sum(has_neighbors), 1)
         share = weights / jnp.maximum(jnp.sum(weights, axis=-1, keepdims=True), 1e-12)
         entropy = -jnp.sum(jax.scipy.special.xlogy(share, share)) / weights.shape[0]
-        metrics = {
+        return {
             "neighbor_weight": self._neighbor_weight(now),
-            "positiveness_mean": mean_over_neighbors(jnp.mean(weights, axis=0)),
+            "positiveness_mean": searched.mean(jnp.mean(weights, axis=0)),
             "positiveness_max": jnp.max(weights),
             "positiveness_entropy": entropy / images,
-            "neighbor_similarity": mean_over_neighbors(neighbors.similarity),
-            "neighbor_age": mean_over_neighbors(now.step - neighbors.pushed_at),
-            "neighbors_found": jnp.sum(valid) / valid.size,
+            **super().metrics(aux, seen, labels, now),
         }
-        if self.queue.search == "approx":
-            recalls = [cast(Array, direction.recall) for direction in aux]
-            metrics["search_recall"] = jnp.mean(jnp.stack(recalls))
-        if labels is not None:
-            image_id = jnp.tile(seen.image_id, len(aux))
-            own, theirs = labels[image_id][:, None], labels[neighbors.image_id]
-            # A label below 0 is unknown, as in STL-10's unlabelled images.
-            known = valid & (own >= 0) & (theirs >= 0)
-            same = jnp.sum(known & (own == theirs))
-            metrics["neighbor_purity"] = same / jnp.maximum(jnp.sum(known), 1)
-        return metrics
-
-    @property
-    def searches(self) -> bool:
-        """Where K is not 0."""
-        return self.queue.k > 0
 
     def neighbors(
         self, params: dict[str, Array], state: NeighborQueue, seen: Seen, now: Now
@@ -219,45 +171,6 @@ class SNCLR(Remembering):
         )
         # All of them but the keys, which were left out.
         return Found(*direction.neighbors[1:], direction.weights)
-
-    def pushed_at(self, state: NeighborQueue) -> Array:
-        """Returns when the rows of the queue were pushed."""
-        return state.pushed_at
-
-    def check(self, config: ConfigDict, devices: int) -> None:
-        """Refuses a queue that devices, banks or K do not fit."""
-        super().check(config, devices)
-        queue = self.queue
-        per_bank(config.batch_size, queue.banks, "batch_size")
-        if queue.k > queue.size // queue.banks:
-            raise ValueError(
-                f"objective.queue.size {queue.size} in {queue.banks} "
-                f"objective.queue.banks never holds objective.queue.k={queue.k} "
-                "neighbors for an image; use a larger queue or a smaller k"
-            )
-
-    def notes(self, config: ConfigDict, images: int) -> list[str]:
-        """Says where a queue is long or short for the images and the batch."""
-        size, batch, notes = self.queue.size, config.batch_size, []
-        if self.queue.k and size > images:
-            notes.append(
-                f"objective.queue.size {size} is {size / images:.1f} times the "
-                f"training set of {images} images: it holds every image, and neighbors "
-                f"repeat one another; {images // 2} rows would be half the set"
-            )
-        if self.queue.k and size < 10 * batch:
-            notes.append(
-                f"objective.queue.size {size} is {size / batch:.1f} batches: all "
-                "neighbors come from the last steps; ten batches or more offer a choice"
-            )
-        return notes
-
-    def batch_limits(self) -> tuple[int, int]:
-        """A tenth of the queue, so that neighbors do not all come from the last steps.
-
-        The images of a batch are divided among the banks.
-        """
-        return self.queue.banks, self.queue.size // 10
 
     def anchor(self, params: dict[str, Array], y: Array) -> Array:
         """Returns what is compared with queue rows to get the positiveness.

@@ -124,7 +124,7 @@ def _over_neighbors(function, carry, keys, row, count, block):
         fresh = first + jnp.arange(width) >= number * width
         return function(first, fresh, keys[part], carry)
 
-    return _blocks(step, carry, size=k, width=width, count=longest)
+    return in_blocks(step, carry, size=k, width=width, count=longest)
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(3, 4))
@@ -191,14 +191,14 @@ def log_sum_exp_and_mean(query, keys, listed, temperature, block):
     # A finite start, since -inf - -inf is not a number.
     total = jnp.zeros_like(query, shape=(batch,))
     carry = total + jnp.finfo(query.dtype).min, total, jnp.zeros_like(query)
-    top, total, mean = _blocks(add, carry, size=size, width=width, count=listed.count)
+    top, total, mean = in_blocks(add, carry, size=size, width=width, count=listed.count)
     return top + jnp.log(total), mean / jnp.where(total > 0, total, 1.0)[:, None]
 
 
 log_sum_exp.defvjp(log_sum_exp_and_mean, _log_sum_exp_backward)
 
 
-def _blocks(step: Callable, carry, *, size: int, width: int, count: Array):
+def in_blocks(step: Callable, carry, *, size: int, width: int, count: Array):
     """Runs `step(number, carry)` for each block of `width` that begins before `count`.
 
     The number of turns is static and the rest is skipped, so that the cost of the

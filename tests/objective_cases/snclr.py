@@ -31,7 +31,11 @@ def loss(objective, params, state, rows, stopped, step):
                     weight * np.array(positiveness(fold @ y, each, attention))
                     for y, each in zip(rows.projection[v], neighbors, strict=True)
                 ]
-                settings = dict(tau=objective.temperature, form=objective.form)
+                settings = dict(
+                    tau=objective.temperature,
+                    form=objective.form,
+                    decoupled=objective.decoupled,
+                )
                 losses.append(oracle.loss(z, target, neighbors, weights, **settings))
     return objective.scale * np.mean(losses)
 
@@ -64,6 +68,7 @@ CASES = [
             form=form,
             temperature=0.3,
             scale=1.7,
+            decoupled=decoupled,
             # With 7 of 8 steps of the warm-up it is a number of float32, as steps are.
             neighbor_weight=0.5,
             neighbor_warmup_epochs=2.0,
@@ -74,5 +79,8 @@ CASES = [
         state_after,
         local_views=1,
     )
-    for form, kind in (("paper", "linear"), ("soft_cross_entropy", "cosine"))
+    for form, kind, decoupled in (
+        ("paper", "linear", False),
+        ("soft_cross_entropy", "cosine", True),
+    )
 ]

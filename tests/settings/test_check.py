@@ -38,7 +38,7 @@ def assert_refused(config, field, value, message):
         ),
         ("objective.queue.k", 5000, "never holds objective.queue.k=5000"),
         ("objective.queue.banks", 3, "objective.queue.banks"),
-        ("objective.queue.push", "first", "objective.queue.push 'first'.*second"),
+        ("objective.queue.push", "third", "objective.queue.push 'third'.*second"),
         ("objective.queue.size", 0, "never holds"),
         ("objective.queue.search", "fast", "objective.queue.search 'fast'.*approx"),
         (
