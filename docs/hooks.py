@@ -46,7 +46,7 @@ def objectives_reference() -> str:
     """Returns a table of fields for every section of every objective."""
     parts = []
     for name, cls in OBJECTIVES.items():
-        for section, part in _sections("objective", cls):
+        for section, part in _sections("objective", cls()):
             parts += [
                 f"### {name}: `{section}`",
                 _escape(" ".join((part.__doc__ or "").split())),
@@ -55,22 +55,21 @@ def objectives_reference() -> str:
     return "\n\n".join(parts)
 
 
-def _sections(path: str, cls: type) -> Iterator[tuple[str, type]]:
-    """Yields a dataclass and those that its fields are, by their dotted names."""
-    yield path, cls
-    for field in dataclasses.fields(cls):
-        if dataclasses.is_dataclass(field.default):
-            yield from _sections(f"{path}.{field.name}", type(field.default))
+def _sections(path: str, section: Any) -> Iterator[tuple[str, Any]]:
+    """Yields a dataclass with its defaults, and those that its fields are, by name."""
+    yield path, section
+    for field in dataclasses.fields(section):
+        if dataclasses.is_dataclass(part := getattr(section, field.name)):
+            yield from _sections(f"{path}.{field.name}", part)
 
 
-def _class_fields(section: str, cls: type) -> Iterator[Field]:
+def _class_fields(path: str, section: Any) -> Iterator[Field]:
     """Yields the fields of a dataclass, those that it inherits first."""
-    kinds = typing.get_type_hints(cls, include_extras=True)
-    defaults = {field.name: field.default for field in dataclasses.fields(cls)}
-    for name, text in _comments(cls).items():
-        if not dataclasses.is_dataclass(defaults[name]):
-            kind = _kind(kinds[name])
-            yield Field(f"{section}.{name}", kind, repr(defaults[name]), text)
+    kinds = typing.get_type_hints(type(section), include_extras=True)
+    for name, text in _comments(type(section)).items():
+        default = getattr(section, name)
+        if not dataclasses.is_dataclass(default):
+            yield Field(f"{path}.{name}", _kind(kinds[name]), repr(default), text)
 
 
 def _comments(cls: type) -> dict[str, str]:

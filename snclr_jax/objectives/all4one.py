@@ -26,6 +26,7 @@ class All4One(NNCLR):
     above 1 the neighbors count alike in its place.
     """
 
+    # tau, which divides every similarity in the neighbors' part.
     temperature: Annotated[float, Ge(1e-6)] = 0.2
     # Of the features' part, beside 1 of the neighbors'. The authors halve both parts:
     # a scale of 0.5.

@@ -24,7 +24,8 @@ class NNCLR(Searching):
         L_vu = mean_ik [ log sum_j exp(n_ik . z_j / tau) - n_ik . z_i / tau ]
 
     z of view v; n_ik the K rows of the queue nearest to the projection of view u,
-    without gradient. The mean is over the neighbors that were found.
+    without gradient. The mean is over the neighbors that were found. The paper has
+    K = 1; with more, each neighbor is an anchor.
     """
 
     # tau, which divides every similarity in the loss.
@@ -33,7 +34,6 @@ class NNCLR(Searching):
     scale: Annotated[float, Gt(0)] = 1.0
     # Leave the image that a neighbor belongs to out of the neighbor's denominator.
     decoupled: bool = False
-    # The paper has K = 1; of more, each is an anchor, and all count alike.
     queue: QueueSettings = QueueSettings(k=1, push="first")
 
     predictor: ClassVar[bool] = True

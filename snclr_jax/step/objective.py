@@ -132,7 +132,7 @@ class Objective:
         Args:
           name: under which the class is found, see `settings.objective`.
         """
-        return ConfigDict({"name": name, **_defaults(cls)})
+        return ConfigDict({"name": name, **_defaults(cls())})
 
     @classmethod
     def from_section(cls, section: ConfigDict) -> Self:
@@ -240,12 +240,16 @@ def power_of_two(most: int, unit: int) -> int:
     return max(power // unit * unit, unit)
 
 
-def _defaults(cls: type) -> dict[str, Any]:
-    defaults, types = {}, typing.get_type_hints(cls)
-    for field in dataclasses.fields(cls):
-        default = field.default
+def _defaults(section: Any) -> dict[str, Any]:
+    """Returns the fields of a dataclass of defaults, and of those that are its fields.
+
+    Such a field's default may differ from that dataclass's own.
+    """
+    defaults, types = {}, typing.get_type_hints(type(section))
+    for field in dataclasses.fields(section):
+        default = getattr(section, field.name)
         if dataclasses.is_dataclass(default):
-            default = _defaults(type(default))
+            default = _defaults(default)
         elif default is None:
             default = placeholder(typing.get_args(types[field.name])[0])
         defaults[field.name] = default

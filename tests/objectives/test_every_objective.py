@@ -161,6 +161,11 @@ def test_every_objective_has_a_case():
     assert set(OBJECTIVES.values()) == tried
 
 
+def test_a_section_has_every_default():
+    for name, cls in OBJECTIVES.items():
+        assert cls.from_section(cls.section(name)) == cls()
+
+
 def slope(function, at, line) -> float:
     """Returns the derivative of `function` at `at` along `line`, of fourth order."""
     step = 1e-3

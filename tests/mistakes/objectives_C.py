@@ -1,0 +1,93 @@
+"""Mistakes in NNCLR, BYOL, All4One and CACR with a target network."""
+
+from __future__ import annotations
+
+from mistakes.mistake import of
+
+EVERY = "tests/objectives/test_every_objective.py"
+MISTAKES = [
+    *of(
+        "snclr_jax/queue/anchors.py",
+        EVERY,
+        (
+            "a decoupled anchor keeps its own image",
+            "logits = jnp.where(own, -jnp.inf, logits)",
+            "logits = +logits",
+        ),
+        (
+            "anchors that fill up the list count",
+            "losses = jnp.where(filled[:, None], log_sum - positive, 0.0)",
+            "losses = log_sum - positive",
+        ),
+        (
+            "the gradient of anchors forgets tau",
+            "pull / temperature, 0.0",
+            "pull, 0.0",
+        ),
+        (
+            "views of anchors are added",
+            "(found * z.shape[0])",
+            "found",
+        ),
+    ),
+    *of(
+        "snclr_jax/objectives/nnclr.py",
+        "tests/objectives/test_searching.py",
+        (
+            "all K places of a neighbor have a weight",
+            "found.valid / jnp.maximum(count, 1)",
+            "found.valid / found.valid.shape[1]",
+        ),
+    ),
+    *of(
+        "snclr_jax/objectives/all4one.py",
+        EVERY,
+        (
+            "features are compared with the online network's",
+            "feature_loss(seen.target, seen.projection)",
+            "feature_loss(seen.projection[:2], seen.projection)",
+        ),
+        (
+            "pairs of features are as many as features",
+            "jnp.mean(jnp.stack(off)) / max(features * (features - 1), 1)",
+            "jnp.mean(jnp.stack(off)) / features",
+        ),
+    ),
+    *of(
+        "snclr_jax/objectives/byol.py",
+        EVERY,
+        (
+            "pairs of views are averaged",
+            "loss += jnp.sum(2 - 2 * similarity)",
+            "loss += jnp.mean(2 - 2 * similarity)",
+        ),
+    ),
+    *of(
+        "snclr_jax/objectives/cacr_momentum.py",
+        EVERY,
+        (
+            "views near their target attract more",
+            "jax.nn.softmax(far, axis=0)",
+            "jax.nn.softmax(-far, axis=0)",
+        ),
+        (
+            "the weight of a view sends gradient",
+            "jax.lax.stop_gradient(similarity)",
+            "similarity",
+        ),
+        (
+            "an image repels its own target",
+            "but_own=True",
+            "but_own=False",
+        ),
+    ),
+    *of(
+        "snclr_jax/step/objective.py",
+        EVERY,
+        (
+            "a section has the defaults of its class",
+            "default = _defaults(default)",
+            "default = _defaults(type(default)())",
+        ),
+    ),
+]
