@@ -2,20 +2,19 @@
 
 from __future__ import annotations
 
+from snclr_jax.objectives.all4one import All4One
+from snclr_jax.objectives.byol import BYOL
 from snclr_jax.objectives.cacr import CACR
+from snclr_jax.objectives.cacr_momentum import CACRMomentum
 from snclr_jax.objectives.dcl import DCL, DCLW
 from snclr_jax.objectives.info_nce import InfoNCE
 from snclr_jax.objectives.mochi import MoCHi
 from snclr_jax.objectives.moco_v2 import MoCoV2
 from snclr_jax.objectives.multi_view import MVDHEL, MVInfoNCE
+from snclr_jax.objectives.nnclr import NNCLR
 from snclr_jax.objectives.ressl import ReSSL
 from snclr_jax.objectives.sce import SCE
 from snclr_jax.objectives.simclr import SimCLR
-from snclr_jax.objectives.all4one import All4One
-from snclr_jax.objectives.byol import BYOL
-from snclr_jax.objectives.cacr_momentum import CACRMomentum
-from snclr_jax.objectives.info_nce import InfoNCE
-from snclr_jax.objectives.nnclr import NNCLR
 from snclr_jax.objectives.snclr import SNCLR
 from snclr_jax.step.objective import Objective
 
