@@ -26,6 +26,8 @@ from collections.abc import Callable
 from pathlib import Path
 
 ROUNDS = 5
+# Seconds between turns, in which the threads of the last one come to rest.
+PAUSE = 1.0
 FOLDER = Path(__file__).parent
 
 
@@ -155,6 +157,7 @@ def compare(width: int, batch: int) -> None:
     times = {name: [] for name in processes}
     for _ in range(ROUNDS):
         for name, process in processes.items():
+            time.sleep(PAUSE)
             process.stdin.write("\n")
             process.stdin.flush()
             times[name].append(tuple(map(float, process.stdout.readline().split())))
