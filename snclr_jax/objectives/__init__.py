@@ -16,6 +16,7 @@ from snclr_jax.objectives.ressl import ReSSL
 from snclr_jax.objectives.sce import SCE
 from snclr_jax.objectives.simclr import SimCLR
 from snclr_jax.objectives.snclr import SNCLR
+from snclr_jax.objectives.swav import SwAV
 from snclr_jax.step.objective import Objective
 
 OBJECTIVES: dict[str, type[Objective]] = {
@@ -35,4 +36,5 @@ OBJECTIVES: dict[str, type[Objective]] = {
     "byol": BYOL,
     "all4one": All4One,
     "cacr_momentum": CACRMomentum,
+    "swav": SwAV,
 }

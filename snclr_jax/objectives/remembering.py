@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 from typing import Annotated, Any, ClassVar
 
+import jax
 import jax.numpy as jnp
 from annotated_types import Gt
 from jax import Array
@@ -25,7 +26,7 @@ LARGEST_CHOSEN_QUEUE = 65_536
 
 
 class Remembering(Objective):
-    """An objective whose state is a queue, spread over the devices.
+    """An objective whose state is a queue, or some, spread over the devices.
 
     A subclass has a field `queue`, and may write it otherwise in `update`.
     """
@@ -39,16 +40,16 @@ class Remembering(Objective):
     }
     chosen: ClassVar[tuple[str, ...]] = ("queue.size",)
 
-    def init(self, key: Array, dim: int) -> tuple[dict[str, Array], NeighborQueue]:
+    def init(self, key: Array, dim: int) -> tuple[dict[str, Array], Any]:
         """Returns no parameters, and an empty queue."""
         del key
         dtype = jnp.dtype(self.queue.dtype)
         return {}, init_queue(self.queue.size, dim, dtype=dtype)
 
-    def specs(self, state: NeighborQueue) -> NeighborQueue:
-        """Rows of the queue are split over the devices."""
-        del state
-        return QUEUE_SPEC
+    def specs(self, state: Any) -> Any:
+        """Rows of each queue are split over the devices."""
+        is_queue = lambda node: isinstance(node, NeighborQueue)  # noqa: E731
+        return jax.tree.map(lambda _: QUEUE_SPEC, state, is_leaf=is_queue)
 
     def update(self, state: NeighborQueue, seen: Seen, now: Now) -> NeighborQueue:
         """Pushes the targets of the second view."""

@@ -20,12 +20,16 @@ Tree = Any
 
 
 class Rows(NamedTuple):
-    """As `step.objective.Seen`, in numpy and float64; any rows, of any length."""
+    """As `step.objective.Seen`, in numpy and float64; any rows, of any length.
+
+    `params` are those of the objective where rows are given as `stopped`, see `Case`.
+    """
 
     projection: np.ndarray
     prediction: np.ndarray
     target: np.ndarray
     image_id: np.ndarray
+    params: Tree = None
 
 
 class Recorded(NamedTuple):
@@ -57,8 +61,8 @@ class Case:
     Attributes:
       objective: with settings that are not its defaults, so that each one counts.
       loss: (objective, params, state, rows, stopped, step) -> the loss, from loops in
-        numpy that call nothing of the package. `stopped` are the same rows: whatever
-        sends no gradient is computed from them.
+        numpy that call nothing of the package. `stopped` are the same rows, with the
+        same params: whatever sends no gradient is computed from them.
       state_after: (objective, state, rows, step) -> arrays of the state by attribute,
         of an objective that has a state.
       global_views, local_views: how many it is tried with.

@@ -189,12 +189,13 @@ def test_loss_gradients_and_state_are_those_of_the_equations(case, pushes, mesh_
     seen = placed(rows, mesh)
     value, gradients = value_and_gradients(objective, mesh, params, state, seen)
     params, before = numpy_of(params), numpy_of(state)
+    stopped = rows._replace(params=params)
 
     def oracle(params=params, **moved):
         if "projection" in moved and not objective.predictor:
             moved["prediction"] = moved["projection"]
         own = rows._replace(**moved)
-        return case.loss(objective, params, before, own, rows, STEP)
+        return case.loss(objective, params, before, own, stopped, STEP)
 
     np.testing.assert_allclose(value, oracle(), rtol=1e-9, atol=1e-12)
     moves = {"params": params, "projection": rows.projection}
