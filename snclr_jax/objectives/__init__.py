@@ -7,6 +7,7 @@ from snclr_jax.objectives.byol import BYOL
 from snclr_jax.objectives.cacr import CACR
 from snclr_jax.objectives.cacr_momentum import CACRMomentum
 from snclr_jax.objectives.dcl import DCL, DCLW
+from snclr_jax.objectives.groco import GroCo
 from snclr_jax.objectives.info_nce import InfoNCE
 from snclr_jax.objectives.mochi import MoCHi
 from snclr_jax.objectives.moco_v2 import MoCoV2
@@ -37,4 +38,5 @@ OBJECTIVES: dict[str, type[Objective]] = {
     "all4one": All4One,
     "cacr_momentum": CACRMomentum,
     "swav": SwAV,
+    "groco": GroCo,
 }

@@ -123,6 +123,7 @@ CASES = [
         loss,
         state_after,
         local_views=1,
+        stretched=({"epsilon": 1e-3},),
         recorded=tuple(
             functools.partial(authors, name)
             for name in ("swav_w1", "swav_w2", "swav_queue_multicrop_w1")
