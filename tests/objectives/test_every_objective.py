@@ -8,13 +8,19 @@ from __future__ import annotations
 import dataclasses
 import functools
 import importlib
+import os
 import pkgutil
+import socket
+import subprocess
+import sys
+from pathlib import Path
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import objective_cases
 import pytest
+from jax.experimental.multihost_utils import process_allgather
 from jax.sharding import NamedSharding
 from jax.sharding import PartitionSpec as P
 from objective_cases.case import Case, Rows
@@ -139,11 +145,14 @@ def update(objective, mesh, state, seen, step):
 
 
 def numpy_of(tree):
+    """Returns arrays that may be spread over several processes."""
+    if jax.process_count() > 1:
+        return process_allgather(tree, tiled=True)
     return jax.tree.map(np.asarray, jax.device_get(tree))
 
 
-def by_name(state) -> dict[str, np.ndarray]:
-    leaves = jax.tree_util.tree_leaves_with_path(numpy_of(state))
+def by_name(tree) -> dict[str, np.ndarray]:
+    leaves = jax.tree_util.tree_leaves_with_path(numpy_of(tree))
     return {
         jax.tree_util.keystr(path, simple=True, separator="/"): leaf
         for path, leaf in leaves
@@ -216,26 +225,66 @@ def test_loss_gradients_and_state_are_those_of_the_equations(case, pushes, mesh_
         assert not jax.tree.leaves(state)
 
 
+def everything(case: Case, mesh) -> dict[str, jax.Array]:
+    """Returns the loss, its gradients and the state after an update, by name."""
+    params, state = start(case, mesh, pushes=2)
+    seen = placed(random_rows(case, seed=1), mesh)
+    value, gradients = value_and_gradients(case.objective, mesh, params, state, seen)
+    after = update(case.objective, mesh, state, seen, STEP)
+    return by_name({"loss": value, "gradients": gradients, "state": after})
+
+
+def close_arrays(arrays, expected) -> None:
+    assert set(arrays) == set(expected)
+    for name, array in expected.items():
+        np.testing.assert_allclose(
+            arrays[name], array, rtol=1e-9, atol=1e-12, err_msg=name
+        )
+
+
 @every_case
 def test_any_number_of_devices_computes_the_same(case, mesh_of):
-    results = []
-    for mesh in (mesh_of(1), mesh_of(8)):
-        params, state = start(case, mesh, pushes=2)
-        seen = placed(random_rows(case, seed=1), mesh)
-        results.append(
-            numpy_of(
-                (
-                    value_and_gradients(case.objective, mesh, params, state, seen),
-                    update(case.objective, mesh, state, seen, STEP),
-                )
-            )
+    one, eight = (everything(case, mesh_of(devices)) for devices in (1, 8))
+    close_arrays(eight, one)
+
+
+@pytest.fixture(scope="module")
+def of_two_processes(tmp_path_factory):
+    """What the first of two processes has of `everything`, by case."""
+    outputs = [tmp_path_factory.mktemp("process") / "everything.npz" for _ in range(2)]
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    script = Path(__file__).parents[1] / "objectives_and_dump.py"
+    path = os.pathsep.join([str(script.parent), str(Path(__file__).parent)])
+    flags = os.environ["XLA_FLAGS"] + " --xla_force_host_platform_device_count=1"
+    environment = os.environ | {"PYTHONPATH": path, "XLA_FLAGS": flags}
+    processes = [
+        subprocess.Popen(
+            [sys.executable, script, output, str(number), str(port)], env=environment
         )
-    jax.tree.map(
-        lambda one, eight: np.testing.assert_allclose(
-            one, eight, rtol=1e-9, atol=1e-12
-        ),
-        *results,
-    )
+        for number, output in enumerate(outputs)
+    ]
+    try:
+        assert [process.wait(timeout=600) for process in processes] == [0, 0]
+    finally:
+        for process in processes:
+            process.kill()  # jax.distributed swallows SIGTERM
+            process.wait()
+    one, other = (dict(np.load(output)) for output in outputs)
+    assert all(np.array_equal(one[name], other[name]) for name in one | other)
+    return one
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", CASES)
+def test_two_processes_compute_the_same(name, of_two_processes, mesh_of):
+    own = {
+        key.removeprefix(f"{name}:"): array
+        for key, array in of_two_processes.items()
+        if key.startswith(f"{name}:")
+    }
+    close_arrays(own, everything(CASES[name], mesh_of(1)))
 
 
 @pytest.mark.parametrize("recorded", RECORDED.values(), ids=RECORDED)
