@@ -24,6 +24,7 @@ from mistakes import (
     objectives_A,
     objectives_B,
     objectives_C,
+    objectives_D,
     optimization,
     queue,
     state,
@@ -45,6 +46,8 @@ PARTS = (
     state,
     step,
     views,
+    *(data, evaluation, loss, networks, objectives_D),
+    *(optimization, queue, state, step, views),
 )
 MISTAKES = list(itertools.chain(*(part.MISTAKES for part in PARTS)))
 

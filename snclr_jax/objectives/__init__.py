@@ -7,6 +7,7 @@ from snclr_jax.objectives.byol import BYOL
 from snclr_jax.objectives.cacr import CACR
 from snclr_jax.objectives.cacr_momentum import CACRMomentum
 from snclr_jax.objectives.dcl import DCL, DCLW
+from snclr_jax.objectives.covariance import BarlowTwins, VICReg
 from snclr_jax.objectives.groco import GroCo
 from snclr_jax.objectives.info_nce import InfoNCE
 from snclr_jax.objectives.mochi import MoCHi
@@ -39,4 +40,6 @@ OBJECTIVES: dict[str, type[Objective]] = {
     "cacr_momentum": CACRMomentum,
     "swav": SwAV,
     "groco": GroCo,
+    "barlow": BarlowTwins,
+    "vicreg": VICReg,
 }

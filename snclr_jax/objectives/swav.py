@@ -94,7 +94,6 @@ class SwAV(Remembering):
         frozen = now.step < self.freeze_epochs * now.steps_per_epoch
         prototypes = jnp.where(frozen, jax.lax.stop_gradient(prototypes), prototypes)
         codes = self._codes(jax.lax.stop_gradient(prototypes), state, seen.target, now)
-        codes = jax.lax.stop_gradient(codes)
         scores = _scores(seen.projection, prototypes) / self.temperature
         agreement = jnp.einsum(
             "gbk,vbk->gv",

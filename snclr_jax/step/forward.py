@@ -25,8 +25,8 @@ class Online(NamedTuple):
 
     Attributes:
       feature: (b, f) of the first view, as the encoder returns it.
-      projection: (v, b, d) unit rows y.
-      prediction: (v, b, d) unit rows z; y where there is no predictor.
+      projection: (v, b, d) rows y, of length 1 or as they are, see `Forward`.
+      prediction: (v, b, d) rows z; y where there is no predictor.
     """
 
     feature: Array
@@ -42,16 +42,18 @@ class Forward:
       model: the networks.
       config: of the run; reads `accumulate`, `augment`, `model.drop_path` and `seed`.
       mesh: the devices.
+      unit_rows: whether rows get length 1; otherwise they stay as a network makes them.
     """
 
     model: Model
     config: ConfigDict
     mesh: Mesh
+    unit_rows: bool
 
     def target(
         self, params: Variables, batch_stats: Variables, views: tuple[Array, ...]
     ) -> tuple[Array, Variables]:
-        """Returns unit target projections t (v, b, d) of v views, and BN statistics.
+        """Returns target projections t (v, b, d) of v views, and BN statistics.
 
         BatchNorm statistics are those of one view at a time, on every device.
         """
@@ -62,7 +64,7 @@ class Forward:
                 return self.model.target(params, stats, views)
 
             projection, batch_stats = self._apply(project, group)
-            projections += jnp.unstack(unit(projection), axis=1)
+            projections += jnp.unstack(self._rows(projection), axis=1)
         return jnp.stack(projections), batch_stats
 
     def online(
@@ -95,12 +97,15 @@ class Forward:
             keys = self._drop_path_keys(step, first, group)
             outputs, moved = self._apply(project, group, *keys)
             features += jnp.unstack(outputs.feature, axis=1)
-            projections += jnp.unstack(unit(outputs.projection), axis=1)
-            predictions += jnp.unstack(unit(outputs.prediction), axis=1)
+            projections += jnp.unstack(self._rows(outputs.projection), axis=1)
+            predictions += jnp.unstack(self._rows(outputs.prediction), axis=1)
             if first < count:
                 batch_stats = moved
         projection, prediction = jnp.stack(projections), jnp.stack(predictions)
         return Online(features[0], projection, prediction), batch_stats
+
+    def _rows(self, rows: Array) -> Array:
+        return unit(rows) if self.unit_rows else widened(rows)
 
     def _apply(self, project, views: tuple[Array, ...], *keys: Array) -> tuple:
         stacked = jnp.stack(views, axis=1)
@@ -135,9 +140,14 @@ class Forward:
 
 def unit(rows: Array) -> Array:
     """Returns rows of length 1, in at least float32; a row of zeros stays zero."""
-    rows = rows.astype(jnp.promote_types(rows.dtype, jnp.float32))
+    rows = widened(rows)
     square = jnp.sum(rows * rows, axis=-1, keepdims=True)
     return rows * jax.lax.rsqrt(jnp.maximum(square, 1e-24))
+
+
+def widened(rows: Array) -> Array:
+    """Returns rows in at least float32."""
+    return rows.astype(jnp.promote_types(rows.dtype, jnp.float32))
 
 
 def feature_std(y: Array) -> Array:

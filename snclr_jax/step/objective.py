@@ -23,7 +23,8 @@ from ml_collections.config_dict import placeholder
 class Seen(NamedTuple):
     """One global batch through the networks: v views, of which the first g are global.
 
-    Rows have length 1, lie in the order of the batch and are spread over the devices.
+    Rows have length 1, or are as the networks make them where the objective says
+    `unit_rows = False`. They lie in the order of the batch, spread over the devices.
 
     Attributes:
       projection: (v, b, d) of the online network.
@@ -113,6 +114,8 @@ class Objective:
     # average. One that is not used does not exist.
     predictor: ClassVar[bool] = False
     target: ClassVar[bool] = False
+    # Whether the rows that the step hands over have length 1.
+    unit_rows: ClassVar[bool] = True
     # What a progress line shows beside the loss, and what a report plots, with a
     # sentence that explains it.
     shown: ClassVar[tuple[Shown, ...]] = ()

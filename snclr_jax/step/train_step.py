@@ -16,7 +16,7 @@ from jax.sharding import Mesh
 
 from snclr_jax.devices.mesh import replicated
 from snclr_jax.models import Model, Variables, target_subset
-from snclr_jax.step.forward import Forward, feature_std
+from snclr_jax.step.forward import Forward, feature_std, unit
 from snclr_jax.step.objective import Now, Objective, Seen
 from snclr_jax.step.optim import ema_momentum, learning_rate
 from snclr_jax.step.probe import update_probe
@@ -50,7 +50,7 @@ def make_train_step(
     """
     rate = learning_rate(config, steps_per_epoch)
     momentum_of = ema_momentum(config, steps_per_epoch)
-    forward = Forward(model, config, mesh)
+    forward = Forward(model, config, mesh, objective.unit_rows)
 
     def train_step(state: TrainState, batch: Batch) -> tuple[TrainState, Metrics]:
         now = Now(state.step, steps_per_epoch, mesh)
@@ -87,7 +87,7 @@ def make_train_step(
         metrics = {
             "loss": loss,
             **objective.metrics(aux, seen, batch.labels, now),
-            "feature_std": feature_std(seen.projection[0]),
+            "feature_std": feature_std(unit(seen.projection[0])),
             "gradient_norm": optax.tree.norm(gradients),
             "parameter_norm": optax.tree.norm(params),
             "learning_rate": rate(state.step),

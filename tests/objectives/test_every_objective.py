@@ -59,9 +59,13 @@ def unit(rows):
 def random_rows(case: Case, seed: int) -> Rows:
     rng = np.random.default_rng(seed)
     every = case.global_views + case.local_views
-    draw = lambda views: unit(rng.normal(size=(views, BATCH, DIM)))  # noqa: E731
-    projection = draw(every)
     objective = type(case.objective)
+
+    def draw(views):
+        rows = rng.normal(size=(views, BATCH, DIM))
+        return unit(rows) if objective.unit_rows else rows
+
+    projection = draw(every)
     return Rows(
         projection,
         draw(every) if objective.predictor else projection,
@@ -296,6 +300,8 @@ def test_recorded_values_are_reproduced(recorded, mesh_of):
     raw = placed(recorded.rows, mesh)
 
     def normalized(rows):
+        if not objective.unit_rows:
+            return rows
         return rows / jnp.linalg.norm(rows, axis=-1, keepdims=True)
 
     def seen_of(projection, prediction):

@@ -44,7 +44,8 @@ class Search(NamedTuple):
         """Returns that of a run's config."""
         objective = build_objective(config)
         model = build_model(config.model, predictor=objective.predictor)
-        return cls(Forward(model, FrozenConfigDict(config), mesh), objective)
+        frozen = FrozenConfigDict(config)
+        return cls(Forward(model, frozen, mesh, objective.unit_rows), objective)
 
     def neighbors(
         self, networks: Networks, view: Array, image_id: Array
