@@ -48,7 +48,16 @@ class Align(Objective):
         return apart + self.spread.weight * jnp.mean(together**self.power), apart
 
     def metrics(self, aux, seen, labels, now):
-        return {"apart": aux}
+        return {
+            "apart": aux,
+            "length": jnp.mean(jnp.linalg.norm(seen.projection, axis=-1)),
+        }
+
+
+class AsTheyAre(Align):
+    """The same on rows as the network makes them."""
+
+    unit_rows = False
 
 
 class Stopped(Align):
@@ -82,16 +91,20 @@ def test_a_predictor_and_a_target_network_that_are_not_used_do_not_exist(mesh_of
     assert not any("predictor" in jax.tree_util.keystr(path) for path, _ in trained)
     after, metrics = step(state, tiny.batch(config, mesh))
     assert "ema_momentum" not in metrics and "apart" in metrics
+    np.testing.assert_allclose(metrics["length"], 1, rtol=1e-6)
     assert int(after.step) == 1 and after.target_params == {}
 
 
-def test_plain_global_arrays_are_exact_on_any_mesh(mesh_of):
+def test_plain_global_arrays_of_any_length_are_exact_on_any_mesh(mesh_of):
     config = config_of(optim__name="sgd", optim__warmup_epochs=0.0)
+    config.objective.name = "test_objective:AsTheyAre"
+    config.objective.spread.weight = 0.0
     results = []
     for devices in (1, 8):
         mesh = mesh_of(devices)
         _, step, state = tiny.build(config, mesh)
         state, metrics = step(state, tiny.batch(config, mesh))
+        assert metrics["length"] > 1.1
         results.append(jax.device_get((state.params, metrics)))
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=1e-5), *results)
 
