@@ -1,4 +1,4 @@
-"""Mistakes in objectives with prototypes or a sorting network."""
+"""Mistakes in objectives with prototypes, a sorting network or covariances."""
 
 from __future__ import annotations
 
@@ -41,6 +41,29 @@ MISTAKES = [
             "shares are pulled back in the order of the layers",
             "for number in reversed(range(count)):",
             "for number in range(count):",
+        ),
+    ),
+    *of(
+        "snclr_jax/objectives/covariance.py",
+        "tests/objectives/test_every_objective.py",
+        (
+            "pairs of global views count once, as pairs with local ones",
+            "weight = 2 if v < global_views else 1",
+            "weight = 1",
+        ),
+        (
+            "covariances are divided by the whole batch",
+            "covariance = _product(centered[view], centered[view]) / (batch - 1)",
+            "covariance = _product(centered[view], centered[view]) / batch",
+        ),
+    ),
+    *of(
+        "snclr_jax/step/train_step.py",
+        "tests/step/test_objective.py",
+        (
+            "rows always have length 1",
+            "Forward(model, config, mesh, objective.unit_rows)",
+            "Forward(model, config, mesh, True)",
         ),
     ),
     *of(
