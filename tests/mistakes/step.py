@@ -74,8 +74,8 @@ MISTAKES = [
         ),
         (
             "predictions are projections",
-            "jnp.unstack(unit(outputs.prediction), axis=1)",
-            "jnp.unstack(unit(outputs.projection), axis=1)",
+            "jnp.unstack(self._rows(outputs.prediction), axis=1)",
+            "jnp.unstack(self._rows(outputs.projection), axis=1)",
         ),
     ),
     *of(
