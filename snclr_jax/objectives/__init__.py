@@ -6,8 +6,8 @@ from snclr_jax.objectives.all4one import All4One
 from snclr_jax.objectives.byol import BYOL
 from snclr_jax.objectives.cacr import CACR
 from snclr_jax.objectives.cacr_momentum import CACRMomentum
-from snclr_jax.objectives.dcl import DCL, DCLW
 from snclr_jax.objectives.covariance import BarlowTwins, VICReg
+from snclr_jax.objectives.dcl import DCL, DCLW
 from snclr_jax.objectives.groco import GroCo
 from snclr_jax.objectives.info_nce import InfoNCE
 from snclr_jax.objectives.mochi import MoCHi
@@ -24,22 +24,22 @@ from snclr_jax.step.objective import Objective
 OBJECTIVES: dict[str, type[Objective]] = {
     "snclr": SNCLR,
     "info_nce": InfoNCE,
+    "nnclr": NNCLR,
+    "byol": BYOL,
     "simclr": SimCLR,
     "dcl": DCL,
     "dclw": DCLW,
-    "mv_infonce": MVInfoNCE,
-    "mv_dhel": MVDHEL,
-    "cacr": CACR,
-    "moco_v2": MoCoV2,
     "sce": SCE,
     "ressl": ReSSL,
-    "mochi": MoCHi,
-    "nnclr": NNCLR,
-    "byol": BYOL,
-    "all4one": All4One,
-    "cacr_momentum": CACRMomentum,
+    "moco_v2": MoCoV2,
     "swav": SwAV,
+    "mv_dhel": MVDHEL,
+    "mv_infonce": MVInfoNCE,
     "groco": GroCo,
+    "cacr": CACR,
+    "cacr_momentum": CACRMomentum,
+    "mochi": MoCHi,
+    "all4one": All4One,
     "barlow": BarlowTwins,
     "vicreg": VICReg,
 }
