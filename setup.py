@@ -28,6 +28,8 @@ setup(
         "annotated-types>=0.7",
         "array-record>=0.8",
         "etils[epath]>=1.9",
+        # jax bounds what it keeps of compiled programs with it, and does not require it.
+        "filelock>=3.13",
         # jax.export serializes with it and does not require it.
         "flatbuffers>=24",
         "flax>=0.12.8,<0.13",

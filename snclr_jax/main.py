@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import difflib
 import io
+import os
 import sys
 from pathlib import Path
 from typing import Any, NoReturn
@@ -18,6 +19,7 @@ from absl import app, flags, logging
 from ml_collections import ConfigDict, config_flags
 
 from snclr_jax import __version__
+from snclr_jax.devices.compilation_cache import keep_compiled
 from snclr_jax.devices.signals import ENDED, end_at_once
 from snclr_jax.settings.command_line import parse
 from snclr_jax.settings.paths import expanded
@@ -176,6 +178,7 @@ def run() -> None:
         sys.stdout.reconfigure(errors="backslashreplace")
     if not CLEANS_UP & set(arguments):
         end_at_once()
+    keep_compiled(os.environ)
     try:
         app.run(main, flags_parser=_parse)
     except KeyboardInterrupt:

@@ -11,6 +11,8 @@ import signal
 gc.disable()
 
 os.environ["JAX_PLATFORMS"] = "cpu"
+# Nothing that is compiled here goes to the cache of who runs the tests.
+os.environ["JAX_COMPILATION_CACHE_DIR"] = ""
 os.environ["XLA_FLAGS"] = (
     os.environ.get("XLA_FLAGS", "")
     + " --xla_force_host_platform_device_count=8"

@@ -9,8 +9,6 @@ colours, so that raw pixels say little about the class and no download is needed
 from __future__ import annotations
 
 import numpy as np
-from sklearn.datasets import load_digits
-from sklearn.model_selection import train_test_split
 
 from snclr_jax.data.split import Split
 
@@ -48,6 +46,10 @@ def open_digits(
         raise ValueError(
             f"data.pictures_per_digit is {pictures_per_digit}; use 1 or more"
         )
+    # Takes longer to load than JAX.
+    from sklearn.datasets import load_digits
+    from sklearn.model_selection import train_test_split
+
     digits, labels = load_digits(return_X_y=True)
     masks = (digits / 16).reshape(-1, 8, 8).astype(np.float32)
     train, test = train_test_split(

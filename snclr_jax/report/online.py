@@ -13,8 +13,6 @@ from snclr_jax.evaluate.memory.gallery import (
 from snclr_jax.evaluate.memory.networks import Search
 from snclr_jax.evaluate.online import Run
 from snclr_jax.step.state import TrainState
-from snclr_jax.visualize import gallery, pixels
-from snclr_jax.visualize.gallery import MOST_NEIGHBORS
 
 QUERIES = 8
 
@@ -36,6 +34,10 @@ class OnlineGallery:
 
     def __call__(self, state: TrainState, run: Run) -> dict[str, np.ndarray | None]:
         """Returns the picture as "gallery"; None but on process 0, which draws."""
+        # Loads matplotlib, which a run needs at its first evaluation and not before.
+        from snclr_jax.visualize import gallery, pixels
+        from snclr_jax.visualize.gallery import MOST_NEIGHBORS
+
         train = run.data.train
         neighbors = find_gallery(self._search, state, train, self._queries).nearest(
             MOST_NEIGHBORS

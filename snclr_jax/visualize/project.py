@@ -5,8 +5,6 @@ from __future__ import annotations
 import importlib.util
 
 import numpy as np
-from sklearn.decomposition import PCA
-from sklearn.manifold import TSNE
 from threadpoolctl import threadpool_limits
 
 METHODS = ("PCA", "t-SNE", "UMAP")
@@ -28,6 +26,10 @@ def project(
     Raises:
       ValueError: for fewer than 3 rows, an unknown method, or UMAP without umap-learn.
     """
+    # Takes longer to load than JAX.
+    from sklearn.decomposition import PCA
+    from sklearn.manifold import TSNE
+
     features = np.asarray(features, np.float32)
     if len(features) < 3:
         raise ValueError(f"a map of {len(features)} images says nothing; use 3 or more")
