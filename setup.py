@@ -28,7 +28,7 @@ setup(
         "annotated-types>=0.7",
         "array-record>=0.8",
         "etils[epath]>=1.9",
-        # jax bounds what it keeps of compiled programs with it, and does not require it.
+        # jax bounds its cache of programs with it, and does not require it.
         "filelock>=3.13",
         # jax.export serializes with it and does not require it.
         "flatbuffers>=24",

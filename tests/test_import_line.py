@@ -56,6 +56,20 @@ def test_imports_follow_the_line(path):
         assert PLACE[parts[1]] < PLACE[room], f"{room} imports {name}"
 
 
+def test_what_loads_for_long_waits_until_it_is_needed():
+    """scikit-learn takes longer than JAX, and figures, with matplotlib, as long."""
+    for path in FILES:
+        at_the_top = {
+            node.names[0].name if isinstance(node, ast.Import) else str(node.module)
+            for node in ast.parse(path.read_text()).body
+            if isinstance(node, ast.Import | ast.ImportFrom)
+        }
+        late = ["sklearn"]
+        if path == PACKAGE / "report" / "online.py":  # the one that a run loads
+            late += ["snclr_jax.visualize", "matplotlib"]
+        assert not [name for name in at_the_top if name.startswith((*late,))], path
+
+
 def test_every_room_is_on_the_line_and_few_files_lie_beside_the_rooms():
     rooms = {room_of(path) for path in FILES} - {"__init__"}
     assert rooms == set(PLACE)

@@ -95,8 +95,21 @@ def test_no_locale_ends_a_command(monkeypatch):
     assert written.getvalue() == b"84 \\xb1 1\n"
 
 
-def test_help_shows_every_command():
-    output, errors = start("--help").communicate(timeout=60)
+HELP = """
+import sys
+from snclr_jax import main
+sys.argv = ["snclr", "--help"]
+main.run()
+print("loaded:", {"jax", "numpy", "orbax", "sklearn"} & sys.modules.keys())
+"""
+
+
+def test_help_shows_every_command_and_loads_nothing_large():
+    done = subprocess.run(
+        [sys.executable, "-c", HELP], cwd=ROOT, capture_output=True, text=True
+    )
+    output, errors = done.stdout, done.stderr
+    assert output.endswith("loaded: set()\n")
     assert "snclr train --config=RECIPE" in output
     assert "snclr recipes" in output
     assert "snclr evaluate --workdir=DIR" in output
