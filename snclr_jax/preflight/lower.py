@@ -10,12 +10,12 @@ from jax.sharding import Mesh
 
 from snclr_jax.data import open_data
 from snclr_jax.data.feed import is_resident
-from snclr_jax.devices.mesh import over_batch, placed_shapes, replicated
+from snclr_jax.devices.mesh import over_batch, replicated
 from snclr_jax.models import build_model
 from snclr_jax.settings.objective import build_objective
 from snclr_jax.step.augment import view_settings
 from snclr_jax.step.optim import learning_rate, make_optimizer
-from snclr_jax.step.state import TrainState, init_train_state, state_shardings
+from snclr_jax.step.state import train_state_shapes
 from snclr_jax.step.train_step import make_train_step
 from snclr_jax.step.views import Batch
 
@@ -67,10 +67,7 @@ def compile_step(config, mesh: Mesh, *, images: int) -> jax.stages.Compiled:
     step = make_train_step(
         model, objective, optimizer, config, mesh, steps_per_epoch=steps_per_epoch
     )
-    state: TrainState = jax.eval_shape(
-        lambda: init_train_state(model, objective, optimizer, config, mesh)
-    )
-    state = jax.tree.map(placed_shapes, state, state_shardings(state, objective, mesh))
+    state = train_state_shapes(model, objective, optimizer, config, mesh)
     step = cast(jax.stages.Wrapped, step)
     return step.lower(state, _abstract_batch(config, mesh, images)).compile()
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import flax.struct
@@ -12,7 +13,7 @@ from jax import Array
 from jax.sharding import Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
 
-from snclr_jax.devices.mesh import replicated
+from snclr_jax.devices.mesh import placed_shapes, replicated
 from snclr_jax.models import Model, target_subset
 from snclr_jax.step.augment import view_settings
 from snclr_jax.step.objective import Objective
@@ -71,6 +72,40 @@ def init_train_state(
     Raises:
       ValueError: where a size of view does not suit the network.
     """
+    init = _initial(model, objective, optimizer, config, probe_classes)
+    shardings = state_shardings(jax.eval_shape(init), objective, mesh)
+    # It runs once. A CPU takes longer to optimize it than to run it as it is.
+    on_cpu = mesh.devices.flat[0].platform == "cpu"
+    options = {"xla_backend_optimization_level": 0} if on_cpu else None
+    return jax.jit(init, out_shardings=shardings, compiler_options=options)()
+
+
+def train_state_shapes(
+    model: Model,
+    objective: Objective,
+    optimizer: optax.GradientTransformation,
+    config,
+    mesh: Mesh,
+    *,
+    probe_classes: int = 0,
+) -> TrainState:
+    """Returns the shapes, types and shardings of what `init_train_state` returns.
+
+    Its arguments and errors are the same.
+    """
+    init = _initial(model, objective, optimizer, config, probe_classes)
+    state = jax.eval_shape(init)
+    return jax.tree.map(placed_shapes, state, state_shardings(state, objective, mesh))
+
+
+def _initial(
+    model: Model,
+    objective: Objective,
+    optimizer: optax.GradientTransformation,
+    config,
+    probe_classes: int,
+) -> Callable[[], TrainState]:
+    """Returns the function that makes the state at step 0."""
     for size in {size for size, _ in view_settings(config.augment)}:
         shape = (size, size, 3)
         jax.eval_shape(lambda shape=shape: model.init(jax.random.key(0), shape))
@@ -98,8 +133,7 @@ def init_train_state(
             else None,
         )
 
-    shardings = state_shardings(jax.eval_shape(init), objective, mesh)
-    return jax.jit(init, out_shardings=shardings)()
+    return init
 
 
 def state_shardings(state: TrainState, objective: Objective, mesh: Mesh) -> TrainState:

@@ -31,7 +31,7 @@ from snclr_jax.settings.objective import build_objective
 from snclr_jax.step.augment import view_settings
 from snclr_jax.step.optim import learning_rate, make_optimizer
 from snclr_jax.step.probe import count_classes
-from snclr_jax.step.state import init_train_state
+from snclr_jax.step.state import init_train_state, train_state_shapes
 from snclr_jax.step.train_step import make_train_step
 from snclr_jax.step.views import Batch
 
@@ -59,8 +59,10 @@ def accept(config: ConfigDict, devices: int) -> tuple[ConfigDict, Any]:
     return config, train
 
 
-def make(config: ConfigDict, train: Any, mesh: Any) -> tuple[Any, Any]:
-    """Returns the step, and a function that makes its state."""
+def make(
+    config: ConfigDict, train: Any, mesh: Any, state_of: Any = init_train_state
+) -> tuple[Any, Any]:
+    """Returns the step, and a function that makes its state, or the shapes of it."""
     steps_per_epoch = train.size // config.batch_size
     objective = build_objective(config)
     model = build_model(config.model, predictor=objective.predictor)
@@ -69,7 +71,7 @@ def make(config: ConfigDict, train: Any, mesh: Any) -> tuple[Any, Any]:
         model, objective, optimizer, config, mesh, steps_per_epoch=steps_per_epoch
     )
     classes = count_classes(train.labels) if config.evaluate.online_probe else 0
-    init = functools.partial(init_train_state, probe_classes=classes)
+    init = functools.partial(state_of, probe_classes=classes)
     return step, functools.partial(init, model, objective, optimizer, config, mesh)
 
 
@@ -93,8 +95,8 @@ def shapes(config: ConfigDict, images: int) -> Batch:
 
 def trace(config: ConfigDict, mesh: Any) -> None:
     config, train = accept(config, mesh.size)
-    step, init = make(config, train, mesh)
-    jax.eval_shape(step, jax.eval_shape(init), shapes(config, train.size))
+    step, state_shapes = make(config, train, mesh, train_state_shapes)
+    jax.eval_shape(step, state_shapes(), shapes(config, train.size))
 
 
 def assert_well_refused(error: ValueError, changes: dict[str, Any]) -> None:

@@ -11,7 +11,6 @@ from flax.traverse_util import unflatten_dict
 from jax import Array
 from ml_collections import FrozenConfigDict
 
-from snclr_jax.devices.mesh import placed_shapes
 from snclr_jax.encoder.stored import Encoder
 from snclr_jax.models import Variables, build_model
 from snclr_jax.run.checkpoint_reader import read_arrays
@@ -19,7 +18,7 @@ from snclr_jax.run.digest import by_path
 from snclr_jax.settings.objective import build_objective
 from snclr_jax.step.forward import Forward
 from snclr_jax.step.objective import Found, Now, Objective, Seen
-from snclr_jax.step.state import OBJECTIVE, init_train_state, state_shardings
+from snclr_jax.step.state import OBJECTIVE, train_state_shapes
 
 
 class Networks(NamedTuple):
@@ -93,18 +92,10 @@ def open_networks(encoder: Encoder, search: Search) -> Networks:
             f"the run does not fit the {forward.mesh.size} devices here: {error} in a "
             "new run; look at this one on a number of devices that suits it"
         ) from error
-    state = jax.eval_shape(
-        lambda: init_train_state(
-            forward.model, objective, optax.identity(), config, forward.mesh
-        )
+    state = train_state_shapes(
+        forward.model, objective, optax.identity(), config, forward.mesh
     )
-    shardings = state_shardings(state, objective, forward.mesh)
-    expected = {
-        name: jax.tree.map(
-            placed_shapes, getattr(state, name), getattr(shardings, name)
-        )
-        for name in Networks._fields[1:]
-    }
+    expected = {name: getattr(state, name) for name in Networks._fields[1:]}
     parts = {
         name: unflatten_dict(by_path(part), sep="/") for name, part in expected.items()
     }
