@@ -34,7 +34,7 @@ def convolution(
     x: Array,
     kernel: Array,
     strides: Sequence[int],
-    padding: Sequence[tuple[int, int]],
+    padding: str | Sequence[tuple[int, int]],
     **settings: Any,
 ) -> Array:
     """Does `lax.conv_general_dilated` for Linen's `Conv`, of rows, columns, channels.
@@ -43,7 +43,7 @@ def convolution(
       x: (b, h, w, c).
       kernel: (rows, columns, c, f).
       strides: of rows and columns.
-      padding: lo and hi of rows and columns.
+      padding: lo and hi of rows and columns, or their name, such as "SAME".
       settings: what Linen passes beside; dilations and groups must be 1.
 
     Returns:
@@ -54,6 +54,9 @@ def convolution(
             raise NotImplementedError(name)
     if settings["feature_group_count"] != 1:
         raise NotImplementedError("feature_group_count")
+    if isinstance(padding, str):
+        sides, size = x.shape[1:3], kernel.shape[:2]
+        padding = lax.padtype_to_pads(sides, size, strides, padding)
     pads: Any = tuple(map(tuple, padding))
     return _convolve(x, kernel, tuple(strides), pads)
 

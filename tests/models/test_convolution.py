@@ -74,6 +74,12 @@ def gradient(x, kernel):
     return jax.grad(lambda w: jnp.sum(convolve(x, w, 1, 1) ** 2))(kernel)
 
 
+def test_padding_by_name(rng):
+    x, kernel = rng.normal(size=(2, 8, 8, 2)), rng.normal(size=(8, 8, 2, 3))
+    same = convolution(jnp.asarray(x), jnp.asarray(kernel), (4, 4), "SAME", **PLAIN)
+    np.testing.assert_allclose(same, windows(x, kernel, 4, 2), atol=1e-12)
+
+
 def test_devices_share_a_batch(mesh_of, rng):
     kernel = rng.normal(size=(3, 3, 64, 4))
     x = rng.normal(size=(48, 16, 16, 64))
