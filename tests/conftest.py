@@ -3,16 +3,22 @@
 import gc
 import importlib.metadata
 import importlib.util
+import json
 import os
 import signal
+import tempfile
 
 # Imports make a half million objects that stay: looking through them again and again
 # takes nearly as long as the imports. On again when all tests are known.
 gc.disable()
 
 os.environ["JAX_PLATFORMS"] = "cpu"
-# Nothing that is compiled here goes to the cache of who runs the tests.
-os.environ["JAX_COMPILATION_CACHE_DIR"] = ""
+# One folder of compiled programs for all workers and for the processes that tests
+# start: most programs are compiled by several tests. It ends with the session.
+if "PYTEST_XDIST_WORKER" not in os.environ:
+    programs = tempfile.TemporaryDirectory(prefix="snclr_programs_")
+    os.environ["JAX_COMPILATION_CACHE_DIR"] = programs.name
+    os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0"
 os.environ["XLA_FLAGS"] = (
     os.environ.get("XLA_FLAGS", "")
     + " --xla_force_host_platform_device_count=8"
@@ -54,6 +60,31 @@ def forget_programs():
     """
     yield
     jax.clear_caches()
+
+
+@pytest.fixture(scope="module")
+def equal_runs_share_a_step():
+    """Lets the runs of a file that take the same step trace it once: it takes seconds.
+
+    What is excluded from the comparison is not read by a step.
+    """
+    from snclr_jax import train
+
+    make_train_step, made = train.make_train_step, {}
+
+    def make_once(model, objective, optimizer, config, mesh, **steps):
+        read = config.to_dict() | {"data": (config.data.mean, config.data.std)}
+        for name in ("checkpoint", "evaluate", "log"):
+            del read[name]
+        key = json.dumps([read, steps]), mesh
+        if key not in made:
+            parts = (model, objective, optimizer, config, mesh)
+            made[key] = make_train_step(*parts, **steps)
+        return made[key]
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(train, "make_train_step", make_once)
+        yield
 
 
 @pytest.fixture(scope="session")

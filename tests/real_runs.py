@@ -30,13 +30,11 @@ class RealRun:
 
     def __init__(self, workdir: Path, *, processes: int = 1, devices: int = 1) -> None:
         self.workdir, self.output = workdir, workdir.with_suffix(".npz")
-        cache = workdir.parents[1] / "compiled"  # for all tests of a session
         environment = os.environ | {
             "JAX_PLATFORMS": "cpu",
             # The last of a flag counts.
             "XLA_FLAGS": os.environ["XLA_FLAGS"]
             + f" --xla_force_host_platform_device_count={devices}",
-            "JAX_COMPILATION_CACHE_DIR": str(cache),
             "PYTHONPATH": str(HERE),
         }
         with socket.socket() as free:

@@ -24,6 +24,8 @@ from snclr_jax.report.run import report
 from snclr_jax.run.workdir import read_config
 from snclr_jax.train import Interrupted, train
 
+pytestmark = pytest.mark.usefixtures("equal_runs_share_a_step")
+
 
 class Items:
     """A data set as PyTorch and Hugging Face have them."""
