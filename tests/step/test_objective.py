@@ -77,7 +77,14 @@ class Passed(Align):
 
 
 def config_of(**fields):
-    config = tiny.config(data__holdback=200, evaluate__every_epochs=0)
+    config = tiny.config(
+        data__holdback=200,
+        evaluate__every_epochs=0,
+        # Moves the weights at the first step, and by the gradient.
+        optim__name="sgd",
+        optim__warmup_epochs=0.0,
+        **tiny.NOTHING_DRAWN,
+    )
     config.objective = Align.section("test_objective:Align")
     return tiny.override(config, **fields)
 
@@ -96,7 +103,7 @@ def test_a_predictor_and_a_target_network_that_are_not_used_do_not_exist(mesh_of
 
 
 def test_plain_global_arrays_of_any_length_are_exact_on_any_mesh(mesh_of):
-    config = config_of(optim__name="sgd", optim__warmup_epochs=0.0)
+    config = config_of()
     config.objective.name = "test_objective:AsTheyAre"
     config.objective.spread.weight = 0.0
     results = []
@@ -113,7 +120,7 @@ def test_without_a_target_network_the_projection_is_the_target_without_gradient(
     mesh_of,
 ):
     def params_after(cls):
-        config = config_of(optim__name="sgd", optim__warmup_epochs=0.0)
+        config = config_of()
         config.objective.name = f"test_objective:{cls.__name__}"
         _, step, state = tiny.build(config, mesh_of(1))
         return jax.device_get(step(state, tiny.batch(config, mesh_of(1)))[0].params)
