@@ -19,9 +19,11 @@ from real_runs import STEPS, RealRun, assert_same_bits, interrupt_at_batch
 from snclr_jax.configs import evaluate as evaluation
 from tensorboard_events import scalars
 
+from snclr_jax import train as train_module
 from snclr_jax.data import open_data
 from snclr_jax.data.feed import Feed
 from snclr_jax.devices.mesh import make_mesh
+from snclr_jax.evaluate import run as evaluate_module
 from snclr_jax.evaluate.online import OnlineKnn
 from snclr_jax.evaluate.run import evaluate
 from snclr_jax.run.checkpoint import Checkpoints
@@ -31,6 +33,15 @@ from snclr_jax.run.watch import WatchedRun
 from snclr_jax.train import Interrupted, _said, _sentence, train
 
 pytestmark = pytest.mark.usefixtures("equal_runs_share_a_step")
+
+
+@pytest.fixture(scope="module", autouse=True)
+def two_devices(mesh_of):
+    """Programs for eight take several times as long to compile and to run."""
+    with pytest.MonkeyPatch.context() as patch:
+        for module in (train_module, evaluate_module):
+            patch.setattr(module, "make_mesh", lambda: mesh_of(2))
+        yield
 
 
 def test_a_killed_run_ends_with_the_same_bits(tmp_path):
