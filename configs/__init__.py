@@ -5,7 +5,14 @@ from __future__ import annotations
 import ast
 from pathlib import Path
 
-_NO_RECIPES = ("__init__", "base", "evaluate", "imagenet_base", "objectives")
+_NO_RECIPES = (
+    "__init__",
+    "base",
+    "evaluate",
+    "imagenet_base",
+    "objectives",
+    "published",
+)
 
 
 def recipes() -> dict[str, str]:

@@ -24,10 +24,16 @@ from __future__ import annotations
 
 from ml_collections import ConfigDict
 from snclr_jax.configs import base
+from snclr_jax.configs.objectives import published
 
 
-def get_config(name: str = "") -> ConfigDict:
-    """Returns the recipe, changed by "mini_ssl" and variants of `configs/base.py`."""
+def get_config(name: str = "", data: str = "cifar10") -> ConfigDict:
+    """Returns the recipe, changed by "mini_ssl" and variants of `configs/base.py`.
+
+    Args:
+      name: of the variants.
+      data: whose published settings an objective takes, "cifar10" or "cifar100".
+    """
     config = base.get_config()
     config.batch_size = 256
     config.epochs = 200
@@ -54,7 +60,7 @@ def get_config(name: str = "") -> ConfigDict:
     config.optim.trust_coefficient = 0.02
     config.optim.trust_clip = True
     config.evaluate.k = 200
-    return base.variant(config, name, own={"mini_ssl": _mini_ssl})
+    return base.variant(config, name, own={"mini_ssl": _mini_ssl, **published(data)})
 
 
 def _mini_ssl(config: ConfigDict) -> ConfigDict:

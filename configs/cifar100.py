@@ -21,7 +21,7 @@ from snclr_jax.configs import cifar10
 
 def get_config(name: str = "") -> ConfigDict:
     """Returns the recipe, changed by the variants of `configs/cifar10.py`."""
-    config = cifar10.get_config(name)
+    config = cifar10.get_config(name, data="cifar100")
     # Channel statistics of the training images.
     config.data.mean = (0.5071, 0.4866, 0.4409)
     config.data.std = (0.2673, 0.2564, 0.2762)

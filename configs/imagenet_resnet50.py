@@ -26,6 +26,7 @@ import functools
 
 from ml_collections import ConfigDict
 from snclr_jax.configs import base, imagenet_base
+from snclr_jax.configs.objectives import published
 
 # Epochs: learning rate, weight decay and EMA momentum (MoCo v3's code, CONFIG.md).
 SETTINGS = {
@@ -39,7 +40,8 @@ SETTINGS = {
 def get_config(name: str = "") -> ConfigDict:
     """Returns the recipe for "100", "200", "400" or "800" epochs.
 
-    The variants of `configs/base.py` go with them or stand alone: "400,authors".
+    The variants of `configs/base.py` go with them or stand alone: "400,authors". An
+    objective that was published with other epochs sets its own; `epochs` changes them.
     """
     config = imagenet_base.get_config()
     config.model.name = "resnet50"
@@ -49,6 +51,7 @@ def get_config(name: str = "") -> ConfigDict:
 
     config.optim.name = "lars"
     own = {epochs: functools.partial(_set_epochs, epochs) for epochs in SETTINGS}
+    own |= published("imagenet_resnet50")
     return base.variant(_set_epochs("100", config), name, own=own)
 
 

@@ -20,6 +20,7 @@ from __future__ import annotations
 
 from ml_collections import ConfigDict
 from snclr_jax.configs import base, imagenet_vit_s16
+from snclr_jax.configs.objectives import published
 
 
 def get_config(name: str = "") -> ConfigDict:
@@ -29,4 +30,4 @@ def get_config(name: str = "") -> ConfigDict:
     # One compiled block for all layers, each computed again in the backward pass.
     config.model.scan = True
     config.model.remat = True
-    return base.variant(config, name)
+    return base.variant(config, name, own=published("imagenet_vit_b16"))

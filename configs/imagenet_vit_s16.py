@@ -20,6 +20,7 @@ from __future__ import annotations
 
 from ml_collections import ConfigDict
 from snclr_jax.configs import base, imagenet_base
+from snclr_jax.configs.objectives import published
 
 
 def get_config(name: str = "") -> ConfigDict:
@@ -38,4 +39,4 @@ def get_config(name: str = "") -> ConfigDict:
     config.optim.learning_rate = 1.5e-4
     config.optim.weight_decay = 0.1
     config.optim.warmup_epochs = 40.0
-    return base.variant(config, name)
+    return base.variant(config, name, own=published("imagenet_vit_s16"))

@@ -1,41 +1,54 @@
 """Variants that train another objective: `snclr train --config=cifar10:info_nce`.
 
-Data, network and optimizer stay the recipe's, and so does the size of a queue. What
-else a method needs of a recipe stands in `NEEDS`.
+With settings that were published for it on the recipe's data (`configs/published.py`);
+where there are none, data, network, views and optimizer stay the recipe's, and so does
+the size of a queue. What a method needs of any recipe stands in `NEEDS`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import functools
+from collections.abc import Callable, Mapping
+from types import MappingProxyType
+from typing import Any
 
 from ml_collections import ConfigDict
+from snclr_jax.configs.published import PUBLISHED
 
 from snclr_jax.objectives import OBJECTIVES
 
+# The second view is the target that others predict: cropped and flipped alone.
+_WEAK_SECOND_VIEW = {
+    f"augment.view2.{operation}": 0.0
+    for operation in ("jitter", "grayscale", "blur", "solarize")
+}
+NEEDS: dict[str, Mapping[str, Any]] = {
+    "ressl": _WEAK_SECOND_VIEW,
+    "sce": _WEAK_SECOND_VIEW,
+}
 
-def choose_objective(config: ConfigDict, name: str) -> ConfigDict:
+
+def choose_objective(
+    config: ConfigDict, name: str, settings: Mapping[str, Any] = MappingProxyType({})
+) -> ConfigDict:
     """Gives a recipe another objective with its defaults, and what it needs.
 
     Args:
       config: any recipe; changed in place.
       name: one of `OBJECTIVES`.
+      settings: published ones, by dotted field.
     """
     before, config.objective = config.objective, OBJECTIVES[name].section(name)
     if "queue" in before and "queue" in config.objective:
         with config.unlocked():
             config.objective.queue["size"] = before.queue.get_ref("size")
-    if name in NEEDS:
-        NEEDS[name](config)
+    config.update_from_flattened_dict({**NEEDS.get(name, {}), **settings})
     return config
 
 
-def weak_second_view(config: ConfigDict) -> None:
-    """Crops and flips the second view alone: it is the target that others predict."""
-    for operation in ("jitter", "grayscale", "blur", "solarize"):
-        config.augment.view2[operation] = 0.0
-
-
-NEEDS: dict[str, Callable[[ConfigDict], None]] = {
-    "ressl": weak_second_view,
-    "sce": weak_second_view,
-}
+def published(recipe: str) -> dict[str, Callable[[ConfigDict], ConfigDict]]:
+    """Returns the variants of a recipe that `PUBLISHED` has settings for."""
+    return {
+        name: functools.partial(choose_objective, name=name, settings=settings)
+        for name, settings in PUBLISHED[recipe].items()
+    }

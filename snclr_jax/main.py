@@ -63,9 +63,10 @@ snclr: contrastive pretraining of visual encoders with soft neighbors, in JAX
       MoCo v3 checkpoint (--network=online or target), into this package's format.
       Start a run from it: snclr train ... --config.model.init_from=FILE.safetensors
 
-  snclr compare DIR DIR ...
-      Prints runs side by side: settings that differ, curves, evaluations. Runs that
-      differ in their seed alone are one column, with confidence intervals.
+  snclr compare DIR DIR ... [--all]
+      Prints runs side by side: objective, images, time, scores, and the first settings
+      that differ. Runs that differ in their seed alone are one column, with confidence
+      intervals. With --all: every setting that differs, curves, every score.
 
   snclr report --workdir=DIR [--network=...]
       Writes DIR/report.html, one page that needs no network: curves, neighbor gallery,
@@ -150,6 +151,7 @@ _FORMAT = flags.DEFINE_string("format", None, "Format of the exported file.")
 _path("weights", "", "Weights to import.")
 _BASELINES = flags.DEFINE_boolean("baselines", False, "Score the baselines too.")
 _ALLOW = flags.DEFINE_list("allow_changes", [], "Fields that may change.")
+_ALL = flags.DEFINE_boolean("all", False, "Show everything.")
 _ONCE = flags.DEFINE_boolean("once", False, "Look once.")
 _SHARD_MB = flags.DEFINE_integer("shard_mb", None, "Size of a shard.", lower_bound=1)
 _WORKERS = flags.DEFINE_integer(
@@ -285,7 +287,7 @@ def _import() -> None:
 def _compare(workdirs: list[str]) -> None:
     from snclr_jax.report.compare import compare
 
-    print(compare(workdirs))
+    print(compare(workdirs, everything=_ALL.value))
 
 
 def _report() -> None:

@@ -11,14 +11,16 @@ import numpy as np
 from snclr_jax.evaluate.intervals import mean_and_interval
 from snclr_jax.report.groups import Group, Key, Run, read_groups
 from snclr_jax.run.files import OWN
+from snclr_jax.run.watch import duration
 
 WIDTH = 100  # columns of text that up to four groups fit into
 POINTS = 10  # of a curve
+MOST = 5  # settings that are shown where not all are asked for
 MISSING = "-"
 
 
-def compare(workdirs: Sequence[str]) -> str:
-    """Returns the settings, curves and scores of runs, side by side.
+def compare(workdirs: Sequence[str], *, everything: bool = False) -> str:
+    """Returns what runs trained, for how long, and their scores, side by side.
 
     Runs that differ in nothing but their seed are one column, see `read_groups`, and
     its numbers are means over the seeds. Scores, and what they differ by from those of
@@ -32,21 +34,25 @@ def compare(workdirs: Sequence[str]) -> str:
 
     Args:
       workdirs: folders of runs, one or more.
+      everything: all settings that differ, curves, every number of the evaluations
+        and all differences; otherwise what fits on a screen. A loss then stands there
+        where the objectives are the same.
 
     Raises:
       ValueError: as `read_groups`.
     """
     groups = read_groups(workdirs)
-    parts = [
-        _legend(groups),
-        _settings(groups),
-        _training(groups),
-        _curve(groups, "knn", "kNN accuracy in training, %", ".2f"),
-        _curve(groups, "knn_balanced", "balanced kNN accuracy in training, %", ".2f"),
-        _curve(groups, "majority", "always the most frequent class, %", ".2f"),
-        _curve(groups, "loss", "loss", ".4f"),
-        *_evaluations(groups),
-    ]
+    parts = [_legend(groups), _training(groups), _settings(groups, everything)]
+    if everything:
+        parts += [
+            _curve(groups, "knn", "kNN accuracy in training, %", ".2f"),
+            _curve(
+                groups, "knn_balanced", "balanced kNN accuracy in training, %", ".2f"
+            ),
+            _curve(groups, "majority", "always the most frequent class, %", ".2f"),
+            _curve(groups, "loss", "loss", ".4f"),
+        ]
+    parts += _evaluations(groups, everything)
     return "\n\n".join(part for part in parts if part)
 
 
@@ -58,19 +64,28 @@ def _legend(groups: Sequence[Group]) -> str:
     )
 
 
-def _settings(groups: Sequence[Group]) -> str:
+def _settings(groups: Sequence[Group], everything: bool) -> str:
     settings = [group.runs[0].settings for group in groups]
-    rows = []
+    rows, fields = [], 0
     for field in sorted(set().union(*settings)):
         values = [
             _shown(of_group[field]) if field in of_group else MISSING
             for of_group in settings
         ]
-        if len(set(values)) > 1:
+        if len(set(values)) == 1:
+            continue
+        fields += 1
+        # Objectives have fields of their own, which say nothing of another one.
+        said = field == "objective.name" or MISSING in values
+        if everything or (not said and len(rows) < MOST):
             rows.append([field, *values])
-    if not rows:
+    if not fields:
         return "no settings differ but the seed"
-    return _table("settings that differ", groups, rows)
+    more = f"settings that differ: {fields}; snclr compare --all shows them, and curves"
+    if not rows:
+        return more
+    title = "settings that differ"
+    return _table(title, groups, rows) + (f"\n{more}" if len(rows) < fields else "")
 
 
 def _shown(value: Any) -> str:
@@ -78,21 +93,54 @@ def _shown(value: Any) -> str:
 
 
 def _training(groups: Sequence[Group]) -> str:
-    def last_step(run: Run) -> float | None:
-        return max((line["step"] for line in run.metrics), default=None)
-
-    def speed(run: Run) -> float | None:
-        speeds = list(_curve_of(run, "images_per_second").values())
-        return float(np.median(speeds)) if speeds else None
-
-    def means(of_run: Callable[[Run], float | None]) -> Iterator[str]:
+    def row(
+        label: str, of_run: Callable[[Run], float | None], form: Callable[[float], str]
+    ) -> list[str]:
+        cells = []
         for group in groups:
             values = [of_run(run) for run in group.runs]
             known = [value for value in values if value is not None]
-            yield MISSING if len(known) < len(values) else f"{np.mean(known):.0f}"
+            whole = len(known) == len(values)
+            cells.append(form(float(np.mean(known))) if whole else MISSING)
+        return [label, *cells]
 
-    rows = [["last step", *means(last_step)], ["images/s", *means(speed)]]
-    return _table("training", groups, rows)
+    def last(metric: str) -> Callable[[Run], float | None]:
+        return lambda run: next(reversed(_curve_of(run, metric).values()), None)
+
+    objectives = [group.runs[0].settings.get("objective.name") for group in groups]
+    rows = [
+        ["objective", *(name or MISSING for name in objectives)],
+        row("images seen", _images_seen, "{:,.0f}".format),
+        row("training time", _seconds, duration),
+        row("images/s", _speed, "{:.0f}".format),
+    ]
+    # Of different objectives the losses are different sums.
+    if len(set(objectives)) == 1:
+        rows.append(row("loss", last("loss"), "{:.4f}".format))
+    for label, metric in (("kNN, %", "knn"), ("balanced kNN, %", "knn_balanced")):
+        rows.append(row(label, last(metric), "{:.2f}".format))
+    known = [each for each in rows if set(each[1:]) != {MISSING}]
+    return _table("training", groups, known) if known else ""
+
+
+def _images_seen(run: Run) -> float | None:
+    steps = [line["step"] for line in run.metrics]
+    batch = run.settings.get("batch_size")
+    return max(steps) * batch if steps and batch else None
+
+
+def _speed(run: Run) -> float | None:
+    speeds = list(_curve_of(run, "images_per_second").values())
+    return float(np.median(speeds)) if speeds else None
+
+
+def _seconds(run: Run) -> float | None:
+    """Of training alone: the steps of every line at the line's own speed."""
+    speeds, batch = _curve_of(run, "images_per_second"), run.settings.get("batch_size")
+    if not speeds or not batch:
+        return None
+    steps = np.diff([0, *speeds])
+    return float(np.sum(steps * batch / np.array(list(speeds.values()))))
 
 
 def _curve(groups: Sequence[Group], metric: str, title: str, form: str) -> str:
@@ -129,9 +177,11 @@ def _curve_of(run: Run, metric: str) -> dict[int, float]:
     return {int(line["step"]): line[metric] for line in run.metrics if metric in line}
 
 
-def _evaluations(groups: Sequence[Group]) -> Iterator[str]:
+def _evaluations(groups: Sequence[Group], everything: bool) -> Iterator[str]:
     runs = [run for group in groups for run in group.runs]
     keys = list(dict.fromkeys(key for run in runs for key in run.scores))
+    if not everything:
+        keys = _first_of_each(keys)
     if not keys:
         yield "no run has been evaluated: use snclr evaluate --workdir=DIR"
     for data in sorted(
@@ -151,10 +201,23 @@ def _evaluations(groups: Sequence[Group]) -> Iterator[str]:
             [label, *(_difference(first, group, key) for group in others)]
             for label, key in zip(labels, of_data, strict=True)
         ]
-        if others:
+        several = any(len(group.runs) > 1 for group in groups)
+        if others and (everything or several):
             yield _table(f"{title}: difference to {first.name}", others, rows)
     if any(_differently_set(key, runs) for key in keys):
         yield "* evaluated with different settings, see each evaluation.json"
+
+
+def _first_of_each(keys: Sequence[Key]) -> list[Key]:
+    """The first number of each evaluation, and an accuracy's balanced one."""
+    first: dict[tuple, str] = {}
+    for key in keys:
+        first.setdefault(key[:-1], key.metric)
+    return [
+        key
+        for key in keys
+        if key.metric in (first[key[:-1]], f"{first[key[:-1]]}_balanced")
+    ]
 
 
 def _label(key: Key, runs: Sequence[Run], keys: Sequence[Key]) -> str:

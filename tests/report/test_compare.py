@@ -116,7 +116,7 @@ def test_legend_names_every_workdir(tmp_path):
 
 def test_a_single_seed_has_no_interval(tmp_path):
     workdirs = scored(tmp_path, "a", [80.0]) + scored(tmp_path, "b", [79.5], k=0)
-    text = compare(workdirs)
+    text = compare(workdirs, everything=True)
     assert table(text, EVALUATION)["knn_k20"] == ["80.00", "79.50"]
     assert table(text, DIFFERENCE)["knn_k20"] == ["-0.50"]
 
@@ -182,7 +182,7 @@ def test_other_data_networks_and_settings_are_told_apart(tmp_path):
         ],
     )
     b = make_run(tmp_path / "b", k=0, records=[record(75.0, settings={"k": [9]})])
-    text = compare([a, b])
+    text = compare([a, b], everything=True)
     assert text.index(EVALUATION) < text.index("evaluation on tfds:cifar10")
     assert table(text, EVALUATION) == {
         "": ["A", "B"],
@@ -211,7 +211,8 @@ def test_curves_are_means_at_ten_common_steps(tmp_path):
             make_run(tmp_path / "a1", seed=1, lines=curve(range(10, 310, 10), 0.2)),
             make_run(tmp_path / "b", k=0, lines=curve(range(20, 500, 20), 1.0)),
             make_run(tmp_path / "c", k=1),
-        ]
+        ],
+        everything=True,
     )
     rows = table(text, "loss")
     assert rows.pop("") == ["A", "B", "C"]
@@ -222,11 +223,11 @@ def test_curves_are_means_at_ten_common_steps(tmp_path):
     assert np.ptp(np.diff(steps)) <= 20
     for step, cells in zip(steps, rows.values(), strict=True):
         assert cells == [f"{0.15 * step:.4f}", f"{step:.4f}", "-"]
-    # The mean of two seeds' medians, 2050 and 1550.
+    # The mean of two seeds' medians, 2050 and 1550, and of their last losses.
     assert table(text, "training") == {
         "": ["A", "B", "C"],
-        "last step": ["350", "480", "-"],
         "images/s": ["1800", "2500", "-"],
+        "loss": ["50.0000", "480.0000", "-"],
     }
 
 
@@ -235,7 +236,7 @@ def test_knn_of_training_has_its_own_table(tmp_path):
         {"step": 0, "knn_untrained": 9.0, "majority": 60.0},
         {"step": 5, "knn": 61.234, "knn_balanced": 41.5},
     ]
-    text = compare([make_run(tmp_path / "a", lines=lines)])
+    text = compare([make_run(tmp_path / "a", lines=lines)], everything=True)
     rows = table(text, "kNN accuracy in training, %")
     assert rows == {"": ["A"], "step 5": ["61.23"]}
     rows = table(text, "balanced kNN accuracy in training, %")
@@ -243,6 +244,88 @@ def test_knn_of_training_has_its_own_table(tmp_path):
     rows = table(text, "always the most frequent class, %")
     assert rows == {"": ["A"], "step 0": ["60.00"]}
     assert "\nloss\n" not in text
+
+
+def of_objective(folder: Path, name: str, speed: float, **fields: Any) -> str:
+    """A whole run: 120 steps in three lines, kNN, two evaluations of many numbers."""
+    lines = [
+        {"step": step, "loss": 1.0, "images_per_second": speed} for step in (50, 100)
+    ]
+    lines += [
+        {"step": 120, "loss": 0.5, "images_per_second": 2 * speed},
+        {"step": 120, "knn": 61.234, "knn_balanced": 60.5},
+    ]
+    numbers = {"_balanced": 70.0} | {f"_{number}": 1.0 for number in range(20)}
+    records = [
+        record(
+            0.0,
+            what=what,
+            metrics={what: 71.5} | {what + k: v for k, v in numbers.items()},
+        )
+        for what in ("knn", "linear")
+    ]
+    objective = {"name": name, "temperature": len(name) / 100, **fields}
+    return make_run(
+        folder,
+        batch_size=64,
+        lines=lines,
+        records=records,
+        optim={f"field{number}": name for number in range(20)},
+        objective=objective,
+    )
+
+
+def test_runs_of_two_objectives_are_compared_on_one_screen(tmp_path):
+    workdirs = [
+        of_objective(tmp_path / "a", "snclr", 640.0, attention={"kind": "cosine"}),
+        of_objective(tmp_path / "b", "nnclr", 320.0, decoupled=False),
+        of_objective(tmp_path / "c", "byol", 320.0),
+    ]
+    text = compare(workdirs[:2])
+    assert len(text.splitlines()) <= 30 and max(map(len, text.splitlines())) <= 100
+    # 100 steps of 64 images at 640 a second, and 20 at 1280.
+    assert table(text, "training") == {
+        "": ["A", "B"],
+        "objective": ["snclr", "nnclr"],
+        "images seen": ["7,680", "7,680"],
+        "training time": ["11 s", "22 s"],
+        "images/s": ["640", "320"],
+        "kNN, %": ["61.23", "61.23"],
+        "balanced kNN, %": ["60.50", "60.50"],
+    }
+    assert "settings that differ: 23; snclr compare --all shows them" in text
+    assert len(table(text, "settings that differ")) == 1 + 5 + 1
+    assert table(text, EVALUATION) == {
+        "": ["A", "B"],
+        "knn": ["71.50", "71.50"],
+        "knn_balanced": ["70.00", "70.00"],
+        "linear": ["71.50", "71.50"],
+        "linear_balanced": ["70.00", "70.00"],
+        "at step": ["100", "100"],
+    }
+    # A field that one of the objectives has alone says nothing of the other.
+    fields = table(compare(workdirs), "settings that differ")
+    assert fields["objective.temperature"] == ["0.05", "0.05", "0.04"]
+    assert "decoupled" not in text and "attention" not in text
+    # The losses of one objective can be compared, those of several cannot.
+    assert "loss" not in text
+    assert table(compare(workdirs[:1]), "training")["loss"] == ["0.5000"]
+
+
+def test_everything_has_all_settings_curves_and_numbers(tmp_path):
+    workdirs = [
+        of_objective(tmp_path / "a", "snclr", 640.0, attention={"kind": "cosine"}),
+        of_objective(tmp_path / "b", "nnclr", 320.0, decoupled=False),
+    ]
+    text = compare(workdirs, everything=True)
+    fields = table(text, "settings that differ")
+    assert len(fields) == 1 + 23
+    assert fields["objective.attention.kind"] == ["cosine", "-"]
+    assert fields["objective.name"] == ["snclr", "nnclr"]
+    assert table(text, "loss")["step 100"] == ["1.0000", "1.0000"]
+    assert table(text, EVALUATION)["linear_19"] == ["1.00", "1.00"]
+    assert table(text, DIFFERENCE)["linear"] == ["+0.00"]
+    assert "--all" not in text
 
 
 def test_four_groups_fit_into_100_columns(tmp_path):
