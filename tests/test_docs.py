@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import ast
 import importlib
 import importlib.util
+import itertools
 import math
 import re
 import shlex
@@ -24,6 +26,7 @@ from jax.sharding import NamedSharding
 from jax.sharding import PartitionSpec as P
 from snclr_jax.configs import base
 from snclr_jax.configs import evaluate as evaluation_settings
+from snclr_jax.configs.published import PUBLISHED
 from test_import_line import LINE
 
 from snclr_jax import main
@@ -277,11 +280,14 @@ def test_links_lead_somewhere(page):
 
 def test_every_metric_is_explained():
     written = re.findall(r'(?:metrics|means)\["(\w+)"\] =', SOURCES)
-    steps = [ROOT / "snclr_jax" / "step" / "train_step.py"]
-    objectives = sorted((ROOT / "snclr_jax" / "objectives").glob("*.py"))
-    step = "\n".join(path.read_text() for path in steps + objectives)
+    step = (ROOT / "snclr_jax" / "step" / "train_step.py").read_text()
     for block in re.findall(r"metrics \|?= \{(.*?)\}", step, re.DOTALL):
         written += re.findall(r'"(\w+)":', block)
+    for path in (ROOT / "snclr_jax" / "objectives").glob("*.py"):
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.FunctionDef) and node.name == "metrics":
+                keys = (each.keys for each in ast.walk(node) if type(each) is ast.Dict)
+                written += [k.value for k in itertools.chain(*keys) if k]
     assert len(set(written)) > 15
     for name in written:
         assert f"`{name}`" in TEXT["watching.md"], f"{name} is not explained"
@@ -318,20 +324,18 @@ def test_collapsed_losses_are_those_of_the_page():
 
 @pytest.fixture
 def my_recipe(tmp_path, monkeypatch):
-    """Writes the two files of docs/architecture.md, and returns the recipe."""
-    code = re.findall(r"^```python\n(.*?)^```$", TEXT["architecture.md"], re.M | re.S)
-    for name in ("my_objective", "my_recipe"):
-        (source,) = (text for text in code if name_of_example(text) == name)
+    """Writes the two files of docs/your_objective.md, and returns the recipe."""
+    objective, recipe, metrics = code_of("your_objective.md")
+    sources = {"my_objective": f"{objective}\n{metrics}", "my_recipe": recipe}
+    for name, source in sources.items():
         (tmp_path / f"{name}.py").write_text(source)
         monkeypatch.delitem(sys.modules, name, raising=False)
     monkeypatch.syspath_prepend(tmp_path)
     return importlib.import_module("my_recipe")
 
 
-def name_of_example(text):
-    if "class InfoNCE(Objective)" in text:
-        return "my_objective"
-    return "my_recipe" if "from my_objective import" in text else None
+def code_of(page):
+    return re.findall(r"^```python\n(.*?)^```$", TEXT[page], re.M | re.S)
 
 
 def test_example_of_an_objective_trains(my_recipe, mesh_of):
@@ -368,9 +372,7 @@ def test_example_of_an_objective_is_the_loss_without_neighbors(
 
 
 def test_objective_of_the_readme_is_one_direction_of_infonce(rng):
-    (code,) = re.findall(
-        r"^```python\n(@dataclass.*?)^```$", TEXT["README.md"], re.M | re.S
-    )
+    (code,) = (each for each in code_of("README.md") if each.startswith("@dataclass"))
     names = dict(dataclass=dataclass, Annotated=Annotated, ClassVar=ClassVar)
     names |= dict(Objective=Objective, Ge=Ge, jax=jax, jnp=jnp)
     exec(code, names)
@@ -380,6 +382,37 @@ def test_objective_of_the_readme_is_one_direction_of_infonce(rng):
     loss, _ = names["InfoNCE"]().loss({}, (), seen, None)
     expected = info_nce(seen.prediction[0], seen.target[1], temperature=0.2)
     assert loss == pytest.approx(float(expected), rel=1e-5)
+
+
+def test_a_recipe_with_an_objective_that_is_left_unpublished_is_otherwise_its_own():
+    names = {}
+    exec(code_of("recipes.md")[-1], names)
+    got, own = names["get_config"](), names["cifar10"].get_config()
+    assert got.objective.name == "nnclr"
+    for config in (got, own):
+        with config.unlocked():
+            del config.objective
+    assert got == own
+
+
+def test_every_published_setting_stands_in_the_table_of_its_figures():
+    lines = TEXT["recipes.md"].splitlines()
+    head = next(line for line in lines if line.startswith("| objective | `"))
+    names = [each.strip(" `") for each in head.split("|")[2:-1]]
+    at, cells = lines.index(head) + 2, {name: set() for name in names}
+    while lines[at].startswith("| `"):
+        objective, *row = [each.strip(" `") for each in lines[at].split("|")[1:-1]]
+        for name, cell in zip(names, row, strict=True):
+            if cell:
+                cells[name].add(objective)
+        at += 1
+    assert cells == {name: set(PUBLISHED[name]) for name in names}
+
+
+def test_every_objective_is_in_the_api_and_on_its_page():
+    for name, cls in OBJECTIVES.items():
+        assert re.search(rf"members: \[.*\b{cls.__name__}\b", TEXT["api_objectives.md"])
+        assert name == "snclr" or f"\n## {name}\n" in TEXT["objectives.md"], name
 
 
 def test_architecture_shows_the_line_of_folders():

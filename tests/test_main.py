@@ -17,6 +17,7 @@ from ml_collections import config_flags
 from recipes import RECIPES, recipe
 
 from snclr_jax import __version__, main, train
+from snclr_jax.report import compare
 
 
 def test_mistakes_end_in_one_line_that_names_the_fix(tmp_path):
@@ -185,6 +186,14 @@ def test_a_leading_tilde_is_the_home_folder_in_every_path(
     assert seen == [f"{tmp_path}/a", "b"]
 
 
+def test_everything_is_compared_where_it_is_asked_for(monkeypatch, capsys):
+    monkeypatch.setattr(compare, "compare", lambda _, *, everything: everything)
+    with flagsaver.flagsaver():
+        for given in ([], ["--all"]):
+            main.main(main._parse(["snclr", "compare", "a", *given]))
+    assert capsys.readouterr().out.split() == ["False", "True"]
+
+
 def test_a_home_folder_that_there_is_not_is_named(parsed, capsys):
     with pytest.raises(SystemExit, match="2"):
         parsed("train", "--workdir=~nobody-here/x")
@@ -213,7 +222,9 @@ def test_a_name_that_is_no_recipe_names_the_nearest(name, near, parsed, capsys):
     assert f"--config={name} is no recipe; did you mean {near}? 'snclr recipes'" in line
 
 
-@pytest.mark.parametrize("name", ["base", "evaluate", "imagenet_base", "__init__"])
+@pytest.mark.parametrize(
+    "name", ["base", "evaluate", "imagenet_base", "published", "__init__"]
+)
 def test_what_recipes_are_made_of_is_none(name, parsed, capsys):
     with pytest.raises(SystemExit):
         parsed("train", f"--config={name}")

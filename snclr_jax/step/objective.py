@@ -1,7 +1,7 @@
 """The interface of an objective: its settings, and pure functions of one batch.
 
 A new objective is a subclass in a file of its own and a line in
-`snclr_jax.objectives.OBJECTIVES`; docs/architecture.md shows one.
+`snclr_jax.objectives.OBJECTIVES`; docs/your_objective.md shows one.
 """
 
 from __future__ import annotations

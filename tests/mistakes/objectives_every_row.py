@@ -98,5 +98,15 @@ MISTAKES = [
             '("jitter", "grayscale", "blur", "solarize")',
             '("jitter", "grayscale", "blur")',
         ),
+        (
+            "what a method needs of any recipe outweighs what was published",
+            "{**NEEDS.get(name, {}), **settings}",
+            "{**settings, **NEEDS.get(name, {})}",
+        ),
+        (
+            "an objective of CIFAR and ImageNet has its defaults",
+            "PUBLISHED[recipe].items()",
+            "{}.items()",
+        ),
     ),
 ]
