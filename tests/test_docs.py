@@ -325,8 +325,8 @@ def test_collapsed_losses_are_those_of_the_page():
 @pytest.fixture
 def my_recipe(tmp_path, monkeypatch):
     """Writes the two files of docs/your_objective.md, and returns the recipe."""
-    objective, recipe, metrics = code_of("your_objective.md")
-    sources = {"my_objective": f"{objective}\n{metrics}", "my_recipe": recipe}
+    objective, recipe, watched = code_of("your_objective.md")
+    sources = {"my_objective": f"{objective}\n{watched}", "my_recipe": recipe}
     for name, source in sources.items():
         (tmp_path / f"{name}.py").write_text(source)
         monkeypatch.delitem(sys.modules, name, raising=False)
@@ -340,6 +340,8 @@ def code_of(page):
 
 def test_example_of_an_objective_trains(my_recipe, mesh_of):
     config = my_recipe.get_config("debug")
+    check_config(config, devices=8)
+    config.objective.name = "my_objective:Watched"
     check_config(config, devices=8)
     _, step, state = tiny.build(config, mesh_of(8))
     before = jax.device_get(state.params)

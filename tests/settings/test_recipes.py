@@ -1,4 +1,4 @@
-"""Every recipe trains, evaluates and saves, at debug size."""
+"""Every recipe, and every objective, trains, evaluates and saves, at debug size."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from recipes import RECIPES, recipe
 
+from snclr_jax.objectives import OBJECTIVES
 from snclr_jax.run.metrics import read_metrics
 from snclr_jax.train import train
 
@@ -25,16 +26,30 @@ FAST = ("cifar10", "digits", "imagenet_vit_b16", "imagenet_vit_s16")
     ],
 )
 def test_every_recipe_runs_at_debug_size(name, tmp_path, mesh_of, monkeypatch):
+    state, loss = twelve_steps(recipe(name, "debug"), tmp_path, mesh_of, monkeypatch)
+    assert loss[-1] > 0
+    assert state.objective.keys.shape == (64, 16)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", OBJECTIVES)
+def test_every_objective_runs_with_its_published_settings_at_debug_size(
+    name, tmp_path, mesh_of, monkeypatch
+):
+    twelve_steps(recipe("cifar10", f"{name},debug"), tmp_path, mesh_of, monkeypatch)
+
+
+def twelve_steps(config, workdir, mesh_of, monkeypatch):
+    """Runs a config of debug size to its end; returns the state and all losses."""
     # On one device and for twelve steps, since nearly all of the time is compilation.
     monkeypatch.setattr("snclr_jax.train.make_mesh", lambda: mesh_of(1))
-    config = recipe(name, "debug")
     config.data.holdback = 1300
     config.evaluate.train_images = 100
     config.evaluate.batch_size = 100
-    state = train(config, str(tmp_path))
+    state = train(config, str(workdir))
     assert int(state.step) == 12
-    loss = [line["loss"] for line in read_metrics(tmp_path) if "loss" in line]
-    assert np.isfinite(loss).all() and loss[-1] > 0
-    summary = json.loads((Path(tmp_path) / "summary.json").read_text())
+    loss = [line["loss"] for line in read_metrics(workdir) if "loss" in line]
+    assert np.isfinite(loss).all()
+    summary = json.loads((Path(workdir) / "summary.json").read_text())
     assert 0 < summary["knn_trained"] < 100
-    assert state.objective.keys.shape == (64, 16)
+    return state, loss
