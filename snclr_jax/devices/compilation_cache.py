@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import platform
+import zlib
 from collections.abc import MutableMapping
 from pathlib import Path
 
@@ -18,7 +20,8 @@ SETTINGS = {
 def keep_compiled(environment: MutableMapping[str, str]) -> None:
     """Lets JAX keep what it compiles in the user's cache; call it before JAX is loaded.
 
-    The folder is `snclr_jax` in `XDG_CACHE_HOME`, or in ~/.cache. Whoever has named a
+    The folder is one for this kind of processor, in `snclr_jax` in `XDG_CACHE_HOME`, or
+    in ~/.cache. Whoever has named a
     folder, even an empty one, keeps it and its limits. Where the folder cannot be
     written, nothing is kept.
 
@@ -28,14 +31,30 @@ def keep_compiled(environment: MutableMapping[str, str]) -> None:
     if DIRECTORY in environment:
         return
     caches = environment.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache")
-    folder = Path(caches, "snclr_jax")
+    folder = Path(caches, "snclr_jax", _processor())
     if not folder.is_absolute():  # where there is no home
         return
     try:
         # Whoever could write here would run programs as this user.
-        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        folder.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        folder.mkdir(mode=0o700, exist_ok=True)
     except OSError:
         return
     if os.access(folder, os.W_OK):
         for name, value in {DIRECTORY: str(folder), **SETTINGS}.items():
             environment.setdefault(name, value)
+
+
+def _processor() -> str:
+    """Returns a name of this kind of processor.
+
+    A program for one with other instructions may crash here, and machines may share a
+    home.
+    """
+    kind = platform.machine()
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+        kind += next(line for line in lines if line.startswith(("flags", "Features")))
+    except (OSError, StopIteration):
+        pass  # not Linux: no shared homes of unlike processors are expected
+    return f"{zlib.crc32(kind.encode()):08x}"

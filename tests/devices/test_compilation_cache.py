@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from pathlib import Path
 
 import jax
 import pytest
@@ -40,9 +41,9 @@ def test_jax_keeps_programs_as_it_is_told(tmp_path, jax_settings):
         return 3 * x + 1
 
     assert program(2) == 7
-    kept = tmp_path / "snclr_jax"
+    (kept,) = (tmp_path / "snclr_jax").iterdir()
     assert [*kept.glob("jit_program-*-cache")]
-    assert kept.stat().st_mode & 0o777 == 0o700
+    assert kept.stat().st_mode & kept.parent.stat().st_mode & 0o777 == 0o700
     # The limit needs filelock, and leaves the time of each use beside a program.
     assert [*kept.glob("jit_program-*-atime")]
 
@@ -86,4 +87,15 @@ def test_every_command_keeps_them_before_its_config_may_load_jax(tmp_path, monke
         main.app, "run", lambda *_, **__: seen.append(os.environ[DIRECTORY])
     )
     main.run()
-    assert seen == [str(tmp_path / "snclr_jax")]
+    assert seen == [str(folder) for folder in tmp_path.glob("snclr_jax/*")]
+
+
+def test_another_kind_of_processor_has_a_folder_of_its_own(tmp_path, monkeypatch):
+    folders = []
+    for flags in ("fpu sse avx512f", "fpu sse"):
+        text = f"processor : 0\nflags : {flags}\n"
+        monkeypatch.setattr(Path, "read_text", lambda _, text=text: text)
+        environment = {"XDG_CACHE_HOME": str(tmp_path)}
+        keep_compiled(environment)
+        folders.append(environment[DIRECTORY])
+    assert len({*folders}) == 2
