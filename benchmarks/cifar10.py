@@ -12,57 +12,37 @@ from __future__ import annotations
 
 import sys
 
+from image_sets import CIFAR10
 from report import origin, table, write
 from runs import run
 
-SMALL = (
-    "data.holdback=5000",
-    "epochs=4",
-    "batch_size=256",
-    "model.name=patchnet",
-    "model.patch_size=4",
-    "model.width=64",
-    "model.projector_hidden=(512,)",
-    "model.predictor_hidden=(512,)",
-    "objective.queue.size=4096",
-    "objective.queue.k=5",
-    "objective.attention.temperature=0.1",
-    "objective.temperature=0.1",
-    "objective.neighbor_warmup_epochs=1.0",
-    "ema.momentum=0.95",
-    "optim.name=adamw",
-    "optim.learning_rate=8e-3",
-    "optim.warmup_epochs=0.3",
-    "evaluate.train_images=10000",
-)
 # Two seeds of the first two say how much a difference has to be to mean anything.
 RUNS = {
-    "K = 5 (the settings below)": ([], 2),
-    "K = 0 (InfoNCE)": (["objective.queue.k=0"], 2),
-    "soft cross-entropy": (["objective.form=soft_cross_entropy"], 1),
-    "attention temperature 1": (["objective.attention.temperature=1.0"], 1),
-    "linear attention": (["objective.attention.kind=linear"], 1),
-    "K = 1": (["objective.queue.k=1"], 1),
-    "K = 20": (["objective.queue.k=20"], 1),
-    "queue of 16384": (["objective.queue.size=16384"], 1),
-    "both views pushed": (["objective.queue.push=both"], 1),
-    "neighbor weight 0.3": (["objective.neighbor_weight=0.3"], 1),
-    "no warm-up of the weight": (["objective.neighbor_warmup_epochs=0.0"], 1),
-    "loss temperature 0.2": (["objective.temperature=0.2"], 1),
+    "K = 5 (the settings below)": ({}, 2),
+    "K = 0 (InfoNCE)": ({"objective.queue.k": 0}, 2),
+    "soft cross-entropy": ({"objective.form": "soft_cross_entropy"}, 1),
+    "attention temperature 1": ({"objective.attention.temperature": 1.0}, 1),
+    "linear attention": ({"objective.attention.kind": "linear"}, 1),
+    "K = 1": ({"objective.queue.k": 1}, 1),
+    "K = 20": ({"objective.queue.k": 20}, 1),
+    "queue of 16384": ({"objective.queue.size": 16384}, 1),
+    "both views pushed": ({"objective.queue.push": "both"}, 1),
+    "neighbor weight 0.3": ({"objective.neighbor_weight": 0.3}, 1),
+    "no warm-up of the weight": ({"objective.neighbor_warmup_epochs": 0.0}, 1),
+    "loss temperature 0.2": ({"objective.temperature": 0.2}, 1),
 }
 
 
 def main() -> None:
     if len(sys.argv) != 2:
         sys.exit(__doc__)
-    settings = [f"data.path={sys.argv[1]}", *SMALL]
+    settings = CIFAR10 | {"data.holdback": 5000} | {"data.path": sys.argv[1]}
     where = origin("python benchmarks/cifar10.py FOLDER", ["jax"], timed=False)
     rows, latest = [], {}
     for name, (changed, seeds) in RUNS.items():
-        # A changed field comes last, where it overrides.
         scores = []
         for seed in range(seeds):
-            latest = run("cifar10", name, [*settings, *changed], seed=seed)
+            latest = run("cifar10", name, settings | changed, seed=seed)
             scores.append(latest["knn_trained"])
         rows.append((name, ", ".join(f"{score:.2f}" for score in scores)))
         print(*rows[-1], flush=True)
@@ -74,8 +54,8 @@ def main() -> None:
         "CIFAR-10 (JPEG): choices, at small scale",
         "A small `patchnet` learned from 45,000 training images for four epochs;\n"
         "200-NN in percent on the 5,000 training images held back, by seed. One field\n"
-        "is changed at a time; the others are `SMALL` in the file. The test images\n"
-        "played no part.",
+        "is changed at a time; the others are `CIFAR10` in image_sets.py. The test\n"
+        "images played no part.",
         table(("run", "kNN"), rows),
         where,
     )

@@ -14,13 +14,13 @@ import sys
 
 from runs import run
 
-FINAL = {"SNCLR (the recipe)": [], "K = 0 (InfoNCE)": ["objective.queue.k=0"]}
+FINAL = {"SNCLR (the recipe)": {}, "K = 0 (InfoNCE)": {"objective.queue.k": 0}}
 CHOICES = FINAL | {
-    "EMA momentum 0.99": ["ema.momentum=0.99"],
-    "soft cross-entropy": ["objective.form=soft_cross_entropy"],
-    "linear attention": ["objective.attention.kind=linear"],
-    "own views allowed": ["objective.queue.exclude_same_image=False"],
-    "loss temperature 0.2": ["objective.temperature=0.2"],
+    "EMA momentum 0.99": {"ema.momentum": 0.99},
+    "soft cross-entropy": {"objective.form": "soft_cross_entropy"},
+    "linear attention": {"objective.attention.kind": "linear"},
+    "own views allowed": {"objective.queue.exclude_same_image": False},
+    "loss temperature 0.2": {"objective.temperature": 0.2},
 }
 
 
@@ -32,9 +32,9 @@ def main() -> None:
     print("| run | kNN % by seed | median | training s | images/s |")
     print("|---|---|---|---|---|")
     for name, settings in (FINAL if final else CHOICES).items():
-        short = [] if final else ["data.holdback=2000", "epochs=6"]
+        short = {} if final else {"data.holdback": 2000, "epochs": 6}
         summaries = [
-            run("digits", f"{what} {name}", settings + short, seed=seed)
+            run("digits", f"{what} {name}", settings | short, seed=seed)
             for seed in (range(3) if final else range(1))
         ]
         accuracy = [each["knn_trained"] for each in summaries]

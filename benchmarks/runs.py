@@ -5,21 +5,22 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 RUNS = Path("runs/benchmarks")
 
 
 def run(
-    recipe: str, name: str, settings: Sequence[str], *, seed: int
+    recipe: str, name: str, settings: Mapping[str, Any], *, seed: int
 ) -> dict[str, float]:
     """Trains once, or reads what an earlier call left, and returns the summary.
 
     Args:
       recipe: name of a file in configs/.
       name: what to call the run; its folder is made of it.
-      settings: "field=value" each.
+      settings: values by dotted field.
       seed: of the run.
     """
     folder = "".join(c if c.isalnum() else "-" for c in name)
@@ -32,7 +33,7 @@ def run(
             f"--config=configs/{recipe}.py",
             f"--workdir={workdir}",
             f"--config.seed={seed}",
-            *(f"--config.{setting}" for setting in settings),
+            *(f"--config.{field}={value}" for field, value in settings.items()),
         ]
         subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
     return json.loads(summary.read_text(encoding="utf-8"))

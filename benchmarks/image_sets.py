@@ -1,0 +1,68 @@
+"""Image sets that a CPU learns in minutes, each with its recipe."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from types import MappingProxyType, ModuleType
+from typing import Any, NamedTuple
+
+from ml_collections import ConfigDict
+from snclr_jax.configs import cifar10, digits
+
+CIFAR10 = {
+    "epochs": 4,
+    "batch_size": 256,
+    "model.name": "patchnet",
+    "model.patch_size": 4,
+    "model.width": 64,
+    "model.projector_hidden": (512,),
+    "model.predictor_hidden": (512,),
+    "objective.queue.size": 4096,
+    "objective.queue.k": 5,
+    "objective.attention.temperature": 0.1,
+    "objective.temperature": 0.1,
+    "objective.neighbor_warmup_epochs": 1.0,
+    "ema.momentum": 0.95,
+    "optim.name": "adamw",
+    "optim.learning_rate": 8e-3,
+    "optim.warmup_epochs": 0.3,
+    "evaluate.train_images": 10000,
+}
+OMNIGLOT = {
+    "data.name": "folder",
+    "epochs": 100,
+    "optim.warmup_epochs": 5.0,
+    "objective.queue.size": 2048,
+    "objective.queue.k": 5,
+    "objective.neighbor_warmup_epochs": 20.0,
+    "evaluate.k": 10,
+}
+
+
+class ImageSet(NamedTuple):
+    """Training images, of which some are held back, and what is trained on them.
+
+    Attributes:
+      images: their number.
+      holdback: how many of them choose settings.
+      recipe: a module of configs/.
+      settings: what changes the recipe, by dotted field.
+    """
+
+    images: int
+    holdback: int
+    recipe: ModuleType
+    settings: Mapping[str, Any] = MappingProxyType({})
+
+    def config(self) -> ConfigDict:
+        """Returns the recipe for SNCLR, but for the folder of the images."""
+        config = self.recipe.get_config()
+        config.update_from_flattened_dict(self.settings)
+        return config
+
+
+IMAGE_SETS = {
+    "digits": ImageSet(12_000, 2_000, digits),
+    "omniglot": ImageSet(3_872, 968, digits, OMNIGLOT),
+    "cifar10": ImageSet(50_000, 5_000, cifar10, CIFAR10),
+}

@@ -1,0 +1,159 @@
+"""Every objective on the same images, views, networks and optimizer, side by side.
+
+    python benchmarks/objectives.py digits omniglot=FOLDER cifar10=FOLDER --minutes=480
+
+FOLDER holds train/<class>/* and test/<class>/*. The online network sees as many images
+with each objective, two views of each. Each objective is trained at its published
+temperature, at half and at twice of it, and scored on training images that are held
+back; at the temperature of the best kNN it is trained with three seeds on all training
+images, and scored on the test images at the end. What says most comes first: published
+temperatures, the others, then seeds.
+
+The same command continues what was stopped or killed at any moment, and repeats no run
+that is complete: each is a folder of runs/benchmarks/objectives. After --minutes no new
+run starts (0: none at all), and a section of benchmarks/RESULTS.md is written for each
+image set, from what is there. A value at which the loss is no longer a number is out.
+--debug rehearses in other folders, with any 200 images, and prints in place of writing.
+"""
+
+from __future__ import annotations
+
+import argparse
+import math
+import time
+
+import jax
+from comparison import (
+    BASELINE,
+    HELD_BACK,
+    ORDER,
+    SEEDS,
+    TEST,
+    Comparison,
+    Run,
+    next_run,
+    tried,
+)
+from image_sets import IMAGE_SETS
+from report import origin, table, write
+
+from runs import RUNS
+from snclr_jax.evaluate.intervals import mean_and_interval
+
+COLUMNS = (
+    ("kNN", "knn", ".2f"),
+    ("linear", "linear", ".2f"),
+    ("effective rank", "effective_rank", ".1f"),
+    ("neighbor purity", "neighbor_purity", ".2f"),
+    ("ms a step", "ms", ".1f"),
+    ("MB", "step_mb", ".0f"),
+)
+CAPTION = """\
+{epochs} epochs of the recipe `{name}` in benchmarks/image_sets.py, two views of each
+image. Settings of an objective are its defaults, but for the size of a queue and what
+is varied: a temperature, or what takes its place; SNCLR has the recipe's. The best kNN
+on {holdback} held-back training images chose it (bold), with one seed. Rows scored on
+test images are of it, on all training images: means over seeds with half of their 95%
+interval. Rows scored on held-back images are of the published value. kNN is {pixels} on
+raw pixels, and {untrained} on the untrained encoder. The linear probe is of frozen
+features; MB is the peak of the compiled step with the images on the device."""
+# Images that two CPU cores train on in a second, and what else a run takes, in seconds.
+SPEEDS, REST = (1400, 600), 60
+
+
+def estimate(comparison: Comparison) -> str:
+    """Returns in words how much there is to do."""
+    stages = comparison.stages()
+    complete = [not comparison.waits(run) for runs in stages for run in runs]
+    total = sum(len(tried(name)) + SEEDS for name in ORDER)
+    left, images = total - sum(complete), comparison.set.images
+    seen = images * comparison.set.config().epochs
+    fast, slow = (left * (seen / speed + REST) / 3600 for speed in SPEEDS)
+    return (
+        f"{comparison.name}: {left} of {total} runs are left, {fast:.1f} to {slow:.1f} "
+        f"h at {SPEEDS[0]} to {SPEEDS[1]} images/s"
+    )
+
+
+def section(comparison: Comparison) -> list[str]:
+    """Returns the heading, the caption and the table of what is complete."""
+    runs = [*comparison.final(BASELINE), *tried(BASELINE)]
+    first = next(filter(None, map(comparison.figures, runs)), {})
+    caption = CAPTION.format(
+        name=comparison.name,
+        holdback=comparison.set.holdback,
+        epochs=comparison.set.config().epochs,
+        pixels=cell([first], "knn_raw_pixels", ".2f"),
+        untrained=cell([first], "knn_untrained", ".2f"),
+    )
+    rows = [row(comparison, name) for name in ORDER]
+    header = ("objective", "held-back kNN", "scored on", *(each[0] for each in COLUMNS))
+    return [f"Objectives: {comparison.name}", caption, table(header, rows)]
+
+
+def row(comparison: Comparison, objective: str) -> list[str]:
+    """Returns an objective's figures, of its first run where there are no seeds."""
+    final, runs = comparison.final(objective), tried(objective)
+    seeds = list(filter(None, map(comparison.figures, final)))
+    shown = seeds or [comparison.figures(runs[0])]
+    chosen = final[0].value if final else None
+    return [
+        f"{objective} (K = 0)" if objective == BASELINE else objective,
+        ", ".join(score(comparison, run, chosen=chosen) for run in runs),
+        f"{TEST}, seeds: {len(seeds)}" if seeds else HELD_BACK,
+        *(cell(shown, name, form) for _, name, form in COLUMNS),
+    ]
+
+
+def score(comparison: Comparison, run: Run, *, chosen: float | None) -> str:
+    """Returns the kNN of a run behind what is varied; the one that was best is bold."""
+    knn = cell([comparison.figures(run)], "knn", ".2f")
+    said = "not finite" if comparison.failed(run) else knn
+    if run.value is None:
+        return said
+    bold = "**" * (run.value == chosen)
+    return f"{run.value:g}: {bold}{said}{bold}"
+
+
+def cell(figures: list[dict[str, float]], name: str, form: str) -> str:
+    """Returns the mean of a figure, with half of its interval where it has one."""
+    values = [each[name] for each in figures if name in each]
+    if not values:
+        return "-"
+    mean, half = mean_and_interval(values)
+    return f"{mean:{form}}" if half is None else f"{mean:{form}} ± {half:{form}}"
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    names = ", ".join(IMAGE_SETS)
+    parser.add_argument("images", nargs="+", help=f"NAME or NAME=FOLDER of {names}")
+    parser.add_argument("--minutes", type=float, default=math.inf)
+    parser.add_argument("--debug", action="store_true")
+    flags = parser.parse_args()
+    for images in flags.images:
+        if images.partition("=")[0] not in IMAGE_SETS:
+            parser.error(
+                f"{images} is no image set; use NAME or NAME=FOLDER of {names}"
+            )
+    comparisons = [Comparison(images, debug=flags.debug) for images in flags.images]
+    where = origin("python benchmarks/objectives.py IMAGES", ["jax"], timed=True)
+    print(*map(estimate, comparisons), sep="\n", flush=True)
+    # Evaluations are the same programs in each run.
+    jax.config.update("jax_compilation_cache_dir", str(RUNS / "cache"))
+    end = time.monotonic() + 60 * flags.minutes
+    while time.monotonic() < end and (following := next_run(comparisons)):
+        comparison, run = following
+        comparison.carry_out(run)
+    for comparison in comparisons:
+        paragraphs = [*section(comparison), where]
+        if flags.debug:
+            print(*paragraphs, sep="\n\n")
+        else:
+            write(*paragraphs)
+
+
+if __name__ == "__main__":
+    main()

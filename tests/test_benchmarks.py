@@ -1,0 +1,87 @@
+"""What the comparison of objectives runs next follows from the folders alone."""
+
+import json
+
+import comparison
+import pytest
+
+from snclr_jax.evaluate.results import add_record, records_path
+from snclr_jax.run.files import CONFIG_FILE, METRICS_FILE, STOPPED_FILE
+
+IDENTITY = ("encoder", "network", "step", "fingerprint", "data")
+
+
+@pytest.fixture
+def byol_and_info_nce(monkeypatch, tmp_path):
+    monkeypatch.setattr(comparison, "RUNS", tmp_path)
+    monkeypatch.setattr(comparison, "ORDER", ["byol", "info_nce"])
+    return comparison.Comparison("digits", debug=True)
+
+
+def complete(compared, run, knn):
+    workdir = compared.folder / run.folder
+    workdir.mkdir(parents=True)
+    line = {"step": 1, "loss": 1.0, "images_per_second": 320.0, "knn": knn}
+    (workdir / METRICS_FILE).write_text(json.dumps(line) + "\n")
+    (workdir / CONFIG_FILE).write_text(json.dumps({"batch_size": 16}))
+    scores = {"top1": 2 * knn, "effective_rank": 3.0}
+    for what in comparison.WHAT:
+        record = dict.fromkeys(IDENTITY, "") | {"what": what, "metrics": scores}
+        add_record(records_path(workdir), record)
+
+
+def test_published_values_come_first_and_the_best_one_is_trained_with_seeds(
+    byol_and_info_nce,
+):
+    made = []
+    while following := comparison.next_run([byol_and_info_nce]):
+        made.append(following[1])
+        complete(byol_and_info_nce, made[-1], knn=made[-1].value or 50.0)
+    assert [run.folder for run in made] == [
+        "byol-held-back-0",
+        "info_nce-0.2-held-back-0",
+        "info_nce-0.1-held-back-0",
+        "info_nce-0.4-held-back-0",
+        *(
+            f"{name}-test-{seed}"
+            for seed in range(3)
+            for name in ("byol", "info_nce-0.4")
+        ),
+    ]
+    assert byol_and_info_nce.figures(made[-1])["ms"] == 50.0
+
+
+def test_image_sets_take_turns(byol_and_info_nce):
+    omniglot = comparison.Comparison("omniglot=FOLDER", debug=True)
+    for run in next(byol_and_info_nce.stages()):
+        complete(byol_and_info_nce, run, knn=50.0)
+    compared, run = comparison.next_run([byol_and_info_nce, omniglot])
+    assert (compared, run.folder) == (omniglot, "byol-held-back-0")
+
+
+def test_a_value_that_is_not_finite_is_out_and_what_was_killed_is_continued(
+    byol_and_info_nce,
+):
+    published, half, twice = comparison.tried("info_nce")
+    complete(byol_and_info_nce, published, knn=3.0)
+    complete(byol_and_info_nce, half, knn=4.0)
+    killed = byol_and_info_nce.folder / twice.folder
+    killed.mkdir()
+    (killed / METRICS_FILE).write_text('{"step": 1, "loss": 1.0}\n')
+    assert byol_and_info_nce.waits(twice)
+    assert not byol_and_info_nce.final("info_nce")
+    stopped = {"state": "failed", "reason": "NonFiniteError: step 2"}
+    (killed / STOPPED_FILE).write_text(json.dumps(stopped))
+    assert not byol_and_info_nce.waits(twice)
+    assert {run.value for run in byol_and_info_nce.final("info_nce")} == {half.value}
+
+
+def test_seeds_are_scored_on_test_images_and_choices_on_held_back_ones(
+    byol_and_info_nce,
+):
+    run = comparison.Run("info_nce", 0.4, seed=2)
+    config = byol_and_info_nce.config(run)
+    assert (config.objective.temperature, config.seed) == (0.4, 2)
+    assert config.data.holdback
+    last = byol_and_info_nce.config(run._replace(scored_on=comparison.TEST))
+    assert not last.data.holdback
