@@ -21,6 +21,7 @@ from __future__ import annotations
 import argparse
 import math
 import time
+from pathlib import Path
 
 import jax
 from comparison import (
@@ -139,6 +140,13 @@ def main() -> None:
                 f"{images} is no image set; use NAME or NAME=FOLDER of {names}"
             )
     comparisons = [Comparison(images, debug=flags.debug) for images in flags.images]
+    for comparison in comparisons:
+        of_folder = comparison.set.config().data.name == "folder"
+        if of_folder and not Path(comparison.path, "train").is_dir():
+            parser.error(
+                f"{comparison.name} has no folder {comparison.path or 'FOLDER'}/train; "
+                f"use {comparison.name}=FOLDER with train/<class>/* and test/<class>/*"
+            )
     where = origin("python benchmarks/objectives.py IMAGES", ["jax"], timed=True)
     print(*map(estimate, comparisons), sep="\n", flush=True)
     # Evaluations are the same programs in each run.
