@@ -61,19 +61,21 @@ def extract_features(
     """
     batch_size = -(-min(batch_size, split.size) // mesh.size) * mesh.size
     own = own_rows(batch_size, mesh)
-    batches, features = eval_batches(split, batch_size), []
+    batches, features = eval_batches(split, batch_size), None
     if description is not None:
         total = -(-split.size // batch_size)
         batches = progress_bar(batches, total=total, desc=description, unit="batch")
-    for images in batches:
+    for start, images in zip(range(0, split.size, batch_size), batches, strict=True):
         missing = batch_size - len(images)  # the last batch keeps the compiled shape
         padded = np.pad(images, ((0, missing), (0, 0), (0, 0), (0, 0)))
         placed = place_batch(padded[own], mesh)
-        encoded = encode(params, batch_stats, placed)
-        features.append(
-            jax.tree.map(
-                lambda rows: np.asarray(rows, np.float32)[: len(images)],  # noqa: B023
+        encoded = jax.device_get(encode(params, batch_stats, placed))
+        if features is None:
+            # Filled in place: to join parts at the end would take the memory twice.
+            features = jax.tree.map(
+                lambda rows: np.empty((split.size, *rows.shape[1:]), np.float32),
                 encoded,
             )
-        )
-    return jax.tree.map(lambda *parts: np.concatenate(parts), *features)
+        for whole, rows in zip(*map(jax.tree.leaves, (features, encoded)), strict=True):
+            whole[start : start + len(images)] = rows[: len(images)]
+    return features

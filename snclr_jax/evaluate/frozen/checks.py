@@ -76,7 +76,9 @@ def check_features(
             f"{split} features are {features.shape[1]} wide, train features {width}; "
             "extract both with the same network"
         )
-    bad = np.flatnonzero(~np.isfinite(features).all(axis=1))
+    # A float64 sum of finite float32 is finite, and makes no mask of n f.
+    total = np.einsum("nf->n", features, dtype=np.float64)
+    bad = np.flatnonzero(~np.isfinite(total))
     if bad.size:
         raise ValueError(
             f"{split} features have {bad.size} rows that are not finite, the first is "

@@ -74,11 +74,14 @@ def train_heads(
     chunk = -(-steps // -(-steps // chunk))  # about equal ones: the last is padded
     order = _batches(rows, batch_size, seed)
     over_rows = NamedSharding(mesh, P(None, AXIS))
-    heads = {
-        layer: zero_weights((len(grid), train.num_classes, array.shape[1]), mesh)
-        for layer, array in features.items()
-    }
-    state = heads, heads  # the weights and their momentum
+    heads, momenta = (
+        {
+            layer: zero_weights((len(grid), train.num_classes, array.shape[1]), mesh)
+            for layer, array in features.items()
+        }
+        for _ in range(2)
+    )
+    state = heads, momenta
     with progress_bar(total=steps, desc="linear heads", unit="step") as bar:
         for first in range(0, steps, chunk):
             taken = np.stack(list(islice(order, min(chunk, steps - first))))
@@ -114,7 +117,7 @@ def _batches(rows: np.ndarray, batch_size: int, seed: int) -> Iterator[np.ndarra
             yield order[first : first + batch_size]
 
 
-@partial(jax.jit, static_argnames="mesh")
+@partial(jax.jit, static_argnames="mesh", donate_argnames="state")
 def _train_steps(
     state: tuple[dict[str, Weights], dict[str, Weights]],
     features: dict[str, Array],

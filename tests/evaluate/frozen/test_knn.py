@@ -1,5 +1,7 @@
 """Nearest neighbors and their votes against scikit-learn and loops in numpy."""
 
+import tracemalloc
+
 import numpy as np
 import pytest
 from sklearn.datasets import load_digits
@@ -7,6 +9,7 @@ from sklearn.metrics import balanced_accuracy_score
 from sklearn.neighbors import KNeighborsClassifier
 
 from snclr_jax.evaluate.frozen import neighbors
+from snclr_jax.evaluate.frozen.checks import check_features
 from snclr_jax.evaluate.frozen.knn import knn_accuracies, vote
 from snclr_jax.evaluate.frozen.neighbors import nearest
 
@@ -186,6 +189,19 @@ def test_a_bad_split_is_named(split, features, labels, message, mesh_of):
     arguments = (*bad, *GOOD) if split == "train" else (*GOOD, *bad)
     with pytest.raises(ValueError, match=f"{split} .*{message}"):
         knn_accuracies(*arguments, k=(1,), temperature=(0.1,), mesh=mesh_of(1))
+
+
+def test_rows_that_are_not_finite_are_found_without_a_mask_of_all_numbers():
+    features = np.ones((2**11, 2**10), np.float32)
+    features[0] = np.finfo(np.float32).max  # its sum is beyond float32
+    tracemalloc.start()
+    assert check_features("train", features) is features
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert peak < features.nbytes / 16
+    features[1, :2], features[2, 3] = (np.inf, -np.inf), np.nan
+    with pytest.raises(ValueError, match="2 rows that are not finite, .* row 1;"):
+        check_features("train", features)
 
 
 @pytest.mark.parametrize(

@@ -18,6 +18,7 @@ from snclr_jax.evaluate.frozen.classifier import (
     Weights,
     measure_scaling,
     score,
+    zero_weights,
 )
 from snclr_jax.evaluate.frozen.logistic import fit_strengths
 from snclr_jax.evaluate.frozen.sgd import train_heads
@@ -142,6 +143,25 @@ def test_heads_trained_at_once_equal_a_loop_over_single_ones(
             )
             np.testing.assert_allclose(weights.kernel[head], kernel, atol=1e-4)
             np.testing.assert_allclose(weights.bias[head], bias, atol=1e-4)
+
+
+def test_a_step_copies_no_kernels(mesh_of):
+    """Neither for its result nor transposed: they are far larger than a batch."""
+    g, c, f, b = 3, 10, 24, 8
+    heads, momenta = ({"all": zero_weights((g, c, f), mesh_of(1))} for _ in range(2))
+    rates = np.ones(g, np.float32)
+    program = sgd._train_steps.lower(
+        (heads, momenta),
+        {"all": np.zeros((2, b, f), np.float32)},
+        np.zeros((2, b), np.int32),
+        {"all": Scaling()},
+        *(rates, rates, np.zeros(2), b),
+        mesh=mesh_of(1),
+    ).compile()
+    numbers = g * c * (f + 1)
+    assert program.memory_analysis().alias_size_in_bytes == 2 * 4 * numbers
+    text = program.as_text()
+    assert f"[{g * c},{f}]" in text and f"[{f},{g * c}]" not in text
 
 
 def test_a_batch_larger_than_the_rows_takes_all_of_them(layers, mesh_of):
