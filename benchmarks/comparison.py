@@ -116,6 +116,10 @@ class Comparison:
         """Whether a run is to be made or continued."""
         return not (self.figures(run) or self.failed(run) or run in self.refused)
 
+    def complete(self) -> list[Run]:
+        """Returns the runs that need not be made any more."""
+        return [run for runs in self.stages() for run in runs if not self.waits(run)]
+
     def failed(self, run: Run) -> bool:
         """Whether the loss of a run was no longer a number."""
         path = self.folder / run.folder / STOPPED_FILE

@@ -37,8 +37,8 @@ from comparison import (
 )
 from image_sets import IMAGE_SETS
 from report import origin, table, write
-
 from runs import RUNS
+
 from snclr_jax.evaluate.intervals import mean_and_interval
 
 COLUMNS = (
@@ -59,15 +59,13 @@ interval. Rows scored on held-back images are of the published value. kNN is {pi
 raw pixels, and {untrained} on the untrained encoder. The linear probe is of frozen
 features; MB is the peak of the compiled step with the images on the device."""
 # Images that two CPU cores train on in a second, and what else a run takes, in seconds.
-SPEEDS, REST = (1400, 600), 60
+SPEEDS, REST = (1400, 600), 90
 
 
 def estimate(comparison: Comparison) -> str:
     """Returns in words how much there is to do."""
-    stages = comparison.stages()
-    complete = [not comparison.waits(run) for runs in stages for run in runs]
     total = sum(len(tried(name)) + SEEDS for name in ORDER)
-    left, images = total - sum(complete), comparison.set.images
+    left, images = total - len(comparison.complete()), comparison.set.images
     seen = images * comparison.set.config().epochs
     fast, slow = (left * (seen / speed + REST) / 3600 for speed in SPEEDS)
     return (
@@ -155,7 +153,7 @@ def main() -> None:
     while time.monotonic() < end and (following := next_run(comparisons)):
         comparison, run = following
         comparison.carry_out(run)
-    for comparison in comparisons:
+    for comparison in filter(Comparison.complete, comparisons):
         paragraphs = [*section(comparison), where]
         if flags.debug:
             print(*paragraphs, sep="\n\n")
