@@ -280,9 +280,10 @@ def variant(
             case "paper" | "authors":
                 config = apply_preset(config, preset=each)
             case _:
+                # An objective with published settings is in two of them.
+                known = tuple(dict.fromkeys((*own, *VARIANTS[1:], *OBJECTIVES)))
                 raise ValueError(
-                    f"config variant {each!r} is unknown; use one of "
-                    f"{(*own, *VARIANTS[1:], *OBJECTIVES)}"
+                    f"config variant {each!r} is unknown; use one of {known}"
                 )
     return config
 

@@ -53,6 +53,13 @@ def test_a_published_objective_keeps_the_epochs_that_were_asked_for():
     assert (config.objective.temperature, config.objective.scale) == (1.0, 4.0)
 
 
+def test_an_unknown_variant_names_each_that_there_is_once():
+    with pytest.raises(ValueError, match=r"variant 'nncrl' is unknown; .*") as refused:
+        recipe("cifar10", "nncrl")
+    for name in ("mini_ssl", "debug", *OBJECTIVES):
+        assert str(refused.value).count(f"'{name}'") == 1
+
+
 def test_both_cifar_sets_differ_where_their_sources_do():
     ten, hundred = recipe("cifar10", "cacr"), recipe("cifar100", "cacr")
     assert (ten.objective.t_negative, hundred.objective.t_negative) == (0.9, 2.0)
