@@ -2,9 +2,9 @@
 
     python benchmarks/evaluation.py              # Linux; needs faiss-cpu
 
-Every measurement is a fresh process, and the sides of a table take turns. Each runs once
-to compile and is timed the second time. Memory is the peak of the process above what it
-held when its inputs were made.
+Every measurement is a fresh process, and the sides of a table take turns. Each runs
+once to compile and is timed the second time. Memory is the peak of the process above
+what it held when its inputs were made.
 """
 
 from __future__ import annotations

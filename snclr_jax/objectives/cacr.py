@@ -12,6 +12,7 @@ from annotated_types import Ge, Gt, Le
 from jax import Array
 
 from snclr_jax.queue.other_images import over_other_images, products_of_views
+from snclr_jax.queue.settings import BLOCK
 from snclr_jax.step.objective import ANOTHER_LOSS, Now, Objective, Panel, Seen, Shown
 
 # The distance of unit rows is at most 4, and its exponents stay finite numbers.
@@ -66,7 +67,9 @@ class CACR(Objective):
             return jnp.sum(jax.nn.softmax(logits, axis=-1) * distance, axis=-1)
 
         repulsion = [
-            over_other_images(near, y[:view], y[view : view + 1], mesh=now.mesh)
+            over_other_images(
+                near, y[:view], y[view : view + 1], block=BLOCK, mesh=now.mesh
+            )
             for view in range(1, len(y))
         ]
         distance = 2 - 2 * products_of_views(y)

@@ -12,6 +12,7 @@ from annotated_types import Ge, Gt
 from jax import Array
 
 from snclr_jax.queue.other_images import log_sum_over_other_images, products_of_views
+from snclr_jax.queue.settings import BLOCK
 from snclr_jax.step.objective import ANOTHER_LOSS, Now, Objective, Seen
 
 
@@ -41,7 +42,9 @@ class MVInfoNCE(Objective):
         """Returns scale x L."""
         del params, state
         y, tau = seen.projection, self.temperature
-        others = log_sum_over_other_images(y, y, temperature=tau, mesh=now.mesh)
+        others = log_sum_over_other_images(
+            y, y, temperature=tau, block=BLOCK, mesh=now.mesh
+        )
         l, m = np.nonzero(~np.eye(len(y), dtype=bool))  # noqa: E741
         positive = jax.nn.logsumexp(products_of_views(y)[l, m] / tau, axis=0)
         everything = jnp.logaddexp(jax.nn.logsumexp(others, axis=(0, 1)), positive)
@@ -74,7 +77,9 @@ class MVDHEL(Objective):
         y, tau = seen.projection, self.temperature
         others = jnp.concatenate(
             [
-                log_sum_over_other_images(view, view, temperature=tau, mesh=now.mesh)
+                log_sum_over_other_images(
+                    view, view, temperature=tau, block=BLOCK, mesh=now.mesh
+                )
                 for view in jnp.split(y, len(y))
             ]
         )

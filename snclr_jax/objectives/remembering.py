@@ -51,7 +51,7 @@ class Remembering(Objective):
         is_queue = lambda node: isinstance(node, NeighborQueue)  # noqa: E731
         return jax.tree.map(lambda _: QUEUE_SPEC, state, is_leaf=is_queue)
 
-    def update(self, state: NeighborQueue, seen: Seen, now: Now) -> NeighborQueue:
+    def update(self, state: Any, seen: Seen, now: Now) -> Any:
         """Pushes the targets of the second view."""
         target, ids = seen.target[1], seen.image_id
         return push_targets(state, target, ids, now.step, banks=1, mesh=now.mesh)

@@ -13,6 +13,7 @@ from jax import Array
 from jax.sharding import Mesh
 
 from snclr_jax.queue.other_images import log_sum_over_other_images, products_of_views
+from snclr_jax.queue.settings import BLOCK
 from snclr_jax.step.objective import ANOTHER_LOSS, Now, Objective, Seen
 
 
@@ -63,6 +64,8 @@ def pairs_of_views(seen: Seen, temperature: float, mesh: Mesh) -> tuple[Array, A
     rows, count = seen.projection, len(seen.target)
     pairs = itertools.permutations(range(len(rows)), 2)
     view, other = np.array([pair for pair in pairs if min(pair) < count]).T
-    sums = log_sum_over_other_images(rows, rows, temperature=temperature, mesh=mesh)
+    sums = log_sum_over_other_images(
+        rows, rows, temperature=temperature, block=BLOCK, mesh=mesh
+    )
     others = jnp.logaddexp(sums[view, view], sums[view, other])
     return others, products_of_views(rows)[view, other]

@@ -19,7 +19,6 @@ from jax.sharding import Mesh
 from jax.sharding import PartitionSpec as P
 
 from snclr_jax.devices.mesh import AXIS, gather
-from snclr_jax.queue.settings import BLOCK
 
 _VIEWS: Any = P(None, AXIS)
 # Similarities, their exponentials, and what the backward pass makes of both.
@@ -32,7 +31,7 @@ def log_sum_over_other_images(
     *,
     temperature: float,
     mesh: Mesh,
-    block: int = BLOCK,
+    block: int,
 ) -> Array:
     """Returns log sum_{j != i} exp(query_i . candidate_j / temperature).
 
@@ -61,7 +60,7 @@ def over_other_images(
     candidate: Array,
     *,
     mesh: Mesh,
-    block: int = BLOCK,
+    block: int,
 ) -> Array:
     """Returns `function` of the similarities of each image with all others.
 

@@ -99,8 +99,8 @@ MISTAKES = [
         ),
         (
             "MV-DHEL pushes all views apart",
-            "log_sum_over_other_images(view, view, ",
-            "log_sum_over_other_images(view, y, ",
+            "view, view, temperature=tau",
+            "view, y, temperature=tau",
         ),
     ),
     *of(
