@@ -280,10 +280,11 @@ def variant(
             case "paper" | "authors":
                 config = apply_preset(config, preset=each)
             case _:
-                # An objective with published settings is in two of them.
-                known = tuple(dict.fromkeys((*own, *VARIANTS[1:], *OBJECTIVES)))
+                # An objective with published settings is one of a recipe's own, too.
+                others = [name for name in own if name not in OBJECTIVES]
                 raise ValueError(
-                    f"config variant {each!r} is unknown; use one of {known}"
+                    f"config variant {each!r} is unknown; use one of "
+                    f"{(*others, *VARIANTS[1:], *OBJECTIVES)}"
                 )
     return config
 
