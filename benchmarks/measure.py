@@ -18,13 +18,18 @@ def resident_mb(field: str) -> float:
     return int(line.split()[1]) * 1024 / 1e6
 
 
-def measure(call: Callable[[], object]) -> Figures:
-    """Returns the median and least milliseconds of `call`, and its peak memory."""
+def start_peak() -> float:
+    """Lets the peak count from here, and returns what is resident now, in MB."""
     # Pages that the compiler freed would be used again and seem to cost nothing.
     ctypes.CDLL(None).malloc_trim(0)
     with open("/proc/self/clear_refs", "w", encoding="utf-8") as file:
-        file.write("5")  # The peak counts from here.
-    before = resident_mb("VmRSS")
+        file.write("5")
+    return resident_mb("VmRSS")
+
+
+def measure(call: Callable[[], object]) -> Figures:
+    """Returns the median and least milliseconds of `call`, and its peak memory."""
+    before = start_peak()
     call()
     times = []
     end = time.perf_counter() + SECONDS
