@@ -9,7 +9,7 @@ import jax.numpy as jnp
 from annotated_types import Gt
 from jax import Array
 
-from snclr_jax.step.objective import Now, Objective, Seen, other_views
+from snclr_jax.step.objective import ANOTHER_LOSS, Now, Objective, Seen, other_views
 
 
 @dataclasses.dataclass(frozen=True)
@@ -27,9 +27,7 @@ class BYOL(Objective):
 
     predictor: ClassVar[bool] = True
     target: ClassVar[bool] = True
-    changes: ClassVar[dict[str, str]] = {
-        "scale": "the loss is another one, and not to be compared with that before"
-    }
+    changes: ClassVar[dict[str, str]] = {"scale": ANOTHER_LOSS}
 
     def loss(
         self, params: dict, state: tuple, seen: Seen, now: Now

@@ -13,7 +13,7 @@ from ml_collections import ConfigDict
 
 from snclr_jax.queue.every_row import log_sum_over_rows, softmax_over_rows
 from snclr_jax.queue.settings import BLOCK
-from snclr_jax.step.objective import Now, Objective, Seen, other_views
+from snclr_jax.step.objective import ANOTHER_LOSS, Now, Objective, Seen, other_views
 
 
 @dataclasses.dataclass(frozen=True)
@@ -42,7 +42,7 @@ class CACRMomentum(Objective):
     target: ClassVar[bool] = True
     changes: ClassVar[dict[str, str]] = dict.fromkeys(
         ("cost", "temperature", "scale"),
-        "the loss is another one, and not to be compared with that before",
+        ANOTHER_LOSS,
     )
 
     def loss(

@@ -16,9 +16,7 @@ import jax.numpy as jnp
 from annotated_types import Ge, Gt
 from jax import Array
 
-from snclr_jax.step.objective import Now, Objective, Seen
-
-_CHANGED = "the loss is another one, and not to be compared with that before"
+from snclr_jax.step.objective import ANOTHER_LOSS, Now, Objective, Seen
 
 
 @dataclasses.dataclass(frozen=True)
@@ -38,7 +36,7 @@ class BarlowTwins(Objective):
 
     unit_rows: ClassVar[bool] = False
     changes: ClassVar[dict[str, str]] = dict.fromkeys(
-        ("off_diagonal", "scale"), _CHANGED
+        ("off_diagonal", "scale"), ANOTHER_LOSS
     )
 
     def loss(
@@ -80,7 +78,7 @@ class VICReg(Objective):
 
     unit_rows: ClassVar[bool] = False
     changes: ClassVar[dict[str, str]] = dict.fromkeys(
-        ("invariance", "variance", "covariance", "scale"), _CHANGED
+        ("invariance", "variance", "covariance", "scale"), ANOTHER_LOSS
     )
 
     def loss(

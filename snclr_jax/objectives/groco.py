@@ -13,7 +13,7 @@ from ml_collections import ConfigDict
 
 from snclr_jax.queue.batch import nearest_others
 from snclr_jax.queue.settings import BLOCK
-from snclr_jax.step.objective import Now, Objective, Seen, other_views
+from snclr_jax.step.objective import ANOTHER_LOSS, Now, Objective, Seen, other_views
 
 
 @dataclasses.dataclass(frozen=True)
@@ -36,7 +36,7 @@ class GroCo(Objective):
 
     changes: ClassVar[dict[str, str]] = dict.fromkeys(
         ("negatives", "steepness", "scale"),
-        "the loss is another one, and not to be compared with that before",
+        ANOTHER_LOSS,
     )
 
     def loss(

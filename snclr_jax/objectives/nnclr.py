@@ -14,7 +14,7 @@ from snclr_jax.objectives.searching import Searching
 from snclr_jax.queue.anchors import Anchored, neighbors_as_anchors
 from snclr_jax.queue.ring import NeighborQueue
 from snclr_jax.queue.settings import QueueSettings
-from snclr_jax.step.objective import Found, Now, Seen, other_views
+from snclr_jax.step.objective import ANOTHER_LOSS, Found, Now, Seen, other_views
 
 
 @dataclasses.dataclass(frozen=True)
@@ -42,7 +42,7 @@ class NNCLR(Searching):
         "queue.k": "every image has that many neighbors as anchors",
         **dict.fromkeys(
             ("temperature", "scale", "decoupled"),
-            "the loss is another one, and not to be compared with that before",
+            ANOTHER_LOSS,
         ),
     }
 

@@ -15,6 +15,7 @@ from snclr_jax.queue.ring import UNFILLED, NeighborQueue, init_queue
 from snclr_jax.queue.settings import RingSettings
 from snclr_jax.queue.sharded import QUEUE_SPEC, push_targets
 from snclr_jax.step.objective import (
+    ANOTHER_LOSS,
     Now,
     Objective,
     Seen,
@@ -107,7 +108,7 @@ class EveryRow(Remembering):
         **Remembering.changes,
         **dict.fromkeys(
             ("temperature", "scale"),
-            "the loss is another one, and not to be compared with that before",
+            ANOTHER_LOSS,
         ),
     }
 

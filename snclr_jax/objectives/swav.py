@@ -16,7 +16,7 @@ from snclr_jax.objectives.remembering import Remembering
 from snclr_jax.queue.ring import UNFILLED, NeighborQueue
 from snclr_jax.queue.settings import RingSettings
 from snclr_jax.queue.sharded import push_targets
-from snclr_jax.step.objective import Now, Seen, Shown
+from snclr_jax.step.objective import ANOTHER_LOSS, Now, Seen, Shown
 
 # The views whose rows are remembered, each in a queue of its own.
 REMEMBERED = 2
@@ -67,7 +67,7 @@ class SwAV(Remembering):
         "freeze_epochs": "the prototypes move from another epoch",
         **dict.fromkeys(
             ("temperature", "epsilon", "iterations", "scale"),
-            "the loss is another one, and not to be compared with that before",
+            ANOTHER_LOSS,
         ),
     }
 
