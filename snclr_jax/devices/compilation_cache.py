@@ -53,7 +53,7 @@ def _processor() -> str:
     """
     kind = platform.machine()
     try:
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
         kind += next(line for line in lines if line.startswith(("flags", "Features")))
     except (OSError, StopIteration):
         pass  # not Linux: no shared homes of unlike processors are expected

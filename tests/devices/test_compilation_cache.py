@@ -94,7 +94,7 @@ def test_another_kind_of_processor_has_a_folder_of_its_own(tmp_path, monkeypatch
     folders = []
     for flags in ("fpu sse avx512f", "fpu sse"):
         text = f"processor : 0\nflags : {flags}\n"
-        monkeypatch.setattr(Path, "read_text", lambda _, text=text: text)
+        monkeypatch.setattr(Path, "read_text", lambda *_, text=text, **__: text)
         environment = {"XDG_CACHE_HOME": str(tmp_path)}
         keep_compiled(environment)
         folders.append(environment[DIRECTORY])
