@@ -7,48 +7,27 @@ lists those that nothing notices as failed tests. `mistakes/` holds them.
 
 from __future__ import annotations
 
+import importlib
 import itertools
 import os
+import pkgutil
 import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
 
+import mistakes
 import pytest
-from mistakes import (
-    data,
-    evaluation,
-    loss,
-    networks,
-    objectives_candidates,
-    objectives_every_row,
-    objectives_neighbors,
-    objectives_prototypes,
-    optimization,
-    queue,
-    state,
-    step,
-    views,
-)
 from mistakes.mistake import ROOT, Mistake
 
-PARTS = (
-    data,
-    evaluation,
-    loss,
-    networks,
-    objectives_candidates,
-    objectives_every_row,
-    objectives_neighbors,
-    objectives_prototypes,
-    optimization,
-    queue,
-    state,
-    step,
-    views,
+MISTAKES = list(
+    itertools.chain.from_iterable(
+        importlib.import_module(f"mistakes.{part.name}").MISTAKES
+        for part in pkgutil.iter_modules(mistakes.__path__)
+        if part.name != "mistake"
+    )
 )
-MISTAKES = list(itertools.chain(*(part.MISTAKES for part in PARTS)))
 
 
 def test_every_mistake_can_still_be_made():

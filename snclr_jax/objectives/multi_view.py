@@ -52,7 +52,7 @@ class MVInfoNCE(Objective):
 
 
 @dataclasses.dataclass(frozen=True)
-class MVDHEL(Objective):
+class MVDHEL(MVInfoNCE):
     """All pairs of views of an image, and other images of each view on its own.
 
         L = mean_i [ sum_l log sum_{j != i} exp(y_li . y_lj / tau)
@@ -60,14 +60,6 @@ class MVDHEL(Objective):
 
     Uniformity is left to each view, so that it does not work against alignment.
     """
-
-    # tau, which divides every similarity. The authors take 0.5 for CIFAR, and 0.1 for
-    # ImageNet.
-    temperature: Annotated[float, Ge(1e-6)] = 0.5
-    # Loss = scale x L.
-    scale: Annotated[float, Gt(0)] = 1.0
-
-    changes: ClassVar[dict[str, str]] = MVInfoNCE.changes
 
     def loss(
         self, params: dict, state: tuple, seen: Seen, now: Now

@@ -31,6 +31,7 @@ from snclr_jax.queue.ring import NeighborQueue, Neighbors
 from snclr_jax.queue.sharded import (
     QUEUE_SPEC,
     ROWS,
+    ROWS_OF_VIEWS,
     WHOLE,
     elect,
     neighbors_of_own_images,
@@ -41,8 +42,6 @@ from snclr_jax.queue.sums import RowList, log_sum_exp, products_with_rows
 
 if TYPE_CHECKING:
     from snclr_jax.objectives.snclr import SNCLR
-
-ROWS_OF_VIEWS: Any = P(None, AXIS)
 
 
 class Direction(NamedTuple):

@@ -23,6 +23,7 @@ from snclr_jax.queue.settings import QueueSettings
 from snclr_jax.queue.sharded import (
     QUEUE_SPEC,
     ROWS,
+    ROWS_OF_VIEWS,
     WHOLE,
     elect,
     neighbors_of_own_images,
@@ -106,7 +107,7 @@ def neighbors_as_anchors(
     return jax.shard_map(
         of_device,
         mesh=mesh,
-        in_specs=(QUEUE_SPEC, P(None, AXIS), ROWS, P()),
+        in_specs=(QUEUE_SPEC, ROWS_OF_VIEWS, ROWS, P()),
         out_specs=Anchored(WHOLE, Neighbors(None, *[ROWS] * 5), recall),
     )(queue, candidates, jax.lax.stop_gradient(target), image_id)
 

@@ -5,19 +5,15 @@ Rows travel once, queries stay: every device looks its own images up among all o
 
 from __future__ import annotations
 
-from typing import Any
-
 import jax
 import jax.numpy as jnp
 from jax import Array
 from jax.sharding import Mesh
-from jax.sharding import PartitionSpec as P
 
 from snclr_jax.devices.mesh import AXIS, gather
 from snclr_jax.queue.ring import NeighborQueue
 from snclr_jax.queue.search import nearest_rows
-
-_VIEWS: Any = P(None, AXIS)
+from snclr_jax.queue.sharded import ROWS_OF_VIEWS
 
 
 @jax.named_scope("nearest_others")
@@ -53,6 +49,6 @@ def nearest_others(rows: Array, k: int, *, block: int, mesh: Mesh) -> Array:
     return jax.shard_map(
         lambda own: jax.lax.map(of_view, own),
         mesh=mesh,
-        in_specs=_VIEWS,
-        out_specs=_VIEWS,
+        in_specs=ROWS_OF_VIEWS,
+        out_specs=ROWS_OF_VIEWS,
     )(jax.lax.stop_gradient(rows))

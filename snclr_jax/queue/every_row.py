@@ -14,13 +14,10 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 from jax.sharding import Mesh
-from jax.sharding import PartitionSpec as P
 
 from snclr_jax.devices.mesh import AXIS, gather
+from snclr_jax.queue.sharded import ROWS, ROWS_OF_VIEWS
 from snclr_jax.queue.sums import RowList, log_sum_exp, log_sum_exp_and_mean
-
-_VIEWS: Any = P(None, AXIS)
-_ROWS: Any = P(AXIS)
 
 
 @jax.named_scope("every_row")
@@ -55,7 +52,7 @@ def log_sum_over_rows(
         part: Any = log_sum_exp(_flat(z), keys, listed, temperature, block)
         return _own(_log_sum(part), z, query)
 
-    return _on_each_device(of_device, mesh, _VIEWS)(query, keys, counted)
+    return _on_each_device(of_device, mesh, ROWS_OF_VIEWS)(query, keys, counted)
 
 
 @jax.named_scope("every_row")
@@ -94,7 +91,9 @@ def softmax_over_rows(
         return _own(whole, z, query), _own(mean, z, query)
 
     query, keys = jax.lax.stop_gradient((query, keys))
-    return _on_each_device(of_device, mesh, (_VIEWS, _VIEWS))(query, keys, counted)
+    return _on_each_device(of_device, mesh, (ROWS_OF_VIEWS, ROWS_OF_VIEWS))(
+        query, keys, counted
+    )
 
 
 def merged(log_sums: Array, means: Array) -> tuple[Array, Array]:
@@ -127,7 +126,7 @@ def softmax_entropy(
 
 
 def _on_each_device(function, mesh: Mesh, out_specs):
-    in_specs = (_VIEWS, _ROWS, _ROWS)
+    in_specs = (ROWS_OF_VIEWS, ROWS, ROWS)
     return jax.shard_map(function, mesh=mesh, in_specs=in_specs, out_specs=out_specs)
 
 

@@ -9,7 +9,7 @@ be another distribution on another mesh.
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -23,12 +23,11 @@ from snclr_jax.queue.ring import NeighborQueue
 from snclr_jax.queue.settings import QueueSettings
 from snclr_jax.queue.sharded import (
     QUEUE_SPEC,
+    ROWS_OF_VIEWS,
     elect,
     neighbors_of_own_images,
     search_own_rows,
 )
-
-_VIEWS: Any = P(None, AXIS)
 
 
 class Hardest(NamedTuple):
@@ -105,8 +104,8 @@ def hardest_rows(
     return jax.shard_map(
         of_device,
         mesh=mesh,
-        in_specs=(QUEUE_SPEC, _VIEWS, P()),
-        out_specs=Hardest(_VIEWS, _VIEWS),
+        in_specs=(QUEUE_SPEC, ROWS_OF_VIEWS, P()),
+        out_specs=Hardest(ROWS_OF_VIEWS, ROWS_OF_VIEWS),
     )(queue, jax.lax.stop_gradient(query), image_id)
 
 
@@ -156,8 +155,8 @@ def log_sum_over_mixtures(
     log_sum, mean = jax.shard_map(
         of_device,
         mesh=mesh,
-        in_specs=(_VIEWS, P(AXIS), Mixtures(*4 * (_VIEWS,))),
-        out_specs=(_VIEWS, _VIEWS),
+        in_specs=(ROWS_OF_VIEWS, P(AXIS), Mixtures(*4 * (ROWS_OF_VIEWS,))),
+        out_specs=(ROWS_OF_VIEWS, ROWS_OF_VIEWS),
     )(fixed, keys, mixtures)
     # The mean row is the gradient, which the forward pass made on its way.
     return log_sum + jnp.sum((query - fixed) * mean, axis=-1) / temperature

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable
-from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -19,8 +18,8 @@ from jax.sharding import Mesh
 from jax.sharding import PartitionSpec as P
 
 from snclr_jax.devices.mesh import AXIS, gather
+from snclr_jax.queue.sharded import ROWS_OF_VIEWS
 
-_VIEWS: Any = P(None, AXIS)
 # Similarities, their exponentials, and what the backward pass makes of both.
 _COPIES = 4
 
@@ -95,7 +94,7 @@ def over_other_images(
     on_each_device = jax.shard_map(
         of_device,
         mesh=mesh,
-        in_specs=(_VIEWS, _VIEWS),
+        in_specs=(ROWS_OF_VIEWS, ROWS_OF_VIEWS),
         out_specs=P(None, None, AXIS),
     )
     return on_each_device(query, candidate)

@@ -32,6 +32,7 @@ from snclr_jax.queue.settings import QueueSettings
 
 # Any, since specs stand for arrays in trees that are typed as trees of arrays.
 ROWS: Any = P(AXIS)
+ROWS_OF_VIEWS: Any = P(None, AXIS)
 WHOLE: Any = P()
 # Every device keeps the ids and ages of all rows: 8 bytes each, and read at will.
 QUEUE_SPEC = NeighborQueue(keys=ROWS, image_id=WHOLE, pushed_at=WHOLE, cursor=WHOLE)
