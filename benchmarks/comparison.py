@@ -23,7 +23,7 @@ from snclr_jax.evaluate.run import evaluate
 from snclr_jax.objectives import OBJECTIVES
 from snclr_jax.preflight.lower import compile_step
 from snclr_jax.preflight.report import Memory
-from snclr_jax.run.files import STOPPED_FILE
+from snclr_jax.run.files import STOPPED_FILE, lock
 from snclr_jax.run.metrics import NonFiniteError, read_metrics
 from snclr_jax.run.workdir import read_config
 from snclr_jax.train import train
@@ -40,6 +40,8 @@ FACTORS = (1.0, 0.5, 2.0)  # times what is published
 SEEDS = 3
 HELD_BACK, TEST = "held-back", "test"
 WHAT = ("linear", "quality")
+# Of the probe: the whole grid would take longer than the training.
+LINEAR = {"learning_rate": (0.1, 1.0), "weight_decay": (0.0,), "l2": (1e-2, 1e-3)}
 
 
 class Run(NamedTuple):
@@ -131,16 +133,20 @@ class Comparison:
         workdir = self.folder / run.folder
         records = read_records(records_path(workdir))
         scores = {record["what"]: record["metrics"] for record in records}
-        if not scores.keys() >= set(WHAT):
-            return {}
         lines = read_metrics(workdir)
-        speeds = [line["images_per_second"] for line in lines if "loss" in line]
         last = {name: value for line in lines for name, value in line.items()}
-        return last | {
-            "linear": scores["linear"]["top1"],
-            "effective_rank": scores["quality"]["effective_rank"],
-            "ms": 1e3 * read_config(workdir)["batch_size"] / statistics.median(speeds),
-        }
+        if "knn" not in last or not scores.keys() >= set(self.what(run)):
+            return {}
+        speeds = [line["images_per_second"] for line in lines if "loss" in line]
+        last["ms"] = 1e3 * read_config(workdir)["batch_size"] / statistics.median(speeds)
+        if scores:
+            last["linear"] = scores["linear"]["top1"]
+            last["effective_rank"] = scores["quality"]["effective_rank"]
+        return last
+
+    def what(self, run: Run) -> tuple[str, ...]:
+        """Returns what a run is scored by beside kNN: choices need no more."""
+        return WHAT if run.scored_on == TEST else ()
 
     def config(self, run: Run) -> ConfigDict:
         """Returns the recipe of a run."""
@@ -154,23 +160,34 @@ class Comparison:
         config.seed, config.data.name, config.data.path = run.seed, source, self.path
         holdback = 100 if self.debug else self.set.holdback
         config.data.holdback = holdback if run.scored_on == HELD_BACK else 0
+        if not self.debug:
+            self.set.shorten(config, tries=run.scored_on == HELD_BACK)
         config.evaluate.every_epochs = 0  # test images are looked at once
         return config
 
     def carry_out(self, run: Run) -> None:
-        """Trains, or continues to train, and evaluates; what is said is in log.txt."""
+        """Trains, or continues to train, and evaluates; what is said is in log.txt.
+
+        Leaves a run alone that another process carries out.
+        """
         workdir, started = self.folder / run.folder, time.monotonic()
         workdir.mkdir(parents=True, exist_ok=True)
         settings = evaluation.get_config("debug" if self.debug else "")
+        if not self.debug:
+            settings.linear.update(LINEAR)
+        what = self.what(run)
         try:
             with (
                 open(workdir / "log.txt", "a", encoding="utf-8") as log,
                 contextlib.redirect_stdout(log),
             ):
-                train(self.config(run), str(workdir), evaluators=[StepMemory()])
-                evaluate(workdir, WHAT, settings)
+                lock(log)
+                evaluators = [StepMemory()] if what else []
+                train(self.config(run), str(workdir), evaluators=evaluators)
+                if what:
+                    evaluate(workdir, what, settings)
             said = f"kNN {self.figures(run)['knn']:.2f}"
-        except (ValueError, NonFiniteError) as error:
+        except (ValueError, NonFiniteError, BlockingIOError) as error:
             self.refused.add(run)
             said = str(error)
         jax.clear_caches()  # or the programs of a hundred runs stay

@@ -45,12 +45,16 @@ class ImageSet(NamedTuple):
     Attributes:
       images: their number.
       holdback: how many of them choose settings.
+      epochs: of a short run, one of many that are compared.
+      tries: epochs of a run that tries a value, shorter still.
       recipe: a module of configs/.
       settings: what changes the recipe, by dotted field.
     """
 
     images: int
     holdback: int
+    epochs: int
+    tries: int
     recipe: ModuleType
     settings: Mapping[str, Any] = MappingProxyType({})
 
@@ -60,9 +64,17 @@ class ImageSet(NamedTuple):
         config.update_from_flattened_dict(self.settings)
         return config
 
+    def shorten(self, config: ConfigDict, *, tries: bool) -> None:
+        """Sets the epochs of a short run, and its warm-ups to the same share of them."""
+        epochs = self.tries if tries else self.epochs
+        for section in (config.optim, config.objective):
+            for field in {"warmup_epochs", "neighbor_warmup_epochs"} & set(section):
+                section[field] *= epochs / config.epochs
+        config.epochs = epochs
+
 
 IMAGE_SETS = {
-    "digits": ImageSet(12_000, 2_000, digits),
-    "omniglot": ImageSet(3_872, 968, digits, OMNIGLOT),
-    "cifar10": ImageSet(50_000, 5_000, cifar10, CIFAR10),
+    "digits": ImageSet(12_000, 2_000, 8, 3, digits),
+    "omniglot": ImageSet(3_872, 968, 20, 8, digits, OMNIGLOT),
+    "cifar10": ImageSet(50_000, 5_000, 3, 1, cifar10, CIFAR10),
 }

@@ -3,17 +3,20 @@
     python benchmarks/objectives.py digits omniglot=FOLDER cifar10=FOLDER --minutes=480
 
 FOLDER holds train/<class>/* and test/<class>/*. The online network sees as many images
-with each objective, two views of each. Each objective is trained at its published
-temperature, at half and at twice of it, and scored on training images that are held
-back; at the temperature of the best kNN it is trained with three seeds on all training
-images, and scored on the test images at the end. What says most comes first: published
-temperatures, the others, then seeds.
+with each objective, two views of each. Short runs try each objective at its published
+temperature, at half and at twice of it, and score training images that are held back;
+at the temperature of the best kNN it is trained longer, with three seeds on all
+training images, and scored on the test images at the end. What says most comes first:
+published temperatures, the others, then seeds.
 
 The same command continues what was stopped or killed at any moment, and repeats no run
-that is complete: each is a folder of runs/benchmarks/objectives. After --minutes no new
-run starts (0: none at all), and a section of benchmarks/RESULTS.md is written for each
-image set, from what is there. A value at which the loss is no longer a number is out.
---debug rehearses in other folders, with any 200 images, and prints in place of writing.
+that is complete: each is a folder of runs/benchmarks/objectives. Several processes of
+it share the runs, and so small a network learns more images in two processes of one
+core each (`taskset -c 0 python ... & taskset -c 1 python ...`) than in one of two.
+After --minutes no new run starts (0: none at all), and a section of
+benchmarks/RESULTS.md is written for each image set, from what is there. A value at
+which the loss is no longer a number is out. --debug rehearses in other folders, with
+any 200 images, and prints in place of writing.
 """
 
 from __future__ import annotations
@@ -53,24 +56,30 @@ CAPTION = """\
 {epochs} epochs of the recipe `{name}` in benchmarks/image_sets.py, two views of each
 image. Settings of an objective are its defaults, but for the size of a queue and what
 is varied: a temperature, or what takes its place; SNCLR has the recipe's. The best kNN
-on {holdback} held-back training images chose it (bold), with one seed. Rows scored on
-test images are of it, on all training images: means over seeds with half of their 95%
-interval. Rows scored on held-back images are of the published value. kNN is {pixels} on
-raw pixels, and {untrained} on the untrained encoder. The linear probe is of frozen
-features; MB is the peak of the compiled step with the images on the device."""
-# Images that two CPU cores train on in a second, and what else a run takes, in seconds.
-SPEEDS, REST = (1400, 600), 90
+on {holdback} held-back training images after {tries} epochs chose it (bold), with one
+seed. Rows scored on test images are of it, on all training images: means over seeds
+with half of their 95% interval. Rows scored on held-back images are of the published
+value. kNN is {pixels} on raw pixels, and {untrained} on the untrained encoder. The
+linear probe is of frozen features; MB is the peak of the compiled step with the images
+on the device; a step has one core."""
+# Images that a CPU core trains on in a second, and what else a run takes, in seconds.
+SPEED, REST = 800, 40
 
 
 def estimate(comparison: Comparison) -> str:
     """Returns in words how much there is to do."""
     total = sum(len(tried(name)) + SEEDS for name in ORDER)
-    left, images = total - len(comparison.complete()), comparison.set.images
-    seen = images * comparison.set.config().epochs
-    fast, slow = (left * (seen / speed + REST) / 3600 for speed in SPEEDS)
+    complete = comparison.complete()
+    tries = sum(run.scored_on == HELD_BACK for run in complete)
+    left = {
+        comparison.set.tries: sum(len(tried(name)) for name in ORDER) - tries,
+        comparison.set.epochs: SEEDS * len(ORDER) - (len(complete) - tries),
+    }
+    images = comparison.set.images
+    seconds = sum(n * (epochs * images / SPEED + REST) for epochs, n in left.items())
     return (
-        f"{comparison.name}: {left} of {total} runs are left, {fast:.1f} to {slow:.1f} "
-        f"h at {SPEEDS[0]} to {SPEEDS[1]} images/s"
+        f"{comparison.name}: {total - len(complete)} of {total} runs are left, "
+        f"{seconds / 3600:.1f} h of one core at {SPEED} images/s"
     )
 
 
@@ -81,7 +90,8 @@ def section(comparison: Comparison) -> list[str]:
     caption = CAPTION.format(
         name=comparison.name,
         holdback=comparison.set.holdback,
-        epochs=comparison.set.config().epochs,
+        epochs=comparison.set.epochs,
+        tries=comparison.set.tries,
         pixels=cell([first], "knn_raw_pixels", ".2f"),
         untrained=cell([first], "knn_untrained", ".2f"),
     )
