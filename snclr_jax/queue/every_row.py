@@ -74,7 +74,7 @@ def softmax_over_rows(
     alone: sum_r p_ir (z_i . c_r) = z_i . mean_i. No gradient reaches anything.
 
     Args:
-      As `log_sum_over_rows` has them.
+      query: (v, b, d) unit rows; what follows is as `log_sum_over_rows` has it.
 
     Returns:
       (v, b), and (v, b, d), 0 where no row counts.
