@@ -244,7 +244,7 @@ preflight() {
     ${slices[@]+"${slices[@]}"} ${IMAGES[@]+"${IMAGES[@]}"} || code=$?
   case $code in
     0) ;;
-    1) fail "the config does not fit $SLICES x $TYPE (above); nothing was created" 1 ;;
+    3) fail "the config does not fit $SLICES x $TYPE (above); nothing was created" 1 ;;
     *) fail "preflight failed (above); nothing was created" ;;
   esac
 }
@@ -291,8 +291,8 @@ watch() {
     if ((code == 4)); then
       # This machine may have no network, and the run may go on.
       wait_longer || fail "no answer in $WAITED x $POLL_SECONDS s; the watch ends, and \
-$NAME may train on and costs money until you delete it: see to network and login, then \
-resume" 4
+$NAME may train on and costs money until you delete it: see to the network and to gcloud \
+auth login, then resume" 4
       continue
     fi
     WAITED=0
@@ -302,10 +302,14 @@ resume" 4
       done
       ! all_are "$lines" "ended 0" || break
     fi
+    if grep -qE '^[^:]*: ended 2:' <<<"$lines"; then # docs/reliability.md
+      give_up "the run was refused, and would be again"
+    fi
     ((SECONDS - started < 3600)) || failures=0
     if ((code != 0)) || grep -qE '^[^:]*: ended ' <<<"$lines"; then
       failures=$((failures + 1))
-      ((failures < MAX_FAILURES)) || give_up "$failures"
+      ((failures < MAX_FAILURES)) ||
+        give_up "the run ended, or could not be started, $failures times in a row"
       polls $(((1 << failures) - 1))
     fi
     say "not every worker of $NAME is running: resuming"
@@ -319,13 +323,12 @@ resume" 4
 }
 
 give_up() {
-  local what="the run ended, or could not be started, $1 times in a row"
   if [[ -n $DELETE_AFTER ]]; then
     again logs || true # which go with the slices
     delete_at_last
-    fail "$what; see the log above. $NAME was deleted"
+    fail "$1; see the log above. $NAME was deleted"
   fi
-  fail "$what; see launch/tpu.sh logs, then resume. $NAME still costs money until you \
+  fail "$1; see launch/tpu.sh logs, then resume. $NAME still costs money until you \
 delete it"
 }
 
@@ -333,8 +336,8 @@ delete_at_last() {
   WAITED=0
   until again delete; do
     say "$NAME is not deleted and costs money"
-    wait_longer || fail "$NAME is not deleted and costs money: see to network and login, \
-then delete it" 4
+    wait_longer || fail "$NAME is not deleted and costs money: see to the network and to \
+gcloud auth login, then delete it" 4
   done
 }
 
@@ -354,8 +357,10 @@ polls() {
   for ((poll = 0; poll < $1; poll++)); do sleep "$POLL_SECONDS"; done
 }
 
+# Nobody answers a question there, such as gcloud's for the password of a login that has
+# expired.
 again() {
-  bash "$ROOT/launch/tpu.sh" "$1" "${AGAIN[@]}"
+  bash "$ROOT/launch/tpu.sh" "$1" "${AGAIN[@]}" </dev/null
 }
 
 wait_until_active() {

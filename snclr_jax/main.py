@@ -83,7 +83,7 @@ snclr: contrastive pretraining of visual encoders with soft neighbors, in JAX
       Compiles the training step and prints the memory, work, communication and time
       that it needs. SLICE is a TPU slice such as v5e:8x8, compiled for without a
       TPU; left out, the devices here. N training images are assumed where the data
-      are elsewhere. Exits with 1 where the step does not fit.
+      are elsewhere. Exits with 3 where the step does not fit.
 
   snclr prepare --source=DIR_OR_TAR --name=NAME --out=DIR [--source_test=DIR_OR_TAR]
       Writes images, as they are encoded, into the TFDS set DIR/NAME: a folder of
@@ -202,8 +202,10 @@ def main(arguments: list[str]) -> None:
     try:
         runs = [expanded(operand) for operand in operands]
         COMMANDS[command](*([runs] if command in OF_RUNS else []))
-    except (ValueError, OSError) as error:
+    except (ValueError, *NAMED_WRONGLY) as error:
         _fail(str(error))
+    except OSError as error:
+        _fail(str(error), status=os.EX_TEMPFAIL)
 
 
 def _train() -> None:
@@ -325,7 +327,7 @@ def _preflight() -> None:
             images=_IMAGES.value,
         )
     except DoesNotFit as error:
-        _fail(str(error), status=1)
+        _fail(str(error), status=DOES_NOT_FIT)
 
 
 def _prepare() -> None:
@@ -411,6 +413,16 @@ COMMANDS = {
     "prepare": _prepare,
 }
 
+# The exit status of a preflight; docs/reliability.md has all of them.
+DOES_NOT_FIT = 3
+# What another path, or leave for it, mends; every other OSError may pass by itself.
+NAMED_WRONGLY = (
+    FileExistsError,
+    FileNotFoundError,
+    IsADirectoryError,
+    NotADirectoryError,
+    PermissionError,
+)
 # Commands that name runs without a flag.
 OF_RUNS = ("compare", "watch")
 # Commands that Ctrl-C reaches as an exception: they end their workers, or give the

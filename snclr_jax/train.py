@@ -266,7 +266,10 @@ class Loop:
     def _compile(self, step_function, state: TrainState, batch: Batch) -> Callable:
         say("compiling the training step; this may take a minute")
         started = time.perf_counter()
-        compiled = step_function.lower(state, batch).compile()
+        # One that compiles for longer is waited for here: a collective gives up sooner.
+        compiled = in_agreement(
+            lambda: step_function.lower(state, batch).compile(), lambda _: {}
+        )
         seconds = time.perf_counter() - started
         say(f"compiled the training step in {seconds:.0f} s")
         return compiled

@@ -58,7 +58,7 @@ def test_create_asks_for_exactly_what_was_said_and_once(cloud):
     assert cloud.verbs() == ["create"]
 
 
-@pytest.mark.parametrize("status, ending", [(1, 1), (2, 2)])
+@pytest.mark.parametrize("status, ending", [(3, 1), (2, 2), (1, 2)])
 def test_what_preflight_refuses_is_not_created(cloud, status, ending):
     (cloud.folder / "preflight").write_text(str(status))
     field = "--config.objective.queue.size=7"
@@ -188,7 +188,7 @@ def test_a_failure_of_gcloud_is_not_taken_for_a_config_that_does_not_fit(cloud):
 @pytest.mark.slow
 @pytest.mark.parametrize("fails", ["train", "install"])
 def test_watching_gives_up_on_what_keeps_failing(cloud, fails):
-    (cloud.folder / fails).write_text("2")
+    (cloud.folder / fails).write_text("75")
     ended = cloud.tpu("resume", "--yes", "--watch")
     assert ended.returncode == 2
     assert "could not be started, 5 times in a row" in ended.stderr
@@ -196,13 +196,14 @@ def test_watching_gives_up_on_what_keeps_failing(cloud, fails):
     assert cloud.verbs().count("create") == 1 and "delete" not in cloud.verbs()
 
 
-@pytest.mark.slow
-def test_giving_up_shows_the_log_and_deletes_where_that_was_asked_for(cloud):
+def test_a_run_that_is_refused_is_not_tried_again_and_its_log_is_shown(cloud):
     (cloud.folder / "train").write_text("2")
     ended = cloud.tpu("resume", "--yes", "--watch", "--delete-after")
     assert ended.returncode == 2
     assert ended.stdout.rstrip().endswith("step 1 loss 2")
+    assert "the run was refused, and would be again" in ended.stderr
     assert "snclr-run was deleted" in ended.stderr
+    assert sum(line.startswith("train") for line in cloud.lines("snclr.calls")) == 1
     assert cloud.verbs().count("delete") == 1
 
 
@@ -359,6 +360,25 @@ def test_a_watch_without_answers_asks_ever_more_rarely_and_says_when_it_ends(
     assert re.findall(r"asking again in (\d+) x 0.05 s", ended.stderr) == ["1", "2"]
     last = ended.stderr.splitlines()[-1]
     assert "no answer in 3 x 0.05 s; the watch ends, and snclr-run may train on" in last
+    assert "gcloud auth login, then resume" in last
+
+
+def test_a_watch_leaves_no_question_of_gcloud_open(active, monkeypatch):
+    cloud, refuse = active
+    (cloud.folder / "asks").touch()  # as for a login that has expired
+    refuse.write_text(json.dumps({"describe": "Reauthentication failed"}))
+    monkeypatch.setenv("SILENT_POLLS", "1")
+    watch = subprocess.Popen(
+        [cloud.checkout / "launch" / "tpu.sh", "resume", *FLAGS, "--yes", "--watch"],
+        env=cloud.environment(),
+        stdin=subprocess.PIPE,  # a terminal at which nobody sits
+        stderr=subprocess.DEVNULL,
+    )
+    try:
+        assert watch.wait(timeout=20) == 4
+    finally:
+        watch.stdin.close()
+        watch.wait(timeout=20)
 
 
 @pytest.mark.parametrize(

@@ -16,7 +16,8 @@ from command import DIGITS, ROOT, start
 from ml_collections import config_flags
 from recipes import RECIPES, recipe
 
-from snclr_jax import __version__, main, train
+from snclr_jax import __version__, main, preflight, train
+from snclr_jax.preflight import DoesNotFit
 from snclr_jax.report import compare
 
 
@@ -184,6 +185,32 @@ def test_a_leading_tilde_is_the_home_folder_in_every_path(
     monkeypatch.setitem(main.COMMANDS, "compare", seen.extend)
     main.main(["snclr", "compare", "~/a", "b"])
     assert seen == [f"{tmp_path}/a", "b"]
+
+
+@pytest.mark.parametrize(
+    "error, status",
+    [
+        (ValueError("epochs is -1"), 2),
+        (FileNotFoundError(2, "none", "a"), 2),
+        (PermissionError(13, "denied", "a"), 2),
+        (DoesNotFit("20 GiB of 16"), 3),
+        (OSError("a checkpoint cannot be written"), 75),
+        (TimeoutError("process 2 of 3 did not get as far"), 75),
+        (ConnectionError("the processes did not find each other"), 75),
+    ],
+)
+def test_the_exit_status_says_whether_to_start_again(
+    error, status, parsed, monkeypatch, capsys
+):
+    def fail(*_, **__):
+        raise error
+
+    parsed("preflight", "--config=digits:debug")
+    monkeypatch.setattr(preflight, "preflight", fail)
+    with pytest.raises(SystemExit) as ended:
+        main.main(["snclr", "preflight"])
+    assert ended.value.code == status
+    assert capsys.readouterr().err == f"snclr: {error}\n"
 
 
 def test_everything_is_compared_where_it_is_asked_for(monkeypatch, capsys):

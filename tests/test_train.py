@@ -169,6 +169,18 @@ def test_a_run_that_nothing_looks_at_saves_its_last_step(tmp_path, rng):
     assert saved_steps(tmp_path) == [int(state.step)] == [3]
 
 
+def test_no_process_runs_the_step_before_all_have_compiled_it(monkeypatch):
+    """A collective waits 30 s for one that still compiles, and aborts."""
+
+    def late(compute, facts):
+        compute(), facts(None)
+        raise TimeoutError("process 1 of 2 did not get as far")
+
+    monkeypatch.setattr(train_module, "in_agreement", late)
+    with pytest.raises(TimeoutError, match="process 1 of 2"):
+        train_module.Loop._compile(None, jax.jit(lambda a, b: a), 0, 0)  # type: ignore
+
+
 def test_an_evaluator_without_an_interval_is_refused(tmp_path):
     config = tiny.config(data__holdback=200)
     with pytest.raises(ValueError, match="either every_steps or every_epochs"):

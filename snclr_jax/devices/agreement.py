@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import json
 import time
@@ -37,7 +38,9 @@ def in_agreement(
 
     Raises:
       ValueError: on every process, where a fact differs, with its values; where a
-        process has failed; where one does not come within `ARRIVAL_SECONDS`.
+        process has failed.
+      TimeoutError: on every process, where one does not come within
+        `ARRIVAL_SECONDS`.
       OSError: on the process where `compute` raises it.
     """
     if jax.process_count() == 1:
@@ -47,11 +50,10 @@ def in_agreement(
         answer = {"facts": facts(result)}
     except (ValueError, OSError) as error:
         # The others hear of it, and all end together.
-        _meet({"error": str(error)})
+        with contextlib.suppress(ValueError, TimeoutError):
+            _meet({"error": str(error)})
         raise
-    refused = _meet(answer)
-    if refused:
-        raise ValueError(refused)
+    _meet(answer)
     return result
 
 
@@ -85,12 +87,12 @@ def refusal(answers: Sequence[Answer]) -> str:
     said += [f"and {more} more"] if more else []
     return (
         f"the processes differ: {'; '.join(said)}. Start all of them with the same "
-        "command, code, packages and images"
+        "command, code, packages, images and files of the run"
     )
 
 
-def _meet(answer: Answer) -> str:
-    """Gives this process's answer, and returns the refusal, which process 0 finds."""
+def _meet(answer: Answer) -> None:
+    """Gives this process's answer, and raises the refusal, which process 0 finds."""
     client: Any = distributed.global_state.client  # there where processes are several
     key = f"snclr/agreement/{next(_MEETINGS)}"
     process, processes = jax.process_index(), jax.process_count()
@@ -98,18 +100,16 @@ def _meet(answer: Answer) -> str:
     if process:
         # Process 0 may come last, and then waits for others.
         end = time.monotonic() + 2 * ARRIVAL_SECONDS
-        refused = _wait_for(client, f"{key}/refusal", end)
-        return _absence([0], processes) if refused is None else json.loads(refused)
+        found = _wait_for(client, f"{key}/refusal", end)
+        absent, refused = ([0], "") if found is None else json.loads(found)
+        _raise(absent, refused)
+        return
     end = time.monotonic() + ARRIVAL_SECONDS
     given = [_wait_for(client, f"{key}/{other}", end) for other in range(processes)]
     absent = [other for other, answer in enumerate(given) if answer is None]
-    refused = (
-        _absence(absent, processes)
-        if absent
-        else refusal([json.loads(answer) for answer in given if answer])
-    )
-    client.key_value_set(f"{key}/refusal", json.dumps(refused))
-    return refused
+    refused = "" if absent else refusal([json.loads(own) for own in given if own])
+    client.key_value_set(f"{key}/refusal", json.dumps([absent, refused]))
+    _raise(absent, refused)
 
 
 def _wait_for(client: Any, key: str, end: float) -> str | None:
@@ -125,12 +125,15 @@ def _wait_for(client: Any, key: str, end: float) -> str | None:
             return None
 
 
-def _absence(absent: Sequence[int], processes: int) -> str:
-    return (
-        f"{_named(absent)} of {processes} did not get as far as the others within "
-        f"{ARRIVAL_SECONDS // 60} minutes; see what is printed there, end what is "
-        "left, and start all processes again"
-    )
+def _raise(absent: Sequence[int], refused: str) -> None:
+    if absent:
+        raise TimeoutError(
+            f"{_named(absent)} of {jax.process_count()} did not get as far as the "
+            f"others within {ARRIVAL_SECONDS // 60} minutes; see what is printed "
+            "there, end what is left, and start all processes again"
+        )
+    if refused:
+        raise ValueError(refused)
 
 
 def _by_value(values: Mapping[int, str]) -> dict[str, list[int]]:

@@ -100,7 +100,7 @@ def _unmet(plan: Plan) -> str:
 
 def _end(message: str) -> None:
     print(f"snclr: {message}", file=sys.stderr, flush=True)
-    os._exit(2)
+    os._exit(os.EX_TEMPFAIL)
 
 
 def make_plan(

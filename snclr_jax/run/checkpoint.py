@@ -18,6 +18,7 @@ import orbax.checkpoint as ocp
 from etils import epath
 from jax.experimental import multihost_utils
 
+from snclr_jax.devices.agreement import in_agreement
 from snclr_jax.run.checkpoint_reader import Damaged, causes, saved_steps
 from snclr_jax.run.digest import digest_of_json, digests
 from snclr_jax.run.files import CHECKPOINTS
@@ -39,6 +40,9 @@ class Checkpoints:
     Args:
       workdir: the run's folder; checkpoints lie in `workdir/checkpoints/<step>`.
       keep: how many of the newest stay.
+
+    Raises:
+      ValueError: where processes see other checkpoints there.
     """
 
     def __init__(self, workdir: epath.PathLike, *, keep: int) -> None:
@@ -52,6 +56,12 @@ class Checkpoints:
                 enable_async_checkpointing=True,
                 async_options=ocp.AsyncOptions(timeout_secs=SAVE_SECONDS),
             ),
+        )
+        # Folders of one name on several machines, or a file system that lags: each
+        # process would continue from another step.
+        in_agreement(
+            lambda: sorted(self._manager.all_steps()),
+            lambda steps: {f"steps in {self._folder}": steps},
         )
 
     @property

@@ -97,10 +97,11 @@ def test_the_first_process_compares_and_tells_the_others(one_of_three):
     with pytest.raises(ValueError, match="a is 1 in processes 0, 1 and 2 in process 2"):
         in_agreement(lambda: 1, lambda a: {"a": a})
     told = json.loads(service.values["snclr/agreement/0/refusal"])
+    assert told[0] == []
     one_of_three(1, {"refusal": told})
     with pytest.raises(ValueError, match="a is 1 in processes 0, 1 and 2 in process 2"):
         in_agreement(lambda: 1, lambda a: {"a": a})
-    one_of_three(1, {"refusal": ""})
+    one_of_three(1, {"refusal": [[], ""]})
     assert in_agreement(lambda: 1, lambda a: {"a": a}) == 1
 
 
@@ -108,7 +109,7 @@ def test_what_one_process_cannot_open_ends_all_of_them(one_of_three):
     def fail() -> None:
         raise OSError("a mount is gone")
 
-    service = one_of_three(2, {"refusal": ""})
+    service = one_of_three(2, {"refusal": [[], "process 2: a mount is gone"]})
     with pytest.raises(OSError, match="a mount is gone"):
         in_agreement(fail, lambda _: {})
     own = json.loads(service.values["snclr/agreement/0/2"])
@@ -119,11 +120,14 @@ def test_what_one_process_cannot_open_ends_all_of_them(one_of_three):
 
 def test_one_that_does_not_come_is_named_and_not_waited_for_for_ever(one_of_three):
     service = one_of_three(0, {"1": facts()})
-    with pytest.raises(ValueError, match="^process 2 of 3 did not get as far"):
+    with pytest.raises(TimeoutError, match="^process 2 of 3 did not get as far"):
         in_agreement(lambda: None, lambda _: {})
-    assert "process 2" in service.values["snclr/agreement/0/refusal"]
+    told = json.loads(service.values["snclr/agreement/0/refusal"])
+    one_of_three(1, {"refusal": told})
+    with pytest.raises(TimeoutError, match="^process 2 of 3 did not get as far"):
+        in_agreement(lambda: None, lambda _: {})
     one_of_three(1, {"2": facts()})
-    with pytest.raises(ValueError, match="^process 0 of 3 did not get as far"):
+    with pytest.raises(TimeoutError, match="^process 0 of 3 did not get as far"):
         in_agreement(lambda: None, lambda _: {})
 
 

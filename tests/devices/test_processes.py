@@ -107,7 +107,7 @@ def test_one_that_waits_in_vain_says_so_before_xla_aborts_it(
     monkeypatch.setattr(processes, "START_SECONDS", 0.2)
     start(**FLAGS)
     time.sleep(0 if alone else 0.4)
-    assert codes == ([2] if alone else [])
+    assert codes == ([os.EX_TEMPFAIL] if alone else [])
     assert given["initialization_timeout"] > 300
     said = "snclr: the processes (flags, with process 0 at 10.0.0.2:8476) did not find"
     assert capsys.readouterr().err.startswith(said if alone else "")
@@ -179,8 +179,8 @@ def test_two_processes_find_each_other_and_compare_what_they_have(port, said):
     first = f"2 processes, by flags, with process 0 at 127.0.0.1:{port}\n"
     both = (
         "alike\nthe processes differ: images.train is '0' in process 0 and '1' in "
-        "process 1. Start all of them with the same command, code, packages and "
-        "images\n2 [0 1]\n"
+        "process 1. Start all of them with the same command, code, packages, images "
+        "and files of the run\n2 [0 1]\n"
     )
     assert [file.read_text() for file in said] == [first + both, both]
 

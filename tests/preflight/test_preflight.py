@@ -179,6 +179,6 @@ def test_a_recipe_is_preflighted_for_a_slice_and_may_not_fit():
     large = ["--config.batch_size=524288", "--images=1000000"]
     process = start("preflight", *vit, *large)
     _, errors = process.communicate(timeout=600)
-    assert process.returncode == 1
+    assert process.returncode == 3
     assert "does not fit" in errors and "--config.batch_size=262144" in errors
     assert "Traceback" not in errors

@@ -382,3 +382,14 @@ def test_a_save_that_fails_says_what_is_left(saved, tmp_path, monkeypatch):
         with contextlib.closing(Checkpoints(workdir, keep=2)) as checkpoints:
             with pytest.raises(OSError, match=rf"\(.*No space .*{said} once there is"):
                 checkpoints.save(state, batches(), {}, tiny.config())
+
+
+def test_processes_that_see_other_checkpoints_do_not_go_on(saved, monkeypatch):
+    """Each would restore another step, where the workdir is no shared folder."""
+
+    def differ(compute, facts):
+        raise ValueError(str(facts(compute())))
+
+    monkeypatch.setattr(checkpoint, "in_agreement", differ)
+    with pytest.raises(ValueError, match=r"checkpoints': \[\d+(, \d+)*\]"):
+        Checkpoints(saved[0], keep=2)
