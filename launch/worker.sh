@@ -33,7 +33,8 @@ install() {
   # The images of TPU VMs bring Python 3.10; uv fetches a newer one without root.
   python3 -m pip install --quiet --user uv
   [[ -x .venv/bin/python ]] || python3 -m uv venv --quiet --python 3.12 .venv
-  python3 -m uv pip install --quiet --python .venv/bin/python ".[tpu]"
+  python3 -m uv pip install --quiet --python .venv/bin/python \
+    --constraint launch/constraints.txt ".[tpu]"
   [[ -z $2 ]] || mount_bucket "$2"
 }
 

@@ -220,6 +220,16 @@ def test_the_job_file_has_a_pod_for_every_host_and_names_a_recipe():
     assert mounts == {"data": "/mnt/BUCKET", "shared-memory": "/dev/shm"}
     assert mounts.keys() == {volume["name"] for volume in pod["volumes"]}
     command, config, *_ = train["args"]
+    (rule,) = spec["podFailurePolicy"]["rules"]
+    assert rule["action"] == "FailJob" and pod["restartPolicy"] == "Never"
+    assert rule["onExitCodes"] == {
+        "containerName": train["name"],
+        "operator": "In",
+        "values": [2],  # and not 1, 75 or that of a signal, after which it goes on
+    }
+    (restarts,) = job["spec"]["failurePolicy"]["rules"]
+    assert restarts["action"] == "FailJobSet"
+    assert restarts["onJobFailureReasons"] == ["PodFailurePolicy"]
     assert command == "train" and (ROOT / config.removeprefix("--config=")).exists()
 
 

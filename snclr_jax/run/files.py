@@ -13,6 +13,7 @@ from etils import epath
 
 CONFIG_FILE = "config.json"
 DATA_FILE = "data.json"
+PACKAGES_FILE = "packages.json"
 SHOWN_FILE = "shown.json"
 METRICS_FILE = "metrics.jsonl"
 SUMMARY_FILE = "summary.json"

@@ -31,10 +31,12 @@ from snclr_jax.run.files import (
     CHECKPOINTS,
     CONFIG_FILE,
     DATA_FILE,
+    PACKAGES_FILE,
     SHOWN_FILE,
     lock,
     write_whole,
 )
+from snclr_jax.run.packages import changed_packages, installed
 from snclr_jax.settings.objective import objective_class
 from snclr_jax.settings.paths import absolute_paths, located, storable
 
@@ -61,7 +63,8 @@ def own_workdir(
       identity, allow: as in `check_workdir`.
 
     Yields:
-      What the changes mean, one sentence each, and where there is no lock.
+      What the changes mean, one sentence each, where there is no lock, and which
+      packages are others.
 
     Raises:
       ValueError: on every process, where the workdir is another run's, cannot be
@@ -78,7 +81,7 @@ def own_workdir(
                 elif "://" not in str(workdir):
                     said = _lock(workdir, held)
                 changes = check_workdir(config, workdir, identity=identity, allow=allow)
-                return [*said, *changes]
+                return [*said, *changes, *changed_packages(workdir)]
             except OSError as error:
                 raise _not_writable(workdir, error) from error
 
@@ -90,7 +93,7 @@ def record_run(
     workdir: epath.PathLike,
     identity: Mapping[str, str] = MappingProxyType({}),
 ) -> None:
-    """Writes the config, what is shown of a run, and its images; process 0 does.
+    """Writes config, what is shown, images and packages of a run; process 0 does.
 
     Only where nothing has refused the run: from here on the workdir belongs to it.
 
@@ -107,6 +110,7 @@ def record_run(
             (label, metric, form) for label, metric, form, watched in shown if watched
         ],
         DATA_FILE: dict(identity),
+        PACKAGES_FILE: installed(),
         CONFIG_FILE: as_json(config),
     }
 

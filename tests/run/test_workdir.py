@@ -11,12 +11,14 @@ import subprocess
 import sys
 from pathlib import Path
 
+import jax
 import pytest
 import tiny
 from snclr_jax.configs import digits
 
 from snclr_jax.run.digest import digest_of_json
-from snclr_jax.run.files import SHOWN_FILE
+from snclr_jax.run.files import PACKAGES_FILE, SHOWN_FILE
+from snclr_jax.run.packages import changed_packages
 from snclr_jax.run.workdir import (
     as_json,
     check_workdir,
@@ -52,6 +54,24 @@ def test_what_the_objective_shows_is_kept_for_those_who_do_not_import_it(tmp_pat
         ["neighbor age", "neighbor_age", ".0f"],
         ["neighbors of own class", "neighbor_purity", ".0%"],
     ]
+
+
+def test_a_run_keeps_its_packages_and_says_which_are_others_now(tmp_path):
+    record_run(tiny.config(), tmp_path)
+    path = tmp_path / PACKAGES_FILE
+    kept = json.loads(path.read_text())
+    assert kept["jax"] == jax.__version__ and "python" in kept
+    with own_workdir(tiny.config(), tmp_path) as said:
+        assert said == []
+    path.write_text(json.dumps(kept | {"jax": "0.1", "gone": "1.0"}))
+    with own_workdir(tiny.config(), tmp_path) as (line,):
+        assert "gone was 1.0 and is not installed" in line
+        assert f"jax was 0.1 and is {jax.__version__}; install those of" in line
+    path.write_text(json.dumps({name: "0" for name in kept}))
+    (line,) = changed_packages(tmp_path)
+    assert f", and {len(kept) - 5} more; install" in line and "\n" not in line
+    path.write_text("{")
+    assert "packages.json is damaged" in changed_packages(tmp_path)[0]
 
 
 def keep_config(folder, config):
