@@ -85,11 +85,13 @@ class Remembering(Objective):
         most = min(images // 2, LARGEST_CHOSEN_QUEUE)
         return {"queue.size": power_of_two(most, queue.unit(devices))}
 
-    def savings(self) -> tuple[str, ...]:
-        """A queue of half the bytes."""
-        if self.queue.dtype == "bfloat16":
-            return ()
-        return (f"--config.objective.queue.dtype=bfloat16 (it is {self.queue.dtype})",)
+    def savings(self) -> dict[str, Any]:
+        """A queue of half the bytes, in two ways, and smaller blocks of a search."""
+        return {
+            "queue.dtype": "bfloat16",
+            "queue.size": self.queue.size // 2,
+            "queue.block": max(self.queue.block // 4, 1),
+        }
 
 
 @dataclasses.dataclass(frozen=True)

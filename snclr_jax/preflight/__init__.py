@@ -16,18 +16,22 @@ from ml_collections import ConfigDict
 from snclr_jax.data.choose import choose_from_data
 from snclr_jax.devices.mesh import make_mesh
 from snclr_jax.preflight.chips import chip_of, slice_devices
-from snclr_jax.preflight.hlo.work import list_work, summarize
-from snclr_jax.preflight.lower import compile_step, number_of_images
+from snclr_jax.preflight.hlo.work import largest_arrays, list_work, summarize
+from snclr_jax.preflight.lower import compile_step, held_bytes, number_of_images
 from snclr_jax.preflight.report import (
     SCOPES,
     Memory,
     advice,
     cost_lines,
     estimate,
+    held_lines,
+    largest_lines,
     memory_lines,
     time_lines,
 )
 from snclr_jax.settings.check import check_against_data, check_config, notes
+
+SHOWN = 5  # arrays
 
 
 class DoesNotFit(Exception):
@@ -64,6 +68,7 @@ def preflight(
     check_against_data(config, images)
     steps = config.epochs * (images // config.batch_size)
     print(*filter(None, [chosen, *notes(config, images)]), sep="\n")
+    print(*held_lines(held_bytes(config, mesh, images=images)), sep="\n")
     print(
         f"{config.model.name}, batch {config.batch_size}, {config.epochs} epochs of "
         f"{images} images: {steps} steps on {mesh.size} x {device.device_kind}\n"
@@ -77,14 +82,16 @@ def preflight(
     print(f"compiled in {time.perf_counter() - started:.0f} s")
 
     memory = Memory.of(compiled)
-    work, caveats = list_work(compiled.as_text() or "")
+    program = compiled.as_text() or ""
+    work, caveats = list_work(program)
     lines = [
         *memory_lines(memory, chip),
+        *largest_lines(largest_arrays(program, SHOWN)),
         *cost_lines(summarize(work, caveats), summarize(work, caveats, SCOPES)),
     ]
     if chip:
         cost_in_time = estimate(work, chip, dtype=config.model.dtype)
-        lines += time_lines(cost_in_time, chip, steps=steps)
+        lines += time_lines(cost_in_time, chip, steps=steps, between_slices=slices > 1)
     else:
         lines += [f"time: no peak numbers are known for {device.device_kind}"]
     print("\n".join(lines))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import importlib.util
+import math
 import os
 import re
 from typing import Any
@@ -27,6 +28,8 @@ class Chip:
       network: bytes/s that leave the chip over all its links (half of what is sold as
         bidirectional).
       source: of the numbers.
+      largest: chips of the largest slice.
+      between_slices: bytes/s of a chip to other slices; 0 where it is not published.
     """
 
     name: str
@@ -36,6 +39,8 @@ class Chip:
     memory_bandwidth: float
     network: float
     source: str
+    largest: int = 1
+    between_slices: float = 0.0
 
 
 def _chip(name: str, *numbers: float, source: str) -> Chip:
@@ -45,13 +50,20 @@ def _chip(name: str, *numbers: float, source: str) -> Chip:
     return Chip(name, *scaled, source=source)
 
 
-# Interconnect in Gbit/s per chip: v4 2400, v5e 1600, v5p 4800, v6e 3200.
-_PAGE = "cloud.google.com/tpu/docs/"
+def _tpu(kind: str, *numbers: float, largest: int, between_slices: float) -> Chip:
+    """The same, chips, and GB/s between slices."""
+    chip = _chip(f"TPU {kind}", *numbers, source=f"cloud.google.com/tpu/docs/{kind}")
+    rate = between_slices * GB
+    return dataclasses.replace(chip, largest=largest, between_slices=rate)
+
+
+# Interconnect in Gbit/s per chip: v4 2400, v5e 1600, v5p 4800, v6e 3200. Between slices
+# v5p 50; v5e and v6e 6.4 and 25.6 Tbit/s per pod of 256; v4 is not said.
 TPUS = {
-    "v4": _chip("TPU v4", 275, 275, 32, 1200, 300, source=_PAGE + "v4"),
-    "v5e": _chip("TPU v5e", 197, 197, 16, 819, 200, source=_PAGE + "v5e"),
-    "v5p": _chip("TPU v5p", 459, 459, 95, 2765, 600, source=_PAGE + "v5p"),
-    "v6e": _chip("TPU v6e", 918, 918, 32, 1600, 400, source=_PAGE + "v6e"),
+    "v4": _tpu("v4", 275, 275, 32, 1200, 300, largest=4096, between_slices=0),
+    "v5e": _tpu("v5e", 197, 197, 16, 819, 200, largest=256, between_slices=3.125),
+    "v5p": _tpu("v5p", 459, 459, 95, 2765, 600, largest=6144, between_slices=6.25),
+    "v6e": _tpu("v6e", 918, 918, 32, 1600, 400, largest=256, between_slices=12.5),
 }
 _KIND_OF_TPU = {
     "TPU v4": "v4",
@@ -100,6 +112,12 @@ def slice_devices(topology: str, slices: int = 1) -> list[jax.Device]:  # pyrigh
             f"--topology={topology} is not a TPU slice; use one of {tuple(TPUS)} and "
             "the shape of the slice in chips, two axes for v5e and v6e, three for v4 "
             f"and v5p, such as {_EXAMPLES}"
+        )
+    chips = math.prod(map(int, shape.split("x")))
+    if chips > TPUS[kind].largest:
+        raise ValueError(
+            f"--topology={topology} has {chips} chips, and the largest slice of {kind} "
+            f"has {TPUS[kind].largest}; use a smaller one, and --slices for several"
         )
     if importlib.util.find_spec("libtpu") is None:
         raise ValueError(

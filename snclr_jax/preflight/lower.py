@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+import math
 from typing import Any, cast
 
 import jax
@@ -15,7 +17,7 @@ from snclr_jax.models import build_model
 from snclr_jax.settings.objective import build_objective
 from snclr_jax.step.augment import view_settings
 from snclr_jax.step.optim import learning_rate, make_optimizer
-from snclr_jax.step.state import train_state_shapes
+from snclr_jax.step.state import TrainState, train_state_shapes
 from snclr_jax.step.train_step import make_train_step
 from snclr_jax.step.views import Batch
 
@@ -60,6 +62,34 @@ def compile_step(config, mesh: Mesh, *, images: int) -> jax.stages.Compiled:
       mesh: devices that are there, or those of a slice that is not.
       images: size of the training set.
     """
+    step, arguments = _step(config, mesh, images)
+    return step.lower(*arguments).compile()
+
+
+def held_bytes(config, mesh: Mesh, *, images: int) -> dict[str, int]:
+    """Returns the bytes on a device of the batch and of each part of the state.
+
+    Args:
+      config, mesh, images: as in `compile_step`.
+    """
+    _, (state, batch) = _step(config, mesh, images)
+    held = {"batch": _bytes(batch)}
+    for field in dataclasses.fields(state):
+        held[f"state.{field.name}"] = _bytes(getattr(state, field.name))
+    return held
+
+
+def _bytes(shapes: Any) -> int:
+    return sum(
+        math.prod(leaf.sharding.shard_shape(leaf.shape)) * leaf.dtype.itemsize
+        for leaf in jax.tree.leaves(shapes)
+    )
+
+
+def _step(
+    config, mesh: Mesh, images: int
+) -> tuple[jax.stages.Wrapped, tuple[TrainState, Batch]]:
+    """Returns the step, and the shapes that it takes."""
     steps_per_epoch = images // config.batch_size
     objective = build_objective(config)
     model = build_model(config.model, predictor=objective.predictor)
@@ -68,8 +98,8 @@ def compile_step(config, mesh: Mesh, *, images: int) -> jax.stages.Compiled:
         model, objective, optimizer, config, mesh, steps_per_epoch=steps_per_epoch
     )
     state = train_state_shapes(model, objective, optimizer, config, mesh)
-    step = cast(jax.stages.Wrapped, step)
-    return step.lower(state, _abstract_batch(config, mesh, images)).compile()
+    batch = _abstract_batch(config, mesh, images)
+    return cast(jax.stages.Wrapped, step), (state, batch)
 
 
 def _abstract_batch(config, mesh: Mesh, images: int) -> Batch:

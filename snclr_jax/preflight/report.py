@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+import copy
+import operator
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, NamedTuple
 
 import jax
@@ -10,6 +12,7 @@ import jax
 from snclr_jax.data.feed import is_resident
 from snclr_jax.preflight.chips import Chip
 from snclr_jax.preflight.hlo.work import Collective, Cost, Work
+from snclr_jax.settings.check import check_config
 from snclr_jax.settings.objective import build_objective
 
 # The named scope of step/train_step.py around the objective.
@@ -48,12 +51,14 @@ class Memory(NamedTuple):
 class Estimate(NamedTuple):
     """Seconds of one step at a chip's peak numbers.
 
-    `arithmetic`, `memory` and `network` are each alone; `step` is the estimate.
+    `arithmetic`, `memory`, `network` and `slices`, the network between slices, are each
+    alone; `step` is the estimate.
     """
 
     arithmetic: float
     memory: float
     network: float
+    slices: float
     step: float
 
 
@@ -63,6 +68,7 @@ def estimate(work: Iterable[Work], chip: Chip, *, dtype: str) -> Estimate:
     Every instruction takes the longer of its arithmetic and its memory traffic (they
     overlap), instructions follow one another, and the collectives are added as if
     nothing hid them. On a TPU float32 products at higher precision count once per pass.
+    What goes between slices costs no time where a chip's rate is not known.
 
     Args:
       work: from `list_work`.
@@ -70,20 +76,27 @@ def estimate(work: Iterable[Work], chip: Chip, *, dtype: str) -> Estimate:
       dtype: of the model's computation.
     """
     peak = chip.bfloat16 if dtype == "bfloat16" else chip.float32
-    arithmetic = memory = network = step = 0.0
+    arithmetic = memory = network = slices = step = 0.0
     for item in work:
         compute = item.times * item.passes / peak
         move = item.times * item.bytes / chip.memory_bandwidth
-        send = 0.0
-        if item.collective:
-            send = item.times * _sent(item.collective) / chip.network
-        arithmetic, memory, network = (
-            arithmetic + compute,
-            memory + move,
-            network + send,
-        )
-        step += max(compute, move) + send
-    return Estimate(arithmetic, memory, network, step)
+        near, far = _sending(item.collective, chip)
+        arithmetic += compute
+        memory += move
+        network += item.times * near
+        slices += item.times * far
+        step += max(compute, move) + item.times * (near + far)
+    return Estimate(arithmetic, memory, network, slices, step)
+
+
+def _sending(collective: Collective | None, chip: Chip) -> tuple[float, float]:
+    """Seconds inside a slice, and between slices."""
+    if collective is None:
+        return 0.0, 0.0
+    sent = _sent(collective)
+    if collective.between_slices:
+        return 0.0, sent / chip.between_slices if chip.between_slices else 0.0
+    return sent / chip.network, 0.0
 
 
 def _sent(collective: Collective) -> float:
@@ -109,6 +122,20 @@ def memory_lines(memory: Memory, chip: Chip | None) -> Iterator[str]:
     if chip:
         share = memory.peak / chip.memory
         yield f"  {chip.name} has {chip.memory / GIB:.1f} GiB: {share:.0%} used"
+
+
+def held_lines(held: Mapping[str, int]) -> Iterator[str]:
+    """Yields what lies on a device all the time, the largest first."""
+    yield "held on each device"
+    for name, size in sorted(held.items(), key=lambda item: -item[1]):
+        if size:
+            yield f"  {name:<22} {size / GIB:9.3f} GiB"
+
+
+def largest_lines(arrays: Iterable[tuple[float, str]]) -> Iterator[str]:
+    """Yields the largest arrays that a step makes, see `largest_arrays`."""
+    yield "largest arrays of the step"
+    yield from (f"  {size / GIB:9.3f} GiB  {what}" for size, what in arrays)
 
 
 def cost_lines(whole: Cost, part: Cost) -> Iterator[str]:
@@ -137,18 +164,21 @@ def cost_lines(whole: Cost, part: Cost) -> Iterator[str]:
 
 def _collective_lines(cost: Cost) -> Iterator[str]:
     for kind, (count, size) in sorted(cost.collectives.items()):
-        yield f"  {kind:<20} {count:5d} x {size / 1e6:10.3f} MB in all"
+        yield f"  {kind:<29} {count:5d} x {size / 1e6:10.3f} MB in all"
     if not cost.collectives:
         yield "  none"
 
 
-def time_lines(time: Estimate, chip: Chip, *, steps: int) -> Iterator[str]:
+def time_lines(
+    time: Estimate, chip: Chip, *, steps: int, between_slices: bool = False
+) -> Iterator[str]:
     """Yields the section on time.
 
     Args:
       time: of one step.
       chip: whose peak numbers were used.
       steps: of the whole recipe.
+      between_slices: whether there are several.
     """
     yield f"time, estimated from the peak numbers of {chip.name} ({chip.source})"
     yield (
@@ -159,6 +189,11 @@ def time_lines(time: Estimate, chip: Chip, *, steps: int) -> Iterator[str]:
     yield f"  arithmetic alone  {time.arithmetic * 1e3:9.2f} ms"
     yield f"  memory alone      {time.memory * 1e3:9.2f} ms"
     yield f"  network alone     {time.network * 1e3:9.2f} ms"
+    if between_slices and chip.between_slices:
+        rate = f"at {chip.between_slices / 1e9:.3f} GB/s a chip"
+        yield f"  between slices    {time.slices * 1e3:9.2f} ms {rate}"
+    elif between_slices:
+        yield f"  between slices    not counted: no rate of {chip.name} is published"
     yield f"  step              {time.step * 1e3:9.2f} ms"
     yield f"  recipe            {time.step * steps / 3600:9.2f} h for {steps} steps"
     yield (
@@ -170,14 +205,30 @@ def time_lines(time: Estimate, chip: Chip, *, steps: int) -> Iterator[str]:
 
 def advice(config, *, devices: int, images: int) -> str:
     """Returns the fields to change where a step does not fit the memory."""
-    smaller = max(devices, config.batch_size // 2 // devices * devices)
-    fields = [f"more devices than {devices}"]
-    objective = build_objective(config)
-    if 1 < smaller < config.batch_size and smaller % objective.batch_limits()[0] == 0:
-        fields.insert(0, f"--config.batch_size={smaller} (it is {config.batch_size})")
-    if config.model.dtype != "bfloat16":
-        fields.append(f"--config.model.dtype=bfloat16 (it is {config.model.dtype})")
-    fields += objective.savings()
-    if is_resident(config, images):
-        fields.append("--config.data.resident=False")
-    return "use " + ", or ".join(fields)
+    savings = build_objective(config).savings()
+    smaller = {
+        "batch_size": max(devices, config.batch_size // 2 // devices * devices),
+        "accumulate": 2 * config.accumulate,
+        "model.remat": True,
+        "model.dtype": "bfloat16",
+        **{f"objective.{name}": value for name, value in savings.items()},
+        "data.resident": False if is_resident(config, images) else config.data.resident,
+    }
+    fields = [
+        f"--config.{name}={value} (it is {operator.attrgetter(name)(config)})"
+        for name, value in smaller.items()
+        if value != operator.attrgetter(name)(config)
+        and _is_accepted(config, name, value, devices)
+    ]
+    return "use " + ", or ".join([*fields, f"more devices than {devices}"])
+
+
+def _is_accepted(config, name: str, value: Any, devices: int) -> bool:
+    """Whether a run would take the config with another value of a field."""
+    changed = copy.deepcopy(config)
+    changed.update_from_flattened_dict({name: value})
+    try:
+        check_config(changed, devices=devices)
+    except ValueError:
+        return False
+    return True

@@ -227,9 +227,9 @@ class Objective:
         """Returns what divides a batch, and the largest that suits the settings."""
         return 1, 2**31
 
-    def savings(self) -> tuple[str, ...]:
-        """Returns flags that save memory, where a step does not fit."""
-        return ()
+    def savings(self) -> dict[str, Any]:
+        """Returns fields and values that save memory, where a step does not fit."""
+        return {}
 
 
 def other_views(views: Array, number: int) -> Array:

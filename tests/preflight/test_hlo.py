@@ -10,7 +10,7 @@ from jax.sharding import PartitionSpec as P
 
 from snclr_jax.devices.mesh import make_mesh
 from snclr_jax.preflight.chips import slice_devices
-from snclr_jax.preflight.hlo.work import cost, list_work
+from snclr_jax.preflight.hlo.work import cost, largest_arrays, list_work
 
 
 def compile_for(function, *shapes, mesh=None, dtype=jnp.float32):
@@ -326,3 +326,44 @@ def test_programs_of_a_tpu_cost_what_xla_says():
         xla = compiled.cost_analysis()
         expected = xla["flops"] + xla.get("transcendentals", 0)
         assert cost(compiled.as_text()).flops == pytest.approx(expected, rel=1e-6)
+
+
+def test_windows_that_each_hold_a_whole_row_are_one_reduction_of_it():
+    """So a TPU's compiler writes a softmax, of which every element needs the sum."""
+
+    def sums(x, pad):
+        padding = ((0, 0), (pad, pad))
+        window = (1, 1 + 2 * pad)
+        return jax.lax.reduce_window(x, 0.0, jax.lax.add, window, (1, 1), padding)
+
+    assert cost_of(lambda x: sums(x, 15), (8, 16)).flops == 8 * 15
+    assert cost_of(lambda x: sums(x, 1), (8, 16)).flops == 8 * 16 * 2
+
+
+MULTISLICE = """HloModule two, is_scheduled=true, num_partitions=4
+
+ENTRY %main (x: f32[128,1024]) -> f32[256,1024] {
+  %x = f32[128,1024]{1,0} parameter(0), metadata={op_name="x"}
+  %after = token[] after-all()
+  %send = (f32[128,1024]{1,0}, u32[], token[]) send(%x, %after), channel_id=4, is_host_transfer=true, frontend_attributes={_xla_megascale_target="{1,2}x{0:3}",_xla_megascale_transfer_type="ALL_GATHER"}
+  %recv = (f32[256,1024]{1,0}, u32[], token[]) recv(%after), channel_id=3, is_host_transfer=true, frontend_attributes={_xla_megascale_target="{1,2}x{0:3}",_xla_megascale_transfer_type="ALL_GATHER"}
+  %done = (f32[256,1024]{1,0}, token[]) recv-done(%recv), channel_id=3, is_host_transfer=true
+  ROOT %y = f32[256,1024]{1,0} get-tuple-element(%done), index=0
+}
+"""  # noqa: E501
+
+
+def test_what_goes_between_slices_is_counted_apart():
+    """As a TPU's compiler writes it: each device sends its rows to the other slice."""
+    (collective,) = [w.collective for w in list_work(MULTISLICE)[0] if w.collective]
+    assert (collective.kind, collective.group) == ("all-gather", 2)
+    assert collective.bytes == pytest.approx(256 * 1024 * 4, abs=8)
+    (kind,) = cost(MULTISLICE).collectives
+    assert kind == "all-gather between slices"
+
+
+def test_the_largest_arrays_are_named_and_what_hands_them_on_is_not():
+    compiled = compile_for(lambda x, w: jnp.sin(x @ w).sum(), (256, 64), (64, 512))
+    (size, what), *rest = largest_arrays(compiled.as_text(), 5)
+    assert size == 256 * 512 * 4 and what.startswith("f32[256, 512] ")
+    assert all(other < size or "parameter" not in name for other, name in rest)

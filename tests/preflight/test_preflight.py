@@ -15,8 +15,8 @@ import snclr_jax.preflight as preflight_package
 from snclr_jax.preflight import DoesNotFit, preflight
 from snclr_jax.preflight.chips import TPUS, chip_of, slice_devices
 from snclr_jax.preflight.hlo.work import Collective, Work
-from snclr_jax.preflight.lower import compile_step, number_of_images
-from snclr_jax.preflight.report import Memory, advice, estimate
+from snclr_jax.preflight.lower import compile_step, held_bytes, number_of_images
+from snclr_jax.preflight.report import Memory, advice, estimate, time_lines
 from snclr_jax.settings.check import check_config
 
 
@@ -34,9 +34,20 @@ def test_the_estimate_takes_the_longer_of_arithmetic_and_memory_and_adds_the_net
         Work("", 1, 0.0, 0.0, 0.0, Collective("all-reduce", 200e9, 4)),
         Work("", 1, 0.0, 0.0, 0.0, Collective("reduce-scatter", 200e9, 4)),
         Work("", 1, 0.0, 0.0, 0.0, Collective("all-gather", 200e9, 4)),
+        # Between two slices: half of 3.125 GB, at 3.125 GB/s.
+        Work("", 2, 0.0, 0.0, 0.0, Collective("all-gather", 3.125e9, 2, True)),
     ]
     time = estimate(work, chip, dtype="bfloat16")
-    assert time == pytest.approx((2.0, 3.5, 1.5 + 3 + 0.75, 5 + 5.25))
+    assert time == pytest.approx((2.0, 3.5, 5.25, 1.0, 5 + 5.25 + 1.0))
+    (line,) = [
+        line
+        for line in time_lines(time, chip, steps=1, between_slices=True)
+        if "slices" in line
+    ]
+    assert "1000.00 ms at 3.125 GB/s a chip" in line
+    # Where no rate is known, that is said.
+    silent = "\n".join(time_lines(time, TPUS["v4"], steps=1, between_slices=True))
+    assert "between slices    not counted" in silent
 
 
 @pytest.mark.parametrize("recipe", [imagenet_vit_s16, imagenet_resnet50])
@@ -60,6 +71,14 @@ def test_the_number_of_images_is_given_prepared_or_known(tmp_path):
 @pytest.mark.parametrize("name", ["v9:2x2", "v5e", "v5e:2x2x2", "v4:8x8", "v5e:8x8y"])
 def test_a_wrong_topology_is_named_with_examples(name):
     with pytest.raises(ValueError, match=f"--topology={name} is not a TPU .*v5e:8x8"):
+        slice_devices(name)
+
+
+@pytest.mark.parametrize("name", ["v5e:32x32", "v6e:16x32", "v4:16x16x32"])
+def test_a_slice_larger_than_its_kind_is_refused_before_it_is_compiled(name):
+    kind = name.partition(":")[0]
+    said = f"{name} has .* chips, and the largest slice of {kind} has .*--slices"
+    with pytest.raises(ValueError, match=said):
         slice_devices(name)
 
 
@@ -91,6 +110,8 @@ def test_the_report_of_a_step_that_fits(tiny_step, monkeypatch, capsys):
     preflight(tiny.config(), images=tiny.IMAGES)
     output = capsys.readouterr().out
     titles = "memory per device", "of which the objective", "time: "
+    assert "state.objective" in output and "state.target_params" in output
+    assert "largest arrays of the step" in output
     for words in ("compiling", "temporaries", "GFLOP", "all-gather", *titles):
         assert words in output
     assert "no peak numbers are known for cpu" in output
@@ -117,10 +138,35 @@ def test_a_step_that_does_not_fit_names_the_fields_to_change(monkeypatch, tiny_s
         preflight(config, images=tiny.IMAGES)
 
 
+def test_what_is_held_is_counted_on_one_device(mesh_of):
+    config, mesh = tiny.config(), mesh_of(8)
+    _, _, state = tiny.build(config, mesh)
+    held = held_bytes(config, mesh, images=tiny.IMAGES)
+    for name in ("params", "objective"):
+        leaves = jax.tree.leaves(getattr(state, name))
+        here = [leaf.addressable_shards[0].data.nbytes for leaf in leaves]
+        assert held[f"state.{name}"] == sum(here) > 0
+
+
+def test_advice_proposes_only_what_a_run_takes():
+    config = imagenet_vit_s16.get_config()
+    config.model.bn_scope = None  # over the batch: no micro-batches
+    assert "accumulate" not in advice(config, devices=64, images=1_281_167)
+    config.objective.queue.size = 64  # half of it is less than one row a device
+    assert "queue.size" not in advice(config, devices=64, images=1_281_167)
+
+
 def test_advice_keeps_the_batch_a_multiple_of_the_devices():
     config = imagenet_vit_s16.get_config()
     suggestion = advice(config, devices=64, images=1_281_167)
     assert "batch_size=2048 (it is 4096)" in suggestion
+    queue = config.objective.queue
+    for field in (
+        "model.remat=True (it is False)",
+        f"objective.queue.size={queue.size // 2} (it is {queue.size})",
+        f"objective.queue.block={queue.block // 4} (it is {queue.block})",
+    ):
+        assert f"--config.{field}" in suggestion
     assert "resident" not in suggestion
     config.batch_size = 64
     suggestion = advice(config, devices=64, images=10_000)

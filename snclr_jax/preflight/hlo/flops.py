@@ -86,10 +86,25 @@ def _combinations(op: Instruction, arrays: list[Array]) -> float:
             return arrays[0].size - op.results[0].size
         case "scatter":
             return arrays[-1].size
-    window = math.prod(axis[0] for axis in _window(op))
     if op.opcode == "reduce-window":
-        return op.results[0].size * (window - 1)
-    return arrays[1].size * window
+        return _windows(op, arrays[0].shape)
+    return arrays[1].size * math.prod(axis[0] for axis in _window(op))
+
+
+def _windows(op: Instruction, shape: tuple[int, ...]) -> float:
+    """Combinations of a reduce-window.
+
+    A TPU's compiler writes a softmax's sum, which every element of the row needs, as
+    windows that each hold the whole row and padding: that is one reduction of the row.
+    """
+    outputs = window = 1
+    for length, results, (size, stride, pad, *_) in zip(
+        shape, op.results[0].shape, _window(op), strict=True
+    ):
+        whole = pad >= (results - 1) * stride and size >= length + pad
+        outputs *= 1 if whole else results
+        window *= length if whole else size
+    return outputs * (window - 1)
 
 
 def _function(op: Instruction) -> float:

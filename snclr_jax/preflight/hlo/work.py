@@ -27,6 +27,11 @@ COLLECTIVES = (
     "collective-permute",
     "collective-broadcast",
 )
+# They hand on what others have made.
+_MAKES_NOTHING = frozenset(
+    "parameter constant tuple get-tuple-element bitcast while call conditional "
+    "opt-barrier optimization-barrier".split()
+)
 # A TPU multiplies float32 matrices in passes of bfloat16 (jax.lax.Precision).
 _PASSES = {"high": 3, "highest": 6}
 
@@ -34,12 +39,14 @@ _PASSES = {"high": 3, "highest": 6}
 class Collective(NamedTuple):
     """One collective operation; `bytes` are of its result on one device.
 
-    `group` is the number of devices that take part together.
+    `group` is the number of devices that take part together, or of slices where it goes
+    through the network of the data center.
     """
 
     kind: str
     bytes: float
     group: int
+    between_slices: bool = False
 
 
 class Work(NamedTuple):
@@ -116,10 +123,34 @@ def summarize(
         total_flops += item.times * item.flops
         total_bytes += item.times * item.bytes
         if item.collective:
-            kind, size, _ = item.collective
+            kind, size, _, between_slices = item.collective
+            kind += " between slices" if between_slices else ""
             count, before = collectives.get(kind, (0, 0.0))
             collectives[kind] = count + item.times, before + item.times * size
     return Cost(total_flops, total_bytes, collectives, notes)
+
+
+def largest_arrays(hlo_text: str, count: int) -> list[tuple[float, str]]:
+    """Returns the largest arrays that a program makes: bytes, and what they are.
+
+    Not all of them are there at once. What is inside a fusion is never made.
+    """
+    sizes = {}
+    for op in _made(Program(hlo_text).entry):
+        if op.memory and op.opcode not in _MAKES_NOTHING:
+            shapes = ", ".join(f"{a.dtype}{list(a.shape)}" for a in op.results[:3])
+            sizes[f"{shapes} {_traced_name(op) or op.name}"] = op.memory
+    ordered = sorted(sizes.items(), key=lambda item: -item[1])
+    return [(size, what) for what, size in ordered[:count]]
+
+
+def _made(computation: Computation) -> Iterator[Instruction]:
+    keys = ("body", "to_apply", "branch_computations", "true_computation")
+    for op in computation.values():
+        yield op
+        if op.opcode in ("while", "call", "conditional"):
+            for called in op.called(*keys, "false_computation"):
+                yield from _made(called)
 
 
 def _walk(
@@ -204,11 +235,24 @@ def _passes(op: Instruction) -> int:
 
 def _collective(op: Instruction) -> Collective | None:
     """Returns the collective that an instruction is, or ends; each is counted once."""
+    between = re.search(r'_xla_megascale_transfer_type="(\w+)"', op.attributes)
+    if op.opcode == "recv" and between:
+        kind = between[1].lower().replace("_", "-")
+        return Collective(kind, op.bytes, _slices(op), between_slices=True)
     kind = op.opcode.removesuffix("-done")
     if kind not in COLLECTIVES or carried_on(op):
         return None
     ends = kind != op.opcode and op.operands[0].opcode.endswith("-start")
     return Collective(kind, op.bytes, _group(op.operands[0] if ends else op))
+
+
+def _slices(op: Instruction) -> int:
+    """Slices that take part: of "{1,2}x{0:3}", or "{1:2}x{0:3}", two."""
+    slices = re.search(r'_xla_megascale_target="\{([\d,:]+)\}', op.attributes)
+    if not slices:
+        return 2
+    ends = [list(map(int, part.split(":"))) for part in slices[1].split(",")]
+    return sum(end[-1] - end[0] + 1 for end in ends)
 
 
 def _group(op: Instruction) -> int:
