@@ -30,7 +30,7 @@ COLLECTIVES = (
 # They hand on what others have made.
 _MAKES_NOTHING = frozenset(
     "parameter constant tuple get-tuple-element bitcast while call conditional "
-    "opt-barrier optimization-barrier".split()
+    "opt-barrier optimization-barrier send recv".split()
 )
 # A TPU multiplies float32 matrices in passes of bfloat16 (jax.lax.Precision).
 _PASSES = {"high": 3, "highest": 6}
@@ -137,7 +137,7 @@ def largest_arrays(hlo_text: str, count: int) -> list[tuple[float, str]]:
     """
     sizes = {}
     for op in _made(Program(hlo_text).entry):
-        if op.memory and op.opcode not in _MAKES_NOTHING:
+        if op.opcode not in _MAKES_NOTHING and not op.opcode.endswith("-start"):
             shapes = ", ".join(f"{a.dtype}{list(a.shape)}" for a in op.results[:3])
             sizes[f"{shapes} {_traced_name(op) or op.name}"] = op.memory
     ordered = sorted(sizes.items(), key=lambda item: -item[1])
