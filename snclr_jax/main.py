@@ -306,7 +306,7 @@ def _watch(workdirs: list[str]) -> None:
 
 
 def _evaluation_settings() -> ConfigDict:
-    if "fewshot" not in _CONFIG.value:
+    if "fewshot" not in _loaded():
         name = config_flags.get_config_filename(flags.FLAGS["config"])
         _fail(
             f"--config={name} is a recipe; an evaluation's settings are those of "
@@ -373,8 +373,15 @@ def _config(command: str) -> ConfigDict:
             f"{command} needs --config=RECIPE, such as --config=digits; "
             "'snclr recipes' lists them"
         )
-    # A file that could not be loaded says so when it is first asked for something.
-    _CONFIG.value.keys()
+    return _loaded()
+
+
+def _loaded() -> ConfigDict:
+    try:
+        # A file that could not be loaded says so when it is first asked for something.
+        _CONFIG.value.keys()
+    except OSError as error:
+        raise ValueError(str(error)) from error
     return _CONFIG.value
 
 
