@@ -12,6 +12,9 @@ _NO_RECIPES = (
     "imagenet_base",
     "objectives",
     "published",
+    "published_cifar",
+    "published_fields",
+    "published_imagenet",
 )
 
 

@@ -7,8 +7,8 @@ A recipe starts from `get_config()`, overrides few fields and ends with
     snclr train --config=imagenet_vit_s16:authors,debug
 
 Epochs count passes over the training set. A field that may be None is a placeholder.
-Warm-ups are a recipe's share of its epochs: with other epochs they are as much shorter
-or longer, unless they are set, too.
+Warm-ups, and whatever else begins or ends at an epoch, are a recipe's share of its
+epochs: with other epochs they are as much shorter or longer, unless they are set, too.
 """
 
 from __future__ import annotations
@@ -23,6 +23,8 @@ from snclr_jax.configs.objectives import choose_objective
 from snclr_jax.objectives import OBJECTIVES
 
 VARIANTS = ("", "debug", "paper", "authors")
+# How fields of `optim` and `objective` end that count epochs from the start of a run.
+EPOCHS = ("_epochs", "_epoch")
 
 
 def get_config() -> ConfigDict:
@@ -292,7 +294,7 @@ def variant(
 def _scale_warmups(config: ConfigDict) -> None:
     """Lets warm-ups follow `epochs`: the recipe's share of whatever they are set to."""
     for section in (config.optim, config.objective):
-        for name in [name for name in section if name.endswith("warmup_epochs")]:
+        for name in [name for name in section if name.endswith(EPOCHS)]:
             # Multiplied first: the recipe's own epochs give its own number, exactly.
             epochs = config.get_ref("epochs").to_float()
             section[name] = epochs * section[name] / config.epochs

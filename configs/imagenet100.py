@@ -21,6 +21,7 @@ from __future__ import annotations
 
 from ml_collections import ConfigDict
 from snclr_jax.configs import base, cifar10
+from snclr_jax.configs.objectives import published
 
 
 def get_config(name: str = "") -> ConfigDict:
@@ -39,4 +40,4 @@ def get_config(name: str = "") -> ConfigDict:
     config.model.dtype = "bfloat16"
     config.objective.queue.size = 65_536
     config.evaluate.k = 20
-    return base.variant(config, name)
+    return base.variant(config, name, own=published("imagenet100"))

@@ -26,6 +26,8 @@ NEEDS: dict[str, Mapping[str, Any]] = {
     "ressl": _WEAK_SECOND_VIEW,
     "sce": _WEAK_SECOND_VIEW,
 }
+# What the defaults of SwAV that count epochs are a share of, in any recipe.
+_EPOCHS_OF_SWAV = 200
 
 
 def choose_objective(
@@ -42,6 +44,9 @@ def choose_objective(
     if "queue" in before and "queue" in config.objective:
         with config.unlocked():
             config.objective.queue["size"] = before.queue.get_ref("size")
+    if name == "swav":
+        for field in ("freeze_epochs", "queue_from_epoch"):
+            config.objective[field] *= config.epochs / _EPOCHS_OF_SWAV
     config.update_from_flattened_dict({**NEEDS.get(name, {}), **settings})
     return config
 

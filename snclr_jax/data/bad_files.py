@@ -109,7 +109,7 @@ def _read(path: epath.Path) -> dict[tuple[str, int], dict[str, Any]]:
         lines = map(json.loads, path.read_text(encoding="utf-8").splitlines())
         return {(line["split"], line["index"]): line for line in lines}
     except (ValueError, KeyError, TypeError) as error:
-        raise ValueError(f"{path} is damaged ({error!r}); remove it") from error
+        raise ValueError(f"{path} is damaged ({error}); remove it") from error
 
 
 def _everyones(bad: BadImages) -> np.ndarray:

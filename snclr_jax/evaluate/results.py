@@ -57,7 +57,7 @@ def read_records(path: epath.Path) -> list[Record]:
         return content["records"]
     except (ValueError, KeyError, TypeError) as error:
         raise ValueError(
-            f"{path} is damaged, or of another version ({error!r}); move it away and "
+            f"{path} is damaged, or of another version ({error}); move it away and "
             "evaluate again"
         ) from error
 

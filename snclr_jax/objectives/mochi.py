@@ -41,8 +41,8 @@ class MoCHi(MoCoV2):
     image is a negative as any row, but nothing is mixed of it. No gradient reaches h.
     With an empty queue, in the first step, the loss and its gradient are 0.
 
-    What is drawn follows from the step, the view and the image's place in the batch,
-    on any devices.
+    What is drawn follows from the run's seed, the step, the view and the image's place
+    in the batch, on any devices.
     """
 
     # N, the hardest rows of an image; all of them where the queue has fewer.
@@ -79,19 +79,19 @@ class MoCHi(MoCoV2):
         mixed = log_sum_over_mixtures(
             y,
             state.keys,
-            self.draw(hardest, now.step, y.dtype),
+            self.draw(hardest, now, y.dtype),
             temperature=self.temperature,
             block=self.queue.block,
             mesh=now.mesh,
         )
         return [*rows, mixed]
 
-    def draw(self, hardest: Hardest, step: Array, dtype: jnp.dtype) -> Mixtures:
+    def draw(self, hardest: Hardest, now: Now, dtype: jnp.dtype) -> Mixtures:
         """Draws what is mixed for each image of each view.
 
         Args:
           hardest: of v views of b images.
-          step: () int32.
+          now: this step.
           dtype: of the weights.
         """
 
@@ -115,6 +115,8 @@ class MoCHi(MoCoV2):
             )
 
         views, batch = hardest.count.shape
-        # Without the seed of the run, which decides what is an image's place.
-        keys = [image_keys(0, step, MIXING + view, batch) for view in range(views)]
+        keys = [
+            image_keys(now.seed, now.step, MIXING + view, batch)
+            for view in range(views)
+        ]
         return jax.vmap(jax.vmap(of_image))(jnp.stack(keys), *hardest)

@@ -172,6 +172,12 @@ class SNCLR(Searching):
         # All of them but the keys, which were left out.
         return Found(*direction.neighbors[1:], direction.weights)
 
+    @property
+    def waits(self) -> dict[str, str]:
+        """The full weight of neighbors."""
+        never = "neighbors never get their full weight"
+        return {"neighbor_warmup_epochs": never} if self.searches else {}
+
     def anchor(self, params: dict[str, Array], y: Array) -> Array:
         """Returns what is compared with queue rows to get the positiveness.
 

@@ -44,10 +44,11 @@ class SwAV(Remembering):
     iterations: Annotated[int, Ge(1)] = 3
     # Loss = scale x mean over all pairs of a code and another view.
     scale: Annotated[float, Gt(0)] = 1.0
-    # Epochs in which the prototypes stay as they are.
+    # Epochs in which the prototypes stay as they are: 1 of 200. The variant of a recipe
+    # has the same share of its epochs.
     freeze_epochs: Annotated[float, Ge(0)] = 1.0
     # Epochs before the queues, which are filled from the first step, take part in the
-    # codes; they do so once they are full. The authors' 15 are for 200 epochs or more.
+    # codes, once they are full: 15 of 200, the same share of a recipe's.
     queue_from_epoch: Annotated[float, Ge(0)] = 15.0
     # Earlier rows: q for each of two global views. A size of 0 is no queue, as the
     # authors have it at batches of 4096; at 256 they have 3840 rows.
@@ -157,15 +158,13 @@ class SwAV(Remembering):
                 "or objective.queue.size=0"
             )
 
-    def notes(self, config: ConfigDict, images: int) -> list[str]:
-        """Says where no epoch uses the queue."""
-        if self.queue.size and self.queue_from_epoch >= config.epochs:
-            return [
-                f"objective.queue_from_epoch {self.queue_from_epoch:g} is not before "
-                f"the end of {config.epochs} epochs: the codes never use the queue; "
-                "lower it, or save its memory with objective.queue.size=0"
-            ]
-        return []
+    @property
+    def waits(self) -> dict[str, str]:
+        """The training of the prototypes, and the use of the queue."""
+        waits = {"freeze_epochs": "the prototypes are never trained"}
+        if self.queue.size:
+            waits["queue_from_epoch"] = "the codes never use the queue"
+        return waits
 
 
 @jax.named_scope("sinkhorn_codes")

@@ -105,7 +105,7 @@ def _read_scores(workdir: str) -> dict[Key, Score]:
         }
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise ValueError(
-            f"{path} is damaged, or of an earlier version ({error!r}); remove it and "
+            f"{path} is damaged, or of an earlier version ({error}); remove it and "
             f"evaluate again: snclr evaluate --workdir={workdir}"
         ) from error
 

@@ -15,6 +15,7 @@ from typing import Any
 import ml_collections
 from etils import epath
 
+from snclr_jax.configs.base import EPOCHS
 from snclr_jax.devices.processes import from_first
 from snclr_jax.run.changes import (
     FIXED,
@@ -221,7 +222,7 @@ def check_workdir(
             changes += changed_fields(dict(identity), before, FOUND)
         taken = list(allow)
         if "epochs" in allow:  # warm-ups that nobody has set follow them
-            taken += [name for name, *_ in changes if name.endswith("warmup_epochs")]
+            taken += [name for name, *_ in changes if name.endswith(EPOCHS)]
         refused = [change for change in changes if not under(change[0], taken)]
         refuse_changes(workdir, refused, fixed)
     step = max(steps, default=0)

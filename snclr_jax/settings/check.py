@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from snclr_jax.configs.base import EPOCHS
 from snclr_jax.settings.objective import build_objective
 from snclr_jax.settings.ranges import check_fields, get_field
 
@@ -53,7 +54,7 @@ def check_against_data(config, images: int) -> None:
         )
     steps_per_epoch = images // config.batch_size
     warmups = (
-        f"objective.{name}" for name in config.objective if name.endswith("_epochs")
+        f"objective.{name}" for name in config.objective if name.endswith(EPOCHS)
     )
     for field in ("epochs", *warmups):
         epochs = get_field(config, field)
@@ -78,6 +79,12 @@ def notes(config, images: int) -> list[str]:
             "its statistics are noise; use a larger batch_size or model.bn_scope"
         )
     objective, local = build_objective(config), config.augment.local_views
+    for field, never in objective.waits.items():
+        if (value := config.objective[field]) >= config.epochs:
+            notes.append(
+                f"objective.{field} {value:g} is not before the end of {config.epochs} "
+                f"epochs: {never}; lower it, or use more epochs"
+            )
     if local or config.augment.global_views > 2:
         notes.append(_cost_of_views(config, objective.target))
     return notes + objective.notes(config, images)

@@ -7,8 +7,10 @@ from __future__ import annotations
 
 import difflib
 import importlib.util
+import re
 import sys
 from collections.abc import Iterable, Iterator
+from pathlib import Path
 
 from absl import flags
 from ml_collections import ConfigDict
@@ -74,6 +76,11 @@ def _with_file(argument: str) -> str:
     flag, _, value = argument.partition("=")
     name, colon, variant = expanded(value).partition(":")
     if "/" in name or name.endswith(".py"):
+        if not Path(name).is_file():
+            raise ValueError(
+                f"--config={name} is no file; name one that is there, or a recipe of "
+                "the package ('snclr recipes' lists them)"
+            )
         return f"{flag}={name}{colon}{variant}"
     from snclr_jax.configs import recipes
 
@@ -107,10 +114,13 @@ def _explain(recipe: list[str], others: list[str], error: Exception) -> str:
                 return f"{name} is not a field of the config{_meant(name, fields)}"
             first = next(field for field in fields if field.startswith(f"{name}."))
             return f"{name} is a section; set its fields, such as {first}"
+    if isinstance(error, KeyError) and recipe:
+        return f"{recipe[0]} asks for {error}, which is not there; correct the file"
     # ml_collections wraps its own errors, quotes and line ends included; an error
     # inside the config file comes with a traceback, whose last line says it.
     message = str(error).replace("\\n", "\n").replace("\\'", "'")
-    return [line.strip() for line in message.split("\n") if line.strip()][-1]
+    last = [line.strip() for line in message.split("\n") if line.strip()][-1]
+    return re.sub(r"^[\w.]*Error: ", "", last)
 
 
 def _needed(name: str) -> str:

@@ -48,11 +48,13 @@ class Now(NamedTuple):
       step: () int32, updates made before it.
       steps_per_epoch: of the run.
       mesh: the devices, axis "data".
+      seed: of the run; what an objective draws follows from it and from the step.
     """
 
     step: Array
     steps_per_epoch: int
     mesh: Mesh
+    seed: int = 0
 
 
 class Found(NamedTuple):
@@ -214,6 +216,11 @@ class Objective:
         """Returns what is worth knowing at the start of a run on `images` images."""
         del config, images
         return []
+
+    @property
+    def waits(self) -> Mapping[str, str]:
+        """What never happens in a run that ends before an epoch that a field names."""
+        return {}
 
     @classmethod
     def choose(

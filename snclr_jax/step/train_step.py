@@ -53,7 +53,7 @@ def make_train_step(
     forward = Forward(model, config, mesh, objective.unit_rows)
 
     def train_step(state: TrainState, batch: Batch) -> tuple[TrainState, Metrics]:
-        now = Now(state.step, steps_per_epoch, mesh)
+        now = Now(state.step, steps_per_epoch, mesh, config.seed)
         views = random_views(batch, state.step, config=config, mesh=mesh)
         global_views = views[: config.augment.global_views]
         target, target_batch_stats = None, state.target_batch_stats

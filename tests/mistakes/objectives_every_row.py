@@ -86,8 +86,13 @@ MISTAKES = [
         EVERY_OBJECTIVE,
         (
             "images and views mix the same rows",
-            "image_keys(0, step, MIXING + view, batch)",
-            "image_keys(0, step, MIXING, batch)",
+            "image_keys(now.seed, now.step, MIXING + view, batch)",
+            "image_keys(now.seed, now.step, MIXING, batch)",
+        ),
+        (
+            "every run mixes the same rows, whatever its seed",
+            "image_keys(now.seed, now.step, MIXING + view, batch)",
+            "image_keys(0, now.step, MIXING + view, batch)",
         ),
     ),
     *of(

@@ -17,6 +17,8 @@ GOLDEN = Path(__file__).parents[1] / "golden_objectives"
 
 # Parameters and state, as trees of numpy arrays.
 Tree = Any
+# Of the run, see `step.objective.Now`.
+SEED = 11
 
 
 class Rows(NamedTuple):

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from objective_cases import moco_v2
-from objective_cases.case import Case, filled, log_sum, whole
+from objective_cases.case import SEED, Case, filled, log_sum, whole
 from snclr_jax.objectives.mochi import MoCHi
 from snclr_jax.queue.mixing import Mixtures
 from snclr_jax.queue.settings import RingSettings
@@ -26,7 +26,7 @@ def hardest(objective, state, y, image_id):
 @functools.cache
 def drawn(objective, step, view, image, count):
     """Returns numbers among the hardest, and coefficients, that the step must draw."""
-    key = jax.random.key(0)
+    key = jax.random.key(SEED)
     for part in (step, 2000 + view, image):
         key = jax.random.fold_in(key, part)
     keys, pairs, single = (
@@ -88,7 +88,7 @@ def recorded():
         class Recorded(MoCHi):
             """Draws what was drawn, if the hardest rows are those recorded."""
 
-            def draw(self, hardest, step, dtype):
+            def draw(self, hardest, now, dtype):
                 same = jnp.all(jnp.sort(hardest.row) == hard) & jnp.all(
                     hardest.count == meta["hard"]
                 )

@@ -23,7 +23,7 @@ import pytest
 from jax.experimental.multihost_utils import process_allgather
 from jax.sharding import NamedSharding
 from jax.sharding import PartitionSpec as P
-from objective_cases.case import Case, Rows
+from objective_cases.case import SEED, Case, Rows
 
 from snclr_jax.objectives import OBJECTIVES
 from snclr_jax.step.objective import Now, Seen
@@ -92,7 +92,7 @@ def put(objective, state, mesh):
 
 
 def now(mesh, step) -> Now:
-    return Now(jnp.asarray(step, jnp.int32), STEPS_PER_EPOCH, mesh)
+    return Now(jnp.asarray(step, jnp.int32), STEPS_PER_EPOCH, mesh, SEED)
 
 
 def start(case: Case, mesh, *, pushes: int, dtype=np.float64):

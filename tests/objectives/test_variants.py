@@ -12,6 +12,7 @@ from snclr_jax.settings.check import check_config
 from snclr_jax.settings.ranges import get_field
 
 OPERATIONS = ("jitter", "grayscale", "blur", "solarize")
+GLOBAL = ("view1", "view2")
 
 
 @pytest.mark.parametrize("name", RECIPES)
@@ -28,6 +29,90 @@ def test_a_recipe_takes_every_objective_and_keeps_its_queue(name):
             assert config.objective.name == objective
             if "queue" in config.objective:
                 assert config.objective.queue.size == rows
+
+
+# Of the sources, by hand: images, epochs, the peak rate that these have, widths of the
+# projector with its output, temperature, rows of the queue. None is not said there.
+PRINTED = {
+    ("cifar10", "info_nce"): (256, 1000, 0.3, (4096, 256), 0.2, None),
+    ("cifar10", "simclr"): (256, 1000, 0.4, (2048, 256), 0.2, None),
+    ("cifar10", "nnclr"): (256, 1000, 0.4, (2048, 2048, 256), 0.2, 65_536),
+    ("cifar10", "byol"): (256, 1000, 1.0, (4096, 256), None, None),
+    ("cifar10", "all4one"): (256, 1000, 1.0, (2048, 2048, 256), 0.2, 98_304),
+    ("cifar10", "ressl"): (256, 1000, 0.05, (4096, 256), 0.1, 65_536),
+    ("cifar10", "swav"): (256, 1000, 0.6, (2048, 128), 0.1, 3840),
+    ("cifar10", "barlow"): (256, 1000, 0.3, (2048, 2048, 2048), None, None),
+    ("cifar10", "vicreg"): (256, 1000, 0.3, (2048, 2048, 2048), None, None),
+    ("cifar10", "sce"): (256, 200, 0.06, (512, 128), 0.1, 4096),
+    ("cifar10", "dcl"): (256, 100, 1e-3, (512, 128), 0.1, None),
+    ("cifar10", "dclw"): (256, 100, 1e-3, (512, 128), 0.1, None),
+    ("cifar10", "mv_infonce"): (256, 200, 1.0, None, 0.5, None),
+    ("cifar10", "mv_dhel"): (256, 200, 1.0, None, 0.5, None),
+    ("cifar10", "cacr"): (128, 200, 0.06, None, None, None),
+    ("imagenet100", "all4one"): (256, 400, 1.0, (2048, 2048, 256), 0.2, 98_304),
+    ("imagenet_resnet50", "info_nce"): (4096, 100, 9.6, (4096, 256), 1.0, None),
+    ("imagenet_resnet50", "cacr_momentum"): (4096, 1000, 4.8, (4096, 256), 1.0, None),
+    ("imagenet_resnet50", "moco_v2"): (256, 200, 0.03, (2048, 128), 0.2, 65_536),
+    ("imagenet_resnet50", "mochi"): (256, 200, 0.03, (2048, 128), 0.2, 65_536),
+    ("imagenet_resnet50", "simclr"): (4096, 100, 4.8, (2048, 2048, 128), 0.1, None),
+    ("imagenet_resnet50", "nnclr"): (4096, 1000, None, None, 0.1, 98_304),
+    ("imagenet_resnet50", "byol"): (2048, 100, 3.6, (4096, 256), None, None),
+    ("imagenet_resnet50", "dcl"): (256, 100, 1.2, (2048, 128), 0.1, None),
+    ("imagenet_resnet50", "dclw"): (256, 100, 1.2, (2048, 128), 0.1, None),
+    ("imagenet_resnet50", "mv_infonce"): (256, 100, 0.3, None, 0.1, None),
+    ("imagenet_resnet50", "mv_dhel"): (256, 100, 0.3, None, 0.1, None),
+    ("imagenet_resnet50", "sce"): (4096, 100, 9.6, None, 0.1, 65_536),
+    ("imagenet_resnet50", "ressl"): (256, 200, 0.05, (4096, 512), 0.1, 131_072),
+    ("imagenet_resnet50", "swav"): (4096, 100, 4.8, (2048, 128), 0.1, 0),
+    ("imagenet_resnet50", "groco"): (1024, 100, 3.0, (2048, 2048, 2048), None, None),
+    ("imagenet_resnet50", "barlow"): (2048, 1000, 1.6, (8192, 8192, 8192), None, None),
+    ("imagenet_resnet50", "vicreg"): (2048, 1000, 1.6, (8192, 8192, 8192), None, None),
+    ("imagenet_vit_s16", "info_nce"): (4096, 300, 2.4e-3, None, 0.2, None),
+    ("imagenet_vit_b16", "info_nce"): (4096, 300, 2.4e-3, None, 0.2, None),
+    ("imagenet_vit_b16", "cacr_momentum"): (4096, 300, 2.4e-3, None, 0.2, None),
+}
+# solo-learn's asymmetric and symmetric views, and what takes neither: crops, blur and
+# solarization of the first view and of the second.
+MILD, STRONG = ((0.08, 0.0, 0.0), (0.08, 0.0, 0.2)), 2 * ((0.08, 0.5, 0.0),)
+VIEWS = {
+    **dict.fromkeys(("info_nce", "nnclr", "byol", "all4one", "barlow"), MILD),
+    **dict.fromkeys(("simclr", "swav"), STRONG),
+    "vicreg": 2 * ((0.2, 0.0, 0.1),),
+    "ressl": ((0.08, 0.5, 0.0), (0.08, 0.0, 0.0)),
+    "sce": ((0.2, 0.5, 0.0), (0.2, 0.0, 0.0)),
+    **dict.fromkeys(("dcl", "dclw", "mv_infonce", "mv_dhel"), 2 * ((0.08, 0.0, 0.0),)),
+    "cacr": 2 * ((0.2, 0.0, 0.0),),
+}
+
+
+def test_published_settings_are_those_of_the_sources():
+    for name, objectives in PUBLISHED.items():
+        for objective in objectives:
+            config = recipe(name, objective)
+            own = config.objective
+            batch, epochs, peak, widths, temperature, rows = PRINTED[
+                name.replace("cifar100", "cifar10"), objective
+            ]
+            found = {
+                "batch": config.batch_size,
+                "epochs": config.epochs,
+                "peak": config.optim.learning_rate * config.batch_size / 256,
+                "widths": (*config.model.projector_hidden, config.model.embedding_dim),
+                "temperature": own.get("temperature"),
+                "rows": own.queue.size if "queue" in own else None,
+            }
+            said = (batch, epochs, peak and pytest.approx(peak), widths, temperature)
+            expected = dict(zip(found, (*said, rows), strict=True))
+            expected = {key: x for key, x in expected.items() if x is not None}
+            assert {key: found[key] for key in expected} == expected, (name, objective)
+
+
+def test_views_on_cifar_are_those_of_the_sources():
+    for objective, expected in VIEWS.items():
+        views = (recipe("cifar10", objective).augment[view] for view in GLOBAL)
+        found = tuple((view.crop_scale[0], view.blur, view.solarize) for view in views)
+        assert found == expected, objective
+    assert set(VIEWS) == set(PUBLISHED["cifar10"])
 
 
 @pytest.mark.parametrize("name", PUBLISHED)

@@ -191,6 +191,19 @@ def test_more_epochs_are_taken_with_the_warm_ups_that_follow_them(tmp_path):
     ]
 
 
+def test_more_epochs_are_taken_with_all_that_happens_at_an_epoch(tmp_path):
+    config = digits.get_config("swav")
+    record_run(config, tmp_path)
+    config.epochs = 30
+    said = check_workdir(config, tmp_path, allow=("epochs",))
+    assert [line.split()[0] for line in said] == [
+        "config.epochs",
+        "config.objective.freeze_epochs",
+        "config.objective.queue_from_epoch",
+        "config.optim.warmup_epochs",
+    ]
+
+
 def test_images_that_are_others_are_refused_or_taken_by_name(tmp_path):
     before, now = {"train": "80 images, names a"}, {"train": "50 images, names b"}
     record_run(tiny.config(), tmp_path, before)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import math
 from pathlib import Path
@@ -12,6 +13,7 @@ from snclr_jax.configs import base, digits, evaluate, imagenet_resnet50
 from snclr_jax.configs.objectives import choose_objective
 
 from snclr_jax.data.choose import choose
+from snclr_jax.objectives import OBJECTIVES
 from snclr_jax.run.workdir import as_json
 from snclr_jax.settings.check import check_against_data, check_config, notes
 from snclr_jax.settings.ranges import check_fields
@@ -244,6 +246,39 @@ def test_a_recipes_own_epochs_have_its_own_warm_ups_to_the_bit():
     assert tune.warmup_epochs == 5.0
     tune.epochs = 2
     assert tune.warmup_epochs == pytest.approx(0.1)
+
+
+def test_what_a_run_is_too_short_for_is_said_at_its_start():
+    config = digits.get_config("swav")
+    config.epochs = 5
+    # 15 of the authors' 200.
+    assert config.objective.queue_from_epoch == pytest.approx(0.375)
+    assert config.objective.freeze_epochs == pytest.approx(0.025)
+    rate, *others = notes(config, 12_000)
+    assert not others
+    config.objective.queue_from_epoch = 15.0
+    assert notes(config, 12_000) == [
+        rate,
+        "objective.queue_from_epoch 15 is not before the end of 5 epochs: the codes "
+        "never use the queue; lower it, or use more epochs",
+    ]
+    config.objective.queue.size = 0
+    config.objective.freeze_epochs = 5.0
+    (_, frozen) = notes(config, 12_000)
+    assert "freeze_epochs 5 is not before the end of 5 epochs: the prot" in frozen
+    config = digits.get_config()
+    config.objective.neighbor_warmup_epochs = 15.0
+    (_, warm) = notes(config, 12_000)
+    assert "15 epochs: neighbors never get their full weight" in warm
+    config.objective.queue.k = 0
+    assert "never" not in "".join(notes(config, 12_000))
+
+
+def test_each_field_that_counts_epochs_says_what_a_short_run_lacks():
+    for name, cls in OBJECTIVES.items():
+        fields = [field.name for field in dataclasses.fields(cls)]
+        counting = {field for field in fields if field.endswith(base.EPOCHS)}
+        assert counting == set(cls().waits), name
 
 
 def test_notes_say_what_is_unusual():

@@ -99,9 +99,29 @@ NO_FIELD = "is not a field of the config"
         ("prepare --max_unreadable=2", "a number in the range [0, 1] is needed"),
         ("train --config=digits --workdir", "Missing value for flag --workdir"),
         ("train --config=configs/digits.py:fast", "use one of ('debug', 'paper'"),
+        ("train --config=mine/nothing.py", "--config=mine/nothing.py is no file; name"),
     ],
 )
 def test_a_mistake_is_said_in_one_line_with_the_fix(words, message, parse):
     with pytest.raises(ValueError) as refused:
         parse(*words.split())
     assert message in str(refused.value) and "\n" not in str(refused.value)
+    assert "Error" not in str(refused.value)
+
+
+@pytest.mark.parametrize(
+    "code, message",
+    [
+        ("def get_config(): return 1", "get_config() takes 0 positional arguments"),
+        ("def get_config(name): return {}[name]", "mine.py:a asks for 'a', which is"),
+        ("def get_config(name): raise ValueError('no ' + name)", "no a"),
+    ],
+)
+def test_a_mistake_in_a_recipe_of_ones_own_is_said_without_a_type(
+    code, message, tmp_path, parse
+):
+    (tmp_path / "mine.py").write_text(code)
+    with pytest.raises(ValueError) as refused:
+        parse("train", f"--config={tmp_path / 'mine.py'}:a")
+    said = str(refused.value)
+    assert message in said and "\n" not in said and "Error" not in said

@@ -9,13 +9,17 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 import pytest
 import tiny
 
+from snclr_jax.models import build_model
 from snclr_jax.objectives.snclr import SNCLR
 from snclr_jax.queue.ring import NeighborQueue
 from snclr_jax.step.forward import unit
-from snclr_jax.step.state import TrainState, state_shardings
+from snclr_jax.step.objective import Objective
+from snclr_jax.step.state import TrainState, state_shardings, train_state_shapes
+from snclr_jax.step.train_step import make_train_step
 from snclr_jax.step.views import random_views
 
 
@@ -43,6 +47,21 @@ def take_steps(config, mesh):
 @pytest.fixture(scope="module")
 def on_eight(mesh_of):
     return take_steps(tiny.config(), mesh_of(8))
+
+
+def test_an_objective_sees_the_seed_of_the_run(mesh_of):
+    seen = []
+
+    class Recording(Objective):
+        def loss(self, params, state, seen_views, now):
+            seen.append(now.seed)
+            return jnp.sum(seen_views.projection), ()
+
+    config, mesh, objective = tiny.config(seed=7), mesh_of(1), Recording()
+    parts = (build_model(config.model), objective, optax.identity(), config, mesh)
+    step = make_train_step(*parts, steps_per_epoch=1)
+    jax.eval_shape(step, train_state_shapes(*parts), tiny.batch(config, mesh))
+    assert seen == [7]
 
 
 def test_the_step_is_compiled_once(on_eight):

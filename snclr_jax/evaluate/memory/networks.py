@@ -69,7 +69,7 @@ class Search(NamedTuple):
             networks.params.get(OBJECTIVE, {}),
             networks.objective,
             Seen(online.projection, online.prediction, target, image_id),
-            Now(networks.step, 1, forward.mesh),
+            Now(networks.step, 1, forward.mesh, forward.config.seed),
         )
 
 
