@@ -1,5 +1,6 @@
 """Tests run on 8 virtual CPU devices, whatever the machine has."""
 
+import functools
 import gc
 import importlib.metadata
 import importlib.util
@@ -29,11 +30,14 @@ os.environ["XLA_FLAGS"] = (
 if importlib.metadata.version("jaxlib").startswith("0.10."):
     # Compiles a step in half the time; the flag is gone in 0.11.
     os.environ["XLA_FLAGS"] += " --xla_cpu_use_fusion_emitters=false"
+    # The other core has tests of its own: parts for it take a sixth of the time more.
+    os.environ["XLA_FLAGS"] += " --xla_cpu_parallel_codegen_split_count=1"
 
 import jax  # noqa: E402
 import numpy as np  # noqa: E402
 import pytest  # noqa: E402
 
+from snclr_jax.data import digits  # noqa: E402
 from snclr_jax.devices.mesh import make_mesh  # noqa: E402
 
 # A shell lets its background jobs ignore SIGINT, and so would the programs under test.
@@ -60,6 +64,36 @@ def forget_programs():
     """
     yield
     jax.clear_caches()
+
+
+@pytest.fixture(scope="session", autouse=True)
+def digits_are_drawn_once():
+    """Nothing changes a picture that was drawn, and drawing them takes a second."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(digits, "open_digits", functools.cache(digits.open_digits))
+        yield
+
+
+@pytest.fixture(scope="module")
+def few_digits():
+    """The first digits alone, in place of all: 300 to train on and 100 to test on."""
+    whole = digits.open_digits
+
+    def first(*sizes):
+        train, test, names = whole(*sizes)
+        return train.subset(np.arange(300)), test.subset(np.arange(100)), names
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(digits, "open_digits", functools.cache(first))
+        yield
+
+
+@pytest.fixture
+def blank_figures(monkeypatch):
+    """Writes no figure of a report: drawing them takes nearly all of its time."""
+    from matplotlib.figure import Figure
+
+    monkeypatch.setattr(Figure, "savefig", lambda *_, **__: None)
 
 
 @pytest.fixture(scope="module")

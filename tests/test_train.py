@@ -32,7 +32,7 @@ from snclr_jax.run.metrics import NonFiniteError, read_metrics
 from snclr_jax.run.watch import WatchedRun
 from snclr_jax.train import Interrupted, _said, _sentence, train
 
-pytestmark = pytest.mark.usefixtures("equal_runs_share_a_step")
+pytestmark = pytest.mark.usefixtures("equal_runs_share_a_step", "few_digits")
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -62,10 +62,10 @@ def test_a_killed_run_ends_with_the_same_bits(tmp_path):
 
 
 @pytest.fixture(scope="module")
-def finished(tmp_path_factory):
+def finished(tmp_path_factory, few_digits):
     """A finished run on the embedded digits, with its config."""
     workdir = tmp_path_factory.mktemp("digits")
-    config = tiny.config(data__holdback=200, evaluate__every_epochs=1)
+    config = tiny.config(data__holdback=100, evaluate__every_epochs=1)
     return config, str(workdir), train(config, str(workdir))
 
 
@@ -144,20 +144,20 @@ class EveryFewSteps:
 
 
 def test_an_evaluator_of_ones_own_is_called_at_its_interval(tmp_path, capsys):
-    config = tiny.config(data__holdback=200, evaluate__every_epochs=0)
-    mine = EveryFewSteps(30)
+    config = tiny.config(data__holdback=100, evaluate__every_epochs=0)
+    mine = EveryFewSteps(5)
     train(config, str(tmp_path), evaluators=[mine])
-    assert [step for step, _ in mine.seen] == [30, 60, 81]
-    assert mine.seen[0][1] == 1300
+    assert [step for step, _ in mine.seen] == [5, 10, 12]
+    assert mine.seen[0][1] == 200
     lines = read_metrics(tmp_path)
     written = {
         line["step"]: line["twice_the_step"]
         for line in lines
         if "twice_the_step" in line
     }
-    assert written == {30: 60, 60: 120, 81: 162}
-    assert [line["step"] for line in lines if "knn" in line] == [81]
-    assert "step 60: twice_the_step 120" in capsys.readouterr().out
+    assert written == {5: 10, 10: 20, 12: 24}
+    assert [line["step"] for line in lines if "knn" in line] == [12]
+    assert "step 10: twice_the_step 20" in capsys.readouterr().out
     shown = scalars(tmp_path / "tensorboard")
     assert {"a_picture", "twice_the_step"} <= shown.keys()
 
@@ -182,7 +182,7 @@ def test_no_process_runs_the_step_before_all_have_compiled_it(monkeypatch):
 
 
 def test_an_evaluator_without_an_interval_is_refused(tmp_path):
-    config = tiny.config(data__holdback=200)
+    config = tiny.config(data__holdback=100)
     with pytest.raises(ValueError, match="either every_steps or every_epochs"):
         train(config, str(tmp_path), evaluators=[lambda state, run: {}])
 
@@ -190,9 +190,9 @@ def test_an_evaluator_without_an_interval_is_refused(tmp_path):
 def test_a_run_that_is_beyond_its_end_is_refused(finished, tmp_path):
     _, workdir, _ = finished
     shutil.copytree(workdir, tmp_path / "run")
-    fewer = tiny.config(data__holdback=200, evaluate__every_epochs=1, batch_size=32)
+    fewer = tiny.config(data__holdback=100, evaluate__every_epochs=1, batch_size=32)
     config = (tmp_path / "run" / "config.json").read_text()
-    with pytest.raises(ValueError, match="at step 81 of the 40 that epochs=1"):
+    with pytest.raises(ValueError, match="at step 12 of the 6 that epochs=1"):
         train(fewer, str(tmp_path / "run"), allow=("batch_size",))
     assert (tmp_path / "run" / "config.json").read_text() == config
 
@@ -213,7 +213,7 @@ def test_the_newest_checkpoint_is_evaluated_as_in_training(finished):
 
 def test_another_config_does_not_continue_a_run(finished):
     config, workdir, _ = finished
-    other = tiny.config(data__holdback=200, objective__queue__k=2)
+    other = tiny.config(data__holdback=100, objective__queue__k=2)
     with pytest.raises(
         ValueError, match="config.objective.queue.k is 2, the run has 4"
     ):
@@ -225,7 +225,7 @@ def test_another_config_does_not_continue_a_run(finished):
 def test_a_request_to_stop_saves_and_says_how_to_continue(
     tmp_path, monkeypatch, capsys
 ):
-    config = tiny.config(data__holdback=200)
+    config = tiny.config(data__holdback=100)
     interrupt_at_batch(4, monkeypatch)
     with pytest.raises(Interrupted) as stopped:
         train(config, str(tmp_path))
@@ -238,7 +238,7 @@ def test_a_request_to_stop_saves_and_says_how_to_continue(
     for text in (
         "reading the images\n",
         "measuring kNN before training\n",
-        f"{tmp_path}: steps 0 to 81 on",
+        f"{tmp_path}: steps 0 to 12 on",
         "compiling the training step; this may take a minute\n",
         "compiled the training step in",
         "the same command continues from there\n",
@@ -249,7 +249,7 @@ def test_a_request_to_stop_saves_and_says_how_to_continue(
 
 def test_a_loss_that_is_no_number_stops_the_run(tmp_path):
     config = tiny.config(
-        data__holdback=200,
+        data__holdback=100,
         optim__name="sgd",
         optim__learning_rate=1e30,
         optim__warmup_epochs=0.1,

@@ -240,6 +240,7 @@ def test_a_run_is_evaluated_on_its_images_and_others_when_they_are_given(run):
     assert record["settings"]["data"]["name"] == "python"
 
 
+@pytest.mark.usefixtures("blank_figures")
 def test_a_report_shows_images_only_when_they_are_given(run):
     workdir, given = run
     assert "the images came from Python" in report(workdir).read_text()

@@ -25,6 +25,7 @@ from snclr_jax.evaluate.results import read_records, table
 from snclr_jax.evaluate.run import choose_what, evaluate, target_config
 from snclr_jax.export.run import export
 
+pytestmark = pytest.mark.usefixtures("few_digits")
 FAST = ("knn", "retrieval")
 
 
@@ -38,7 +39,7 @@ def debug(**fields):
 
 
 @pytest.fixture(scope="module")
-def run(tmp_path_factory):
+def run(tmp_path_factory, few_digits):
     workdir = tmp_path_factory.mktemp("run")
     save_run(workdir, make_mesh())
     (workdir / "tensorboard").mkdir()

@@ -120,7 +120,8 @@ def blank_digits(monkeypatch):
         return np.zeros((len(masks), 1, 1, 3), np.uint8)
 
     monkeypatch.setattr(digits, "draw_digits", draw)
-    monkeypatch.setattr(digits, "open_digits", functools.cache(digits.open_digits))
+    blank = functools.cache(digits.open_digits.__wrapped__)
+    monkeypatch.setattr(digits, "open_digits", blank)
 
 
 def examples(count: int):

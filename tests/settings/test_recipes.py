@@ -13,6 +13,7 @@ from snclr_jax.objectives import OBJECTIVES
 from snclr_jax.run.metrics import read_metrics
 from snclr_jax.train import train
 
+pytestmark = pytest.mark.usefixtures("few_digits")
 # Programs of their own kind. Others differ from `cifar10` in data and sizes, which
 # debug replaces; `imagenet_resnet50` takes long to compile.
 FAST = ("cifar10", "digits", "imagenet_vit_b16", "imagenet_vit_s16")
@@ -43,7 +44,7 @@ def twelve_steps(config, workdir, mesh_of, monkeypatch):
     """Runs a config of debug size to its end; returns the state and all losses."""
     # On one device and for twelve steps, since nearly all of the time is compilation.
     monkeypatch.setattr("snclr_jax.train.make_mesh", lambda: mesh_of(1))
-    config.data.holdback = 1300
+    config.data.holdback = 100
     config.evaluate.train_images = 100
     config.evaluate.batch_size = 100
     state = train(config, str(workdir))
