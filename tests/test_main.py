@@ -21,7 +21,12 @@ from snclr_jax.preflight import DoesNotFit
 from snclr_jax.report import compare
 
 
-def test_mistakes_end_in_one_line_that_names_the_fix(tmp_path):
+def assert_one_line(errors, expected):
+    assert errors.startswith("snclr: ") and expected in errors, errors
+
+
+def test_mistakes_end_in_one_line_that_names_the_fix(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(ROOT)
     workdir = f"--workdir={tmp_path / 'run'}"
     damaged = tmp_path / "damaged"
     damaged.mkdir()
@@ -52,16 +57,26 @@ def test_mistakes_end_in_one_line_that_names_the_fix(tmp_path):
         (*prepare, "--source=nowhere"): "--source=nowhere does not exist",
         ("--epochs=2", "train"): "--epochs is not a flag; did you mean --config.epochs",
     }
-    # Four at a time: what takes the seconds is importing jax.
-    arguments = list(cases)
-    for at in range(0, len(arguments), 4):
-        running = {each: start(*each) for each in arguments[at : at + 4]}
-        for each, process in running.items():
-            _, errors = process.communicate(timeout=120)
-            assert process.returncode == 2, (each, errors)
-            assert errors.startswith("snclr: ") and cases[each] in errors, errors
-            assert "Traceback" not in errors
+    for words, expected in cases.items():
+        with flagsaver.flagsaver(), pytest.raises(SystemExit) as ended:
+            main.main(main._parse(["snclr", *words]))
+        assert ended.value.code == 2
+        assert_one_line(capsys.readouterr().err, expected)
     assert not (tmp_path / "run").exists()
+
+
+def test_a_mistake_ends_the_program(tmp_path):
+    """Before it has loaded anything, and in the middle of a command."""
+    fields = (f"--workdir={tmp_path}", "--config.objective.queue.k=99")
+    cases = {
+        ("tran", DIGITS): "'tran' is not a command",
+        ("train", DIGITS, *fields): "objective.queue.k=99 neighbors",
+    }
+    running = {each: start(*each) for each in cases}
+    for each, process in running.items():
+        _, errors = process.communicate(timeout=120)
+        assert process.returncode == 2, (each, errors)
+        assert_one_line(errors, cases[each])
 
 
 def test_a_signal_ends_a_command_in_one_line(tmp_path):

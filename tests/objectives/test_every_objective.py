@@ -248,8 +248,9 @@ def close_arrays(arrays, expected) -> None:
 
 @every_case
 def test_any_number_of_devices_computes_the_same(case, mesh_of):
-    one, eight = (everything(case, mesh_of(devices)) for devices in (1, 8))
-    close_arrays(eight, one)
+    # Two images on each of four, as in the test before, whose programs these are.
+    one, four = (everything(case, mesh_of(devices)) for devices in (1, 4))
+    close_arrays(four, one)
 
 
 @pytest.fixture(scope="module")
@@ -337,7 +338,7 @@ def test_recorded_values_are_reproduced(recorded, mesh_of):
 
 @every_case
 def test_loss_and_gradient_stay_finite_at_the_ends(case, mesh_of):
-    """All rows alike or opposite, at the lowest temperatures and at high ones.
+    """All rows alike or opposite, at the lowest temperatures and at the highest.
 
     And at the ends of what else the case stretches.
     """
@@ -350,7 +351,7 @@ def test_loss_and_gradient_stay_finite_at_the_ends(case, mesh_of):
     fields = {}
     if hasattr(case.objective, "queue"):
         fields["queue"] = dataclasses.replace(case.objective.queue, dtype="float32")
-    ends = [dict.fromkeys(temperatures, tau) for tau in (1e-6, 0.1, 1e3)]
+    ends = [dict.fromkeys(temperatures, tau) for tau in (1e-6, 1e3)]
     for end in (*ends, *case.stretched):
         stretched = dataclasses.replace(case.objective, **fields, **end)
         moved = dataclasses.replace(case, objective=stretched)
