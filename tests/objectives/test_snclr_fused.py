@@ -94,8 +94,8 @@ def test_fused_is_the_plain_form_on_any_mesh(inputs, mesh_of, devices, names):
         (value, (weights, found)), gradients = jax.jit(
             jax.value_and_grad(fused, (0, 1), has_aux=True)
         )(z, y)
-        (value0, (weights0, found0)), gradients0 = jax.value_and_grad(
-            expected, (0, 1), has_aux=True
+        (value0, (weights0, found0)), gradients0 = jax.jit(
+            jax.value_and_grad(expected, (0, 1), has_aux=True)
         )(z, y)
         np.testing.assert_allclose(value, value0, rtol=1e-5, err_msg=name)
         np.testing.assert_allclose(weights, weights0, atol=1e-6, err_msg=name)
@@ -135,8 +135,8 @@ def test_views_that_predict_one_target_are_averaged(inputs, mesh_of, devices):
     (value, (weights, found)), gradients = jax.jit(
         jax.value_and_grad(fused, (0, 1), has_aux=True)
     )(z, y)
-    (value0, (weights0, found0)), gradients0 = jax.value_and_grad(
-        expected, (0, 1), has_aux=True
+    (value0, (weights0, found0)), gradients0 = jax.jit(
+        jax.value_and_grad(expected, (0, 1), has_aux=True)
     )(z, y)
     np.testing.assert_allclose(value, value0, rtol=1e-5)
     np.testing.assert_allclose(weights, weights0, atol=1e-6)

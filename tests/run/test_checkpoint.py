@@ -44,7 +44,11 @@ def arbitrary(state, step=0):
 
 
 def blank(state):
-    return jax.tree.map(lambda leaf: leaf * 0, state)
+    # As a program, a product would be compiled for every shape.
+    return jax.tree.map(
+        lambda leaf: jax.device_put(np.zeros(leaf.shape, leaf.dtype), leaf.sharding),
+        state,
+    )
 
 
 @pytest.fixture(scope="module")
