@@ -280,7 +280,11 @@ def photos(tmp_path_factory):
         Image.fromarray(pixels).save(folder / f"{number}.png")
     path = os.path.relpath(folder)  # as a user types it
     config = tiny.config(
-        epochs=3, data__name="folder", data__path=path, data__resident=False
+        epochs=3,
+        data__name="folder",
+        data__path=path,
+        data__resident=False,
+        evaluate__every_epochs=0,
     )
     workdir = tmp_path_factory.mktemp("run")
     return config, workdir, train(config, str(workdir))

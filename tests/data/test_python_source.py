@@ -191,7 +191,7 @@ def test_a_run_is_that_of_a_folder_also_when_it_was_stopped(
 ):
     pictures, labels = save_folder(tmp_path / "pictures", rng)
     items = Items(*zip(pictures, labels, strict=True))
-    fields = dict(epochs=3, data__resident=resident)
+    fields = dict(epochs=3, data__resident=resident, evaluate__every_epochs=0)
     of_folder = tiny.config(
         data__name="folder", data__path=str(tmp_path / "pictures"), **fields
     )

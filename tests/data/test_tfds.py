@@ -14,6 +14,7 @@ import tensorflow_datasets as tfds
 import tiny
 from PIL import Image
 
+from snclr_jax import train as train_module
 from snclr_jax.data import Data
 from snclr_jax.data.bad_files import FILE, BadFiles
 from snclr_jax.data.crop import View
@@ -262,7 +263,8 @@ def test_bad_images_are_replaced_and_named(tmp_path):
         open_tiny(tmp_path, "bad_shapes", max_bad=0.1)[0].images()
 
 
-def test_a_prepared_set_trains_end_to_end(data_dir, tmp_path):
+def test_a_prepared_set_trains_end_to_end(data_dir, tmp_path, mesh_of, monkeypatch):
+    monkeypatch.setattr(train_module, "make_mesh", lambda: mesh_of(1))
     config = tiny.config(
         batch_size=8,
         epochs=2,

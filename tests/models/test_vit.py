@@ -203,7 +203,7 @@ def stack_layers(params: Variables) -> Variables:
     return {**params, "encoder": encoder}
 
 
-@pytest.fixture(scope="module", params=[0.0, 0.5], ids=["whole", "drop_path"])
+@pytest.fixture(scope="module")
 def unrolled(request: pytest.FixtureRequest) -> SimpleNamespace:
     drop_path = request.param
     model = small_model("vit_ti", depth=3, drop_path=drop_path)
@@ -214,7 +214,9 @@ def unrolled(request: pytest.FixtureRequest) -> SimpleNamespace:
 
 
 @pytest.mark.parametrize(
-    ("remat", "scan"), [(True, False), (False, True), (True, True)]
+    ("unrolled", "remat", "scan"),
+    [(0.5, True, False), (0.5, False, True), (0.5, True, True), (0.0, True, True)],
+    indirect=["unrolled"],
 )
 def test_remat_and_scan_change_neither_values_nor_gradients(
     unrolled: SimpleNamespace, remat: bool, scan: bool
