@@ -1,20 +1,22 @@
 """One training step of a recipe on this device: its time and memory, by stages.
 
     python benchmarks/step.py [RECIPE] [BATCH ...] [FIELD=VALUE ...]   # cifar10 256 512
-    python benchmarks/step.py imagenet_vit_s16 256
+    python benchmarks/step.py cifar10 256 steps_per_call=10
+    python benchmarks/step.py imagenet_vit_s16 256 [plain_attention]
     python benchmarks/step.py cifar10:debug 16            # rehearses it on a CPU
 
 Random images, bfloat16. "same batch" starts one step after the other; "with feed" takes
 batches as a run does, where the images lie on the device. Where they do not, as
-ImageNet's, random crops are there already. On a GPU, four steps of the first batch size
+ImageNet's, random crops are there already. On a GPU, four calls of the first batch size
 are traced, and the time of their kernels is summed by the stage of the step that they
-belong to.
+belong to. `plain_attention` leaves cuDNN's fused kernel aside.
 """
 
 from __future__ import annotations
 
 import ast
 import collections
+import functools
 import glob
 import importlib
 import re
@@ -29,18 +31,19 @@ from jax.profiler import ProfileData
 
 from snclr_jax.data import Split
 from snclr_jax.data.feed import Feed, is_resident
-from snclr_jax.devices.mesh import make_mesh, place_batch
+from snclr_jax.devices.mesh import has_cudnn_attention, make_mesh, place_batch
 from snclr_jax.models import build_model
 from snclr_jax.preflight.report import Memory
 from snclr_jax.settings.objective import build_objective
 from snclr_jax.step.augment import view_settings
 from snclr_jax.step.optim import learning_rate, make_optimizer
 from snclr_jax.step.state import init_train_state
-from snclr_jax.step.train_step import make_train_step
+from snclr_jax.step.train_step import make_train_step, several_steps
 from snclr_jax.step.views import Batch
 
 IMAGES = 50_000
-TRACED = 4
+TRACED = 4  # calls
+PLAIN = "plain_attention"
 SECONDS, MOST_STEPS = 3.0, 150
 PARTS = (
     # A pattern of the scopes that an operation was written in, and its name here.
@@ -56,7 +59,7 @@ PARTS = (
 
 
 def main() -> None:
-    words = sys.argv[1:]
+    words = [word for word in sys.argv[1:] if word != PLAIN]
     sizes = [int(word) for word in words if word.isdigit()]
     settings = dict(word.split("=", 1) for word in words if "=" in word)
     names = [word for word in words if not word.isdigit() and "=" not in word]
@@ -70,19 +73,25 @@ def main() -> None:
         config.update_from_flattened_dict(
             {field: ast.literal_eval(value) for field, value in settings.items()}
         )
-        time_step(config, traced=number == 0)
+        time_step(config, traced=number == 0, plain=PLAIN in sys.argv)
 
 
-def time_step(config, *, traced: bool) -> None:
+def time_step(config, *, traced: bool, plain: bool) -> None:
     """Compiles the step and prints what it takes."""
-    mesh, batch = make_mesh(), config.batch_size
+    mesh, batch, of_call = make_mesh(), config.batch_size, config.steps_per_call
     objective = build_objective(config)
-    model = build_model(config.model, predictor=objective.predictor)
+    model = build_model(
+        config.model,
+        predictor=objective.predictor,
+        fused_attention=has_cudnn_attention(mesh) and not plain,
+    )
     per_epoch = IMAGES // batch
     optimizer = make_optimizer(config, learning_rate(config, per_epoch))
     step = make_train_step(
         model, objective, optimizer, config, mesh, steps_per_epoch=per_epoch
     )
+    if of_call > 1:
+        step = several_steps(step)
     state = init_train_state(model, objective, optimizer, config, mesh)
     first, sources = batches(config, mesh)
     started = time.perf_counter()
@@ -96,9 +105,10 @@ def time_step(config, *, traced: bool) -> None:
         state, seconds = run(step, state, first, next_batch, 5)
         count = min(MOST_STEPS, 5 + int(SECONDS / seconds * 5))
         state, seconds = run(step, state, first, next_batch, count)
+        steps = count * of_call
         print(
-            f"batch {batch}, {name}: {1e3 * seconds / count:.2f} ms a step, "
-            f"{batch * count / seconds:.0f} images/s",
+            f"batch {batch}, {name}: {1e3 * seconds / steps:.2f} ms a step, "
+            f"{batch * steps / seconds:.0f} images/s",
             flush=True,
         )
     if traced and jax.default_backend() == "gpu":
@@ -106,7 +116,8 @@ def time_step(config, *, traced: bool) -> None:
             with jax.profiler.trace(folder):
                 run(step, state, first, [*sources.values()][-1], TRACED)
             (trace,) = glob.glob(f"{folder}/**/*.xplane.pb", recursive=True)
-            print_parts(ProfileData.from_file(trace), step.as_text())
+            trace = ProfileData.from_file(trace)
+            print_parts(trace, step.as_text(), steps=TRACED * of_call)
 
 
 def batches(config, mesh) -> tuple[Batch, dict[str, Callable]]:
@@ -119,8 +130,9 @@ def batches(config, mesh) -> tuple[Batch, dict[str, Callable]]:
         feed = Feed(
             config, Split(lambda rows: images[rows], size=IMAGES, labels=labels), mesh
         )
-        first = feed.next()
-        return first, {"same batch": lambda _: first, "with feed": feed.next}
+        following = functools.partial(feed.next, steps=config.steps_per_call)
+        first = following()
+        return first, {"same batch": lambda _: first, "with feed": following}
     sizes = [size for size, _ in view_settings(config.augment)]
     shapes = [(config.batch_size, size, size, 3) for size in sizes]
     views = [rng.integers(0, 256, shape, dtype=np.uint8) for shape in shapes]
@@ -132,7 +144,7 @@ def batches(config, mesh) -> tuple[Batch, dict[str, Callable]]:
 
 
 def run(step: Callable, state, batch, next_batch: Callable, count: int):
-    """Returns the state after `count` steps, and the seconds they took."""
+    """Returns the state after `count` calls, and the seconds they took."""
     started = time.perf_counter()
     for _ in range(count):
         state, metrics = step(state, batch)
@@ -141,7 +153,7 @@ def run(step: Callable, state, batch, next_batch: Callable, count: int):
     return state, time.perf_counter() - started
 
 
-def print_parts(trace: ProfileData, program: str) -> None:
+def print_parts(trace: ProfileData, program: str, *, steps: int) -> None:
     """Prints the milliseconds a step that every part's kernels take."""
     # Kernels inside a command buffer carry no scope of their own: their names do.
     scopes = {
@@ -156,8 +168,8 @@ def print_parts(trace: ProfileData, program: str) -> None:
             scope = dict(event.stats).get("name") or scopes.get(event.name)
             parts[part_of(scope)] += event.duration_ns
     for part, nanoseconds in parts.most_common():
-        print(f"{nanoseconds / TRACED / 1e6:7.3f} ms  {part}")
-    print(f"{parts.total() / TRACED / 1e6:7.3f} ms  all kernels")
+        print(f"{nanoseconds / steps / 1e6:7.3f} ms  {part}")
+    print(f"{parts.total() / steps / 1e6:7.3f} ms  all kernels")
 
 
 def part_of(scope: str | None) -> str:

@@ -37,6 +37,10 @@ def get_config() -> ConfigDict:
     # Gradient accumulation: micro-batches that go through the networks one after the
     # other. Less memory, the same loss over the whole batch. Needs model.bn_scope.
     config.accumulate = 1
+    # Steps that the host starts in one call, where the images stay on the device. They
+    # compute the same. Where metrics, a checkpoint or an evaluation are due before the
+    # call would end, steps are taken one by one.
+    config.steps_per_call = 1
     # Over the training set.
     config.epochs = 100
 

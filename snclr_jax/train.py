@@ -8,7 +8,7 @@ import json
 import signal
 import time
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, cast
 
 import jax
 import ml_collections
@@ -23,7 +23,7 @@ from snclr_jax.data.depth import note_on_range
 from snclr_jax.data.feed import Feed
 from snclr_jax.data.python_source import named_python
 from snclr_jax.devices.agreement import in_agreement
-from snclr_jax.devices.mesh import make_mesh
+from snclr_jax.devices.mesh import has_cudnn_attention, make_mesh
 from snclr_jax.devices.processes import from_first
 from snclr_jax.devices.stop_requests import Interrupted, StopRequests
 from snclr_jax.encoder.init_from import init_from
@@ -51,7 +51,7 @@ from snclr_jax.settings.paths import absolute_paths, expanded, located
 from snclr_jax.step.optim import learning_rate, make_optimizer
 from snclr_jax.step.probe import count_classes
 from snclr_jax.step.state import TrainState, init_train_state
-from snclr_jax.step.train_step import make_train_step
+from snclr_jax.step.train_step import make_train_step, several_steps
 from snclr_jax.step.views import Batch
 
 EVALUATED = "evaluation_seconds"
@@ -116,7 +116,11 @@ def train(
     steps_per_epoch = data.train.size // config.batch_size
 
     objective = build_objective(config)
-    model = build_model(config.model, predictor=objective.predictor)
+    model = build_model(
+        config.model,
+        predictor=objective.predictor,
+        fused_attention=has_cudnn_attention(mesh),
+    )
     optimizer = make_optimizer(config, learning_rate(config, steps_per_epoch))
     step = make_train_step(
         model, objective, optimizer, config, mesh, steps_per_epoch=steps_per_epoch
@@ -215,6 +219,13 @@ class Loop:
             (_steps_between(evaluator, steps_per_epoch), evaluator)
             for evaluator in evaluators
         ]
+        # What happens at multiples of these happens between two calls.
+        self.intervals = (
+            self.total_steps,
+            config.log.every_steps,
+            config.checkpoint.every_steps,
+            *(every for every, _ in self.evaluators if every),
+        )
         self.bad_files, self.pending = bad_files, PendingMetrics()
         self.writer = MetricWriter(workdir, first_step=first_step)
 
@@ -225,8 +236,9 @@ class Loop:
                 self._evaluate(self.first_step, state)
             if self.first_step == self.total_steps:
                 return state
-            batch = self.feed.next()
-            step_function = self._compile(step_function, state, batch)
+            step = self.first_step
+            batch = self.feed.next(steps=self._steps_of_call(step))
+            calls = self._compile(step_function, state, batch)
             self.progress = Progress(
                 self.total_steps, self.first_step, self.context.objective.shown
             )
@@ -236,16 +248,19 @@ class Loop:
                 contextlib.closing(self.progress),
             ):
                 self.clock.start()
-                for step in range(self.first_step + 1, self.total_steps + 1):
-                    state, metrics = step_function(state, batch)
+                while step < self.total_steps:
+                    steps = self._steps_of_call(step)
+                    state, metrics = calls[steps](state, batch)
                     # Fetched only now that the next step is under way: no waiting.
-                    if (step - 1) % self.config.log.every_steps == 0:
+                    if step % self.config.log.every_steps == 0:
                         self._report()
+                    step += steps
                     self.pending.add(step, metrics)
-                    self.progress.advance()
+                    self.progress.advance(steps)
                     self._pause(step, state, requests.after(step))
                     if step < self.total_steps:
-                        batch = self.feed.next(metrics)
+                        steps = self._steps_of_call(step)
+                        batch = self.feed.next(metrics, steps=steps)
                 self.checkpoints.wait()
         return state
 
@@ -263,16 +278,39 @@ class Loop:
             for sentence in _accuracies(baseline):
                 say(sentence)
 
-    def _compile(self, step_function, state: TrainState, batch: Batch) -> Callable:
+    def _steps_of_call(self, step: int) -> int:
+        """Returns how many steps the call after a step takes: all, or a single one.
+
+        All where nothing is due before the last of them.
+        """
+        left = min(every - step % every for every in self.intervals)
+        most = self.config.steps_per_call
+        return most if most <= left else 1
+
+    def _compile(
+        self, step_function, state: TrainState, batch: Batch
+    ) -> dict[int, Callable]:
+        """Returns the compiled calls by their number of steps, for all that come."""
         say("compiling the training step; this may take a minute")
+
+        def compiled() -> dict[int, Callable]:
+            step, calls = self.first_step, {}
+            while step < self.total_steps:
+                steps = self._steps_of_call(step)
+                if steps not in calls:
+                    call = step_function if steps == 1 else several_steps(step_function)
+                    call = cast(jax.stages.Wrapped, call)
+                    shaped = self.feed.shaped(batch, steps=steps)
+                    calls[steps] = call.lower(state, shaped).compile()
+                step += steps
+            return calls
+
         started = time.perf_counter()
         # One that compiles for longer is waited for here: a collective gives up sooner.
-        compiled = in_agreement(
-            lambda: step_function.lower(state, batch).compile(), lambda _: {}
-        )
+        calls = in_agreement(compiled, lambda _: {})
         seconds = time.perf_counter() - started
         say(f"compiled the training step in {seconds:.0f} s")
-        return compiled
+        return calls
 
     def _pause(self, step: int, state: TrainState, stop_signal: int) -> None:
         """Saves, and stops or evaluates, where one of them is due after this step."""

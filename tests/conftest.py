@@ -108,7 +108,7 @@ def equal_runs_share_a_step():
 
     def make_once(model, objective, optimizer, config, mesh, **steps):
         read = config.to_dict() | {"data": (config.data.mean, config.data.std)}
-        for name in ("checkpoint", "evaluate", "log"):
+        for name in ("checkpoint", "evaluate", "log", "steps_per_call"):
             del read[name]
         key = json.dumps([read, steps]), mesh
         if key not in made:

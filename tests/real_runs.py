@@ -111,10 +111,10 @@ def interrupt_at_batch(number: int, monkeypatch) -> None:
     taken = []
     next_batch = Feed.next
 
-    def next_and_interrupt(feed, under_way=None):
+    def next_and_interrupt(feed, under_way=None, **steps):
         taken.append(None)
         if len(taken) == number:
             os.kill(os.getpid(), signal.SIGTERM)
-        return next_batch(feed, under_way)
+        return next_batch(feed, under_way, **steps)
 
     monkeypatch.setattr(Feed, "next", next_and_interrupt)

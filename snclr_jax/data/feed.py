@@ -17,7 +17,13 @@ from snclr_jax.data.crop import View
 from snclr_jax.data.pipeline import train_batches
 from snclr_jax.data.python_source import NAME
 from snclr_jax.data.split import Split
-from snclr_jax.devices.mesh import place_batch, place_everywhere
+from snclr_jax.devices.mesh import (
+    over_batch,
+    over_batches,
+    place_batch,
+    place_batches,
+    place_everywhere,
+)
 from snclr_jax.step.augment import view_settings
 from snclr_jax.step.views import Batch
 
@@ -57,7 +63,9 @@ class Feed:
       labels: whether batches need labels even where reading them takes long.
 
     Raises:
-      ValueError: where images that are given in Python are to be read by workers.
+      ValueError: where images that are given in Python are to be read by workers, or
+        those that are cropped on the host are to be trained on in calls of several
+        steps.
 
     Attributes:
       resident: whether the images live on the device.
@@ -73,6 +81,12 @@ class Feed:
             raise ValueError(
                 f"data.num_workers {config.data.num_workers}: images that are given in "
                 "Python stay in its process; use 0, and they are cropped in threads"
+            )
+        if config.steps_per_call > 1 and not self.resident:
+            raise ValueError(
+                f"steps_per_call {config.steps_per_call}: images that do not stay on "
+                "the device come one batch at a time; use 1, or data.resident=True "
+                "where they fit"
             )
         batches = train_batches(
             split,
@@ -101,18 +115,23 @@ class Feed:
             labels=place_everywhere(split.labels, mesh) if known else None,
         )
 
-    def next(self, under_way: Any = None) -> Batch:
-        """Returns the next global batch.
+    def next(self, under_way: Any = None, *, steps: int = 1) -> Batch:
+        """Returns the next global batch, or the next ones in one.
 
         Args:
-          under_way: arrays that the step started last returns. At most this step is
+          under_way: arrays that the call started last returns. At most this call is
             still running when a batch is handed out, so that no more of them gather on
             the devices; on virtual CPU devices none is.
+          steps: n batches of resident images in turn, as `image_id` (n, b); of one
+            step it is (b,).
         """
         before, self._under_way = self._under_way, under_way
         jax.block_until_ready(under_way if self._one_step_at_a_time else before)
         if not isinstance(self.batches, ReadAhead):
-            return self._place(next(self.batches))
+            if steps == 1:
+                return self._place(next(self.batches))
+            rows = np.stack([next(self.batches)["index"] for _ in range(steps)])
+            return self._batch(image_id=place_batches(rows, self._mesh))
         idle = under_way is not None and not self.batches.ready
         if idle:  # but for the step that is still running
             jax.block_until_ready(under_way)
@@ -121,6 +140,17 @@ class Feed:
         if idle:
             self._waited += time.perf_counter() - started
         return batch
+
+    def shaped(self, batch: Batch, *, steps: int) -> Batch:
+        """Returns what to compile for: a batch as `next` returns it for `steps`.
+
+        Its indices are a shape, in place of those of `batch`.
+        """
+        shape, sharding = batch.image_id.shape[-1:], over_batch(self._mesh)
+        if steps > 1:
+            shape, sharding = (steps, *shape), over_batches(self._mesh)
+        indices = jax.ShapeDtypeStruct(shape, batch.image_id.dtype, sharding=sharding)
+        return batch.replace(image_id=indices)
 
     def take_waited(self) -> float:
         """Returns the seconds that the devices waited for batches since last asked."""

@@ -28,6 +28,14 @@ def make_mesh(
     return Mesh(np.asarray(devices), (AXIS,), axis_types=(AxisType.Auto,))
 
 
+def has_cudnn_attention(mesh: Mesh) -> bool:
+    """Whether cuDNN's fused attention runs there: on NVIDIA GPUs from Ampere on."""
+    # "9.0" of an H200, "gfx942" of an AMD GPU, and others have none.
+    capability = getattr(mesh.devices.flat[0], "compute_capability", "")
+    generation = str(capability).partition(".")[0]
+    return generation.isdigit() and int(generation) >= 8
+
+
 def replicated(mesh: Mesh) -> NamedSharding:
     """Every device holds the whole array."""
     return NamedSharding(mesh, P())
@@ -36,6 +44,11 @@ def replicated(mesh: Mesh) -> NamedSharding:
 def over_batch(mesh: Mesh) -> NamedSharding:
     """The leading axis is split over the devices."""
     return NamedSharding(mesh, P(AXIS))
+
+
+def over_batches(mesh: Mesh) -> NamedSharding:
+    """The second axis is split over the devices: several batches, one after another."""
+    return NamedSharding(mesh, P(None, AXIS))
 
 
 def placed_shapes(shapes: Any, sharding: Sharding) -> Any:
@@ -65,6 +78,11 @@ def own_rows(batch_size: int, mesh: Mesh, *, micro_batches: int = 1) -> slice:
 def place_batch(rows: np.ndarray, mesh: Mesh) -> jax.Array:
     """Returns the global array of which this process holds `rows`."""
     return jax.make_array_from_process_local_data(over_batch(mesh), rows)
+
+
+def place_batches(rows: np.ndarray, mesh: Mesh) -> jax.Array:
+    """Returns the global (n, b) array of which this process holds some columns."""
+    return jax.make_array_from_process_local_data(over_batches(mesh), rows)
 
 
 def place_everywhere(array: np.ndarray, mesh: Mesh) -> jax.Array:

@@ -13,8 +13,8 @@ from jax.sharding import Mesh
 from snclr_jax.devices.mesh import place_batch, replicated
 from snclr_jax.devices.signals import heeded, say_at_once
 
-# Steps between two questions to the other processes; a request is heard after at most
-# twice as many.
+# Steps between two questions to the other processes, or more where a call takes more; a
+# request is heard after at most twice as many.
 ASK_STEPS = 4
 # Whoever sends one of these again is in a hurry. The others come again by themselves:
 # SIGHUP from the terminal and from its shell, SIGXCPU every second.
@@ -52,6 +52,7 @@ class StopRequests:
         self._received = 0
         self._handlers: dict = {}
         self._asked: jax.Array | None = None
+        self._asked_after = 0
         self._largest = jax.jit(jnp.max, out_shardings=replicated(mesh))
 
     def __enter__(self) -> StopRequests:
@@ -70,12 +71,13 @@ class StopRequests:
         """Returns the signal to stop for after a step, the same everywhere; 0 for none.
 
         Args:
-          step: each process asks once after every step.
+          step: each process asks once after every call, of one step or several.
         """
         if jax.process_count() == 1:
             return self._received
-        if step % ASK_STEPS:
+        if step // ASK_STEPS == self._asked_after // ASK_STEPS:
             return 0
+        self._asked_after = step
         answer, self._asked = self._asked, self._ask()
         return 0 if answer is None else int(answer)
 

@@ -227,12 +227,16 @@ def target_subset(tree: Variables) -> Variables:
     return {name: tree[name] for name in ("encoder", "projector") if name in tree}
 
 
-def build_model(config: Any, *, predictor: bool = False) -> Model:
+def build_model(
+    config: Any, *, predictor: bool = False, fused_attention: bool = False
+) -> Model:
     """Builds the network that a config describes.
 
     Args:
       config: ``config.model``.
       predictor: whether there is one behind the projector.
+      fused_attention: whether a ViT may use cuDNN's kernel (`self_attention`), which
+        the devices have to have (`has_cudnn_attention`).
 
     Returns:
       The model; nothing is allocated before `Model.init`.
@@ -250,7 +254,7 @@ def build_model(config: Any, *, predictor: bool = False) -> Model:
             f"model.drop_path {config.drop_path} must be at least 0 and below 1"
         )
     dtype = jnp.dtype(config.dtype)
-    encoder, feature_dim = build_encoder(config, dtype)
+    encoder, feature_dim = build_encoder(config, dtype, fused_attention=fused_attention)
     head = functools.partial(
         MLPHead, features=config.embedding_dim, bn_scope=config.bn_scope, dtype=dtype
     )

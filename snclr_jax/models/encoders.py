@@ -13,7 +13,9 @@ from snclr_jax.models import patchnet, resnet, vit
 NAMES = (*resnet.STRUCTURE, *vit.WIDTH, "patchnet")
 
 
-def build_encoder(config: Any, dtype: jnp.dtype) -> tuple[nn.Module, int]:
+def build_encoder(
+    config: Any, dtype: jnp.dtype, *, fused_attention: bool
+) -> tuple[nn.Module, int]:
     """Returns the encoder that `config.model` describes, and its feature dimension.
 
     Raises:
@@ -21,7 +23,7 @@ def build_encoder(config: Any, dtype: jnp.dtype) -> tuple[nn.Module, int]:
     """
     check_choice("model.name", config.name, NAMES)
     if config.name in vit.WIDTH:
-        return _build_vit(config, dtype)
+        return _build_vit(config, dtype, fused_attention)
     _refuse(config, "scan", "a ViT")
     if config.name in resnet.STRUCTURE:
         return _build_resnet(config, dtype)
@@ -60,7 +62,9 @@ def _build_resnet(config: Any, dtype: jnp.dtype) -> tuple[nn.Module, int]:
     return encoder, width * 8 * (resnet.EXPANSION if bottleneck else 1)
 
 
-def _build_vit(config: Any, dtype: jnp.dtype) -> tuple[nn.Module, int]:
+def _build_vit(
+    config: Any, dtype: jnp.dtype, fused_attention: bool
+) -> tuple[nn.Module, int]:
     check_choice("model.vit_heads", config.vit_heads, tuple(vit.HEADS))
     width = config.width or vit.WIDTH[config.name]
     heads = vit.HEADS[config.vit_heads][config.name]
@@ -81,6 +85,7 @@ def _build_vit(config: Any, dtype: jnp.dtype) -> tuple[nn.Module, int]:
         remat=config.remat,
         scan=config.scan,
         dtype=dtype,
+        fused_attention=fused_attention,
     )
     return encoder, width
 

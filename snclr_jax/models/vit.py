@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -10,6 +11,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
+from snclr_jax.models.attention import self_attention
 from snclr_jax.models.layers import branch_scales, scale_branch, split_patches
 
 # Width of each network: Touvron et al. (2021), "Training data-efficient image
@@ -78,10 +80,12 @@ class TransformerBlock(nn.Module):
     Attributes:
       heads: attention heads, a divisor of the token width.
       dtype: of the computation; LayerNorm statistics and the softmax are float32.
+      fused_attention: see `self_attention`.
     """
 
     heads: int
     dtype: Any
+    fused_attention: bool = False
 
     @nn.compact
     def __call__(self, x: jax.Array, scales: jax.Array | None = None) -> jax.Array:
@@ -95,7 +99,7 @@ class TransformerBlock(nn.Module):
         y = nn.LayerNorm(epsilon=1e-6, dtype=self.dtype, name="norm1")(x)
         qkv = dense(3 * width, "qkv", _qkv_init)(y)
         qkv = qkv.reshape(batch, tokens, 3, self.heads, width // self.heads)
-        y = jax.nn.dot_product_attention(qkv[:, :, 0], qkv[:, :, 1], qkv[:, :, 2])
+        y = self_attention(qkv, fused=self.fused_attention)
         y = dense(width, "proj")(y.reshape(batch, tokens, width))
         x = x + scale_branch(y, attention_scale)
 
@@ -123,6 +127,7 @@ class VisionTransformer(nn.Module):
       scan: compile one block and loop over layers, whose parameters are stacked along a
         leading axis under the name `STACKED`.
       dtype: of the computation.
+      fused_attention: see `self_attention`.
     """
 
     width: int
@@ -134,6 +139,7 @@ class VisionTransformer(nn.Module):
     remat: bool
     scan: bool
     dtype: Any
+    fused_attention: bool
 
     @nn.compact
     def __call__(
@@ -191,11 +197,12 @@ class VisionTransformer(nn.Module):
             # A loop body is a computation of its own: no barrier has to keep XLA from
             # merging the second computation of a block with the first.
             block = nn.remat(block, prevent_cse=not self.scan)
+        block = functools.partial(block, self.heads, self.dtype, self.fused_attention)
         if not self.scan:
             class_tokens = []
             for i in range(self.depth):
                 own = None if scales is None else scales[i]
-                x = block(self.heads, self.dtype, name=f"{STACKED}_{i}")(x, own)
+                x = block(name=f"{STACKED}_{i}")(x, own)
                 if wanted:
                     class_tokens.append(x[:, 0])
             return x, class_tokens
@@ -210,4 +217,4 @@ class VisionTransformer(nn.Module):
             split_rngs={"params": True},
             length=self.depth,
         )
-        return over_layers(block(self.heads, self.dtype, name=STACKED), x, scales)
+        return over_layers(block(name=STACKED), x, scales)

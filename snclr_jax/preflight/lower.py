@@ -12,7 +12,7 @@ from jax.sharding import Mesh
 
 from snclr_jax.data import open_data
 from snclr_jax.data.feed import is_resident
-from snclr_jax.devices.mesh import over_batch, replicated
+from snclr_jax.devices.mesh import has_cudnn_attention, over_batch, replicated
 from snclr_jax.models import build_model
 from snclr_jax.settings.objective import build_objective
 from snclr_jax.step.augment import view_settings
@@ -92,7 +92,11 @@ def _step(
     """Returns the step, and the shapes that it takes."""
     steps_per_epoch = images // config.batch_size
     objective = build_objective(config)
-    model = build_model(config.model, predictor=objective.predictor)
+    model = build_model(
+        config.model,
+        predictor=objective.predictor,
+        fused_attention=has_cudnn_attention(mesh),
+    )
     optimizer = make_optimizer(config, learning_rate(config, steps_per_epoch))
     step = make_train_step(
         model, objective, optimizer, config, mesh, steps_per_epoch=steps_per_epoch

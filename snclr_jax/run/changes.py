@@ -10,7 +10,10 @@ from etils import epath
 FOUND = "data.found"  # which images: what a config cannot say
 # What may change between a run and its continuation: it does not enter the training
 # step.
-FREE_SECTIONS = ("log", "checkpoint", "evaluate", "data.max_bad", "data.num_workers")
+FREE_SECTIONS = (
+    *("log", "checkpoint", "evaluate", "data.max_bad", "data.num_workers"),
+    "steps_per_call",
+)
 # What says which arrays the networks and the optimizer have.
 FIXED = ("model", "optim.name", "objective.name")
 # What a change means beyond the new value from that step on.

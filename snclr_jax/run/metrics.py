@@ -134,11 +134,14 @@ class PendingMetrics:
     """
 
     def __init__(self) -> None:
-        self._steps: list[tuple[int, dict[str, jax.Array]]] = []
+        self._calls: list[tuple[int, dict[str, jax.Array]]] = []
 
     def add(self, step: int, metrics: dict[str, jax.Array]) -> None:
-        """Keeps the metrics of the step that ends with `step` updates made."""
-        self._steps.append((step, metrics))
+        """Keeps the metrics of the step that ends with `step` updates made.
+
+        Where they are (n,) each, they are those of n steps, and this is the last one.
+        """
+        self._calls.append((step, metrics))
 
     def take(self) -> tuple[int, int, dict[str, float]] | None:
         """Returns the last step, and the number and the means of steps since last time.
@@ -146,23 +149,28 @@ class PendingMetrics:
         Raises:
           NonFiniteError: naming the first step whose loss, gradient or weights are not.
         """
-        if not self._steps:
+        if not self._calls:
             return None
-        steps, self._steps = self._steps, []
-        fetched = jax.device_get([metrics for _, metrics in steps])
-        for (step, _), metrics in zip(steps, fetched, strict=True):
-            if not all(np.isfinite(metrics[name]) for name in MUST_BE_FINITE):
-                values = ", ".join(f"{name} {metrics[name]}" for name in MUST_BE_FINITE)
-                raise NonFiniteError(
-                    f"step {step} is not finite: {values}. Try a lower "
-                    "optim.learning_rate, a longer optim.warmup_epochs, a higher "
-                    "objective.temperature or model.dtype='float32'"
-                )
-        means = {
-            name: float(np.mean([metrics[name] for metrics in fetched]))
+        calls, self._calls = self._calls, []
+        fetched = jax.device_get([metrics for _, metrics in calls])
+        by_step = {
+            name: np.concatenate([np.atleast_1d(call[name]) for call in fetched])
             for name in fetched[0]
         }
-        return steps[-1][0], len(steps), means
+        last, count = calls[-1][0], len(by_step[MUST_BE_FINITE[0]])
+        finite = np.all([np.isfinite(by_step[name]) for name in MUST_BE_FINITE], axis=0)
+        if not finite.all():
+            bad = int(np.argmin(finite))
+            values = ", ".join(
+                f"{name} {by_step[name][bad]}" for name in MUST_BE_FINITE
+            )
+            raise NonFiniteError(
+                f"step {last - count + 1 + bad} is not finite: {values}. Try a lower "
+                "optim.learning_rate, a longer optim.warmup_epochs, a higher "
+                "objective.temperature or model.dtype='float32'"
+            )
+        means = {name: float(np.mean(values)) for name, values in by_step.items()}
+        return last, count, means
 
 
 @dataclasses.dataclass
@@ -252,9 +260,9 @@ class Progress:
             total=total_steps, initial=first_step, unit="step", dynamic_ncols=True
         )
 
-    def advance(self) -> None:
-        """One more step is under way."""
-        self._bar.update()
+    def advance(self, steps: int) -> None:
+        """So many more steps are under way."""
+        self._bar.update(steps)
 
     def show(self, step: int, scalars: dict[str, float]) -> None:
         """Prints an interval's metrics."""

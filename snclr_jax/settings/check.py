@@ -40,6 +40,12 @@ def check_config(config, *, devices: int) -> None:
             f"optim.warmup_epochs {config.optim.warmup_epochs:g} must be less than "
             f"epochs {config.epochs}: the rate rises, then falls"
         )
+    if config.steps_per_call > config.log.every_steps:
+        raise ValueError(
+            f"steps_per_call {config.steps_per_call} is more than log.every_steps "
+            f"{config.log.every_steps}, and metrics are written between two calls; use "
+            f"at most {config.log.every_steps}"
+        )
     if config.batch_size < 2:
         raise ValueError("batch_size 1 has no negatives; use at least 2")
     _check_division(config, devices)

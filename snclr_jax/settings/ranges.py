@@ -24,6 +24,7 @@ _CHOICES = {
 _AT_LEAST_ONE = (
     "batch_size",
     "accumulate",
+    "steps_per_call",
     "epochs",
     "data.image_size",
     "data.pictures_per_digit",

@@ -8,10 +8,9 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 from jax import Array
-from jax.sharding import Mesh, NamedSharding
-from jax.sharding import PartitionSpec as P
+from jax.sharding import Mesh
 
-from snclr_jax.devices.mesh import AXIS, over_batch
+from snclr_jax.devices.mesh import over_batch, over_batches
 
 
 def in_micro_batches(
@@ -32,13 +31,12 @@ def in_micro_batches(
     """
     if count == 1:
         return forward(*arrays)
-    spread = NamedSharding(mesh, P(None, AXIS))
 
     def split(rows: Array) -> Array:
         size = rows.shape[0] // (mesh.size * count)
         rows = rows.reshape(mesh.size, count, size, *rows.shape[1:]).swapaxes(0, 1)
         rows = rows.reshape(count, mesh.size * size, *rows.shape[3:])
-        return jax.lax.with_sharding_constraint(rows, spread)
+        return jax.lax.with_sharding_constraint(rows, over_batches(mesh))
 
     def merge(rows: Array) -> Array:
         size = rows.shape[1] // mesh.size

@@ -24,6 +24,7 @@ from snclr_jax.step.state import OBJECTIVE, TrainState, state_shardings
 from snclr_jax.step.views import Batch, random_views
 
 Metrics = dict[str, Array]
+Step = Callable[[TrainState, Batch], tuple[TrainState, Metrics]]
 
 
 def make_train_step(
@@ -34,7 +35,7 @@ def make_train_step(
     mesh: Mesh,
     *,
     steps_per_epoch: int,
-) -> Callable[[TrainState, Batch], tuple[TrainState, Metrics]]:
+) -> Step:
     """Returns the compiled step: `state, metrics = train_step(state, batch)`.
 
     The state is donated and keeps its shardings. Augmentation depends on (seed, step,
@@ -118,3 +119,26 @@ def make_train_step(
         return state, jax.lax.with_sharding_constraint(metrics, replicated(mesh))
 
     return jax.jit(train_step, donate_argnums=0)
+
+
+def several_steps(train_step: Step) -> Step:
+    """Returns a function that takes n steps in one call, with the results of n calls.
+
+    The host starts a call and waits for none of its steps, which matters where a step
+    takes milliseconds. The images have to lie on the device.
+
+    Args:
+      train_step: from `make_train_step`.
+
+    Returns:
+      `state, metrics = steps(state, batch)`, where `batch.image_id` is (n, b): n
+      batches in turn. Each metric is (n,). The state is donated.
+    """
+
+    def steps(state: TrainState, batch: Batch) -> tuple[TrainState, Metrics]:
+        def step(state: TrainState, image_id: Array) -> tuple[TrainState, Metrics]:
+            return train_step(state, batch.replace(image_id=image_id))
+
+        return jax.lax.scan(step, state, batch.image_id)
+
+    return jax.jit(steps, donate_argnums=0)

@@ -18,7 +18,8 @@ class Batch(flax.struct.PyTreeNode):
     """The images of one global batch, cropped on the host or resident on the device.
 
     Attributes:
-      image_id: (b,) int32, the index of each image in the training set.
+      image_id: (b,) int32, the index of each image in the training set; (n, b) of the
+        n steps of one call, see `several_steps`.
       views: for each view (b, s, s, 3) uint8, a random crop made on the host, or None.
       resident: (n, h, w, 3) uint8, the whole training set on every device, or None;
         `image_id` indexes it. An argument and not a constant, which XLA would fold.

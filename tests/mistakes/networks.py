@@ -29,17 +29,6 @@ MISTAKES = [
             "            epsilon=1e-5,\n",
         ),
         (
-            "attention is scaled by the width",
-            "jax.nn.dot_product_attention(qkv[:, :, 0], qkv[:, :, 1], qkv[:, :, 2])",
-            "jax.nn.dot_product_attention(qkv[:, :, 0], qkv[:, :, 1], "
-            "qkv[:, :, 2], scale=width**-0.5)",
-        ),
-        (
-            "keys and queries change places",
-            "(qkv[:, :, 0], qkv[:, :, 1], qkv[:, :, 2])",
-            "(qkv[:, :, 1], qkv[:, :, 0], qkv[:, :, 2])",
-        ),
-        (
             "the feature is the mean of all tokens",
             "norm(x[:, 0])",
             "norm(x.mean(axis=1))",
@@ -73,6 +62,45 @@ MISTAKES = [
             "post-norm MLP",
             'name="norm2")(x)\n',
             'name="norm2")(x)\n        x = y\n',
+        ),
+    ),
+    *of(
+        "snclr_jax/models/attention.py",
+        "tests/models/test_vit.py",
+        (
+            "attention is scaled by the number of heads",
+            "jax.nn.dot_product_attention(qkv[:, :, 0], qkv[:, :, 1], qkv[:, :, 2])",
+            "jax.nn.dot_product_attention(qkv[:, :, 0], qkv[:, :, 1], "
+            "qkv[:, :, 2], scale=qkv.shape[-2]**-0.5)",
+        ),
+        (
+            "keys and queries change places",
+            "(qkv[:, :, 0], qkv[:, :, 1], qkv[:, :, 2])",
+            "(qkv[:, :, 1], qkv[:, :, 0], qkv[:, :, 2])",
+        ),
+    ),
+    *of(
+        "snclr_jax/models/attention.py",
+        "tests/models/test_attention.py",
+        (
+            "attention is never fused",
+            "    if not (fused and",
+            "    if not (False and",
+        ),
+        (
+            "any head is given to cuDNN",
+            "takes = width % _HEAD_MULTIPLE == 0 and width <= _WIDEST_HEAD",
+            "takes = True",
+        ),
+        (
+            "fused queries and keys change places",
+            "query, key, value = jnp.unstack",
+            "key, query, value = jnp.unstack",
+        ),
+        (
+            "the token that makes it even is seen",
+            "key_value_seq_lengths=seen, ",
+            "",
         ),
     ),
     *of(
