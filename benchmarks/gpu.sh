@@ -9,6 +9,7 @@
 # again: remove it to do so. Ends with the table of all so far, $RUNS/table.md.
 # PyTorch's side needs torch, torchvision and timm in $PYTHON's environment.
 set -euo pipefail
+shopt -s nullglob
 cd "$(dirname "$0")/.."
 
 usage="usage: benchmarks/gpu.sh FOLDER|--debug [MINUTES]"
@@ -119,7 +120,7 @@ whole run_$large --config.batch_size=$large --config.steps_per_call=10 "${debug[
   done
   echo
   for file in "$runs"/run_*.txt; do
-    [[ ! -e $file ]] || sed -n "s/^| /| $(basename "$file" .txt): /p" "$file"
+    sed -n "s/^| /| $(basename "$file" .txt): /p" "$file"
   done
 } | tee "$runs/table.md"
 ((left == 0)) || echo "not complete: the same command continues" >&2

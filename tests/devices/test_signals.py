@@ -84,6 +84,16 @@ def test_a_signal_to_another_process_is_heard_everywhere_at_once(monkeypatch):
     }
 
 
+def test_calls_of_several_steps_ask_too(monkeypatch):
+    """Two at a time and from an odd step on: no call ends at a multiple of 4."""
+    monkeypatch.setattr(jax, "process_count", lambda: 2)
+    requests = StopRequests(make_mesh())
+    largest = requests._largest
+    requests._largest = lambda flags: largest(flags.at[-1].set(signal.SIGTERM))
+    heard = [requests.after(step) for step in range(103, 113, 2)]
+    assert heard == [0, 0, signal.SIGTERM, 0, signal.SIGTERM]
+
+
 # Busy as a compiler is: its main thread hears of a signal when all is done.
 BUSY = """
 import hashlib
