@@ -91,7 +91,7 @@ def test_calls_of_several_steps_ask_too(monkeypatch):
     largest = requests._largest
     requests._largest = lambda flags: largest(flags.at[-1].set(signal.SIGTERM))
     heard = [requests.after(step) for step in range(103, 113, 2)]
-    assert heard == [0, 0, signal.SIGTERM, 0, signal.SIGTERM]
+    assert heard == [0, signal.SIGTERM, 0, signal.SIGTERM, 0]
 
 
 # Busy as a compiler is: its main thread hears of a signal when all is done.

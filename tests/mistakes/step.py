@@ -50,6 +50,15 @@ MISTAKES = [
         ),
     ),
     *of(
+        "snclr_jax/step/train_step.py",
+        "tests/step/test_several_steps.py",
+        (
+            "a call takes its batches backwards",
+            "jax.lax.scan(step, state, batch.image_id)",
+            "jax.lax.scan(step, state, batch.image_id, reverse=True)",
+        ),
+    ),
+    *of(
         "snclr_jax/step/forward.py",
         "tests/step/test_step_oracle.py",
         (
