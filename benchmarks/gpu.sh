@@ -118,9 +118,9 @@ whole run_$large --config.batch_size=$large --config.steps_per_call=10 "${debug[
     sed -nE "s/^(.*)batch ([0-9]+)(, ([a-z ]+))?: ([0-9.]+) ms a step, ([0-9]+) images.*/| $name | \1\4 | \2 | \5 | \6 |/p" "$file"
     grep -E "^ended with|GiB on the device" "$file" | sed "s/^/| $name | /; s/$/ | | | |/" || true
   done
-  echo
   for file in "$runs"/run_*.txt; do
-    sed -n "s/^| /| $(basename "$file" .txt): /p" "$file"
+    printf '\n%s:\n\n' "$(basename "$file" .txt)"
+    grep '^|' "$file" || true
   done
 } | tee "$runs/table.md"
 ((left == 0)) || echo "not complete: the same command continues" >&2
