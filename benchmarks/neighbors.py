@@ -1,87 +1,151 @@
-"""What a bfloat16 queue and the approximate search do to the neighbors.
+"""How much a perfect choice of neighbors could bring, and how much noise costs.
 
-    python benchmarks/neighbors.py
+    python benchmarks/neighbors.py digits omniglot=FOLDER cifar10=FOLDER --minutes=480
 
-Random rows have neighbors that barely stand out. Clustered rows lie around 1,024
-centers, as rows of one class do, and their neighbors are hard to tell apart.
+FOLDER holds train/<class>/* and test/<class>/*. Each seed is trained without neighbors
+(K = 0), with those that SNCLR finds, with the nearest ones of the image's own class (an
+oracle that reads labels) and with rows drawn at random, in both forms of the loss. All
+runs of a seed start from the same weights and see the same views, so what is compared
+with K = 0 is compared within a seed. Test images are scored at the end.
+
+The same command continues what was stopped or killed at any moment, and repeats no run
+that is complete: each is a folder of runs/benchmarks/neighbors. After --minutes no new
+run starts (0: none at all), and a section of benchmarks/RESULTS.md is written for each
+image set, from what is there. --debug rehearses in other folders, with any 200 images,
+and prints in place of writing.
 """
 
 from __future__ import annotations
 
-import jax
-import jax.numpy as jnp
+from collections.abc import Iterator
+from functools import cached_property
+from typing import ClassVar, NamedTuple
+
 import numpy as np
-import report
-from direction import Shape, compile_direction, inputs_of, settings_of, unit_rows
-from measure import measure
+from ml_collections import ConfigDict
+from report import table
+from workdirs import Workdirs, cell, command
 
-from snclr_jax.devices.mesh import make_mesh
+from snclr_jax.data import open_data
+from snclr_jax.settings.objective import objective_class
 
-SHAPE = Shape(b=512, q=65536, k=30, d=256)
-CENTERS = 1024
-# Length of the noise beside a center of length 1: cosines of about 0.8 in a cluster.
-NOISE = 0.5
-VARIANTS = {
-    "float32, exact": {},
-    "bfloat16, exact": {"dtype": "bfloat16"},
-    "float32, approx, recall 0.95": {"search": "approx", "recall": 0.95},
+# What is chosen, and the objective that chooses it.
+CHOICES = {
+    "none (K = 0)": "snclr",
+    "found": "snclr",
+    "of the same class": "neighbor_choices:SameClass",
+    "random": "neighbor_choices:AnyRow",
 }
-TEXT = f"""\
-b {SHAPE.b}, q {SHAPE.q}, d {SHAPE.d}: how many of the {SHAPE.k} neighbors of the exact
-float32 search are found, and the time of search, loss and gradient. On a CPU XLA
-computes the approximate top-K exactly, so its recall there says nothing of a TPU's."""
-HEADER = ["queue", "random rows %", "clustered rows %", "ms"]
-Rows = tuple[np.ndarray, ...]
+NONE = next(iter(CHOICES))
+FORMS = ("paper", "soft_cross_entropy")
+SEEDS = 5
+COLUMNS = (
+    ("kNN", "knn", ".2f"),
+    ("kNN - K = 0", "knn_gain", "+.2f"),
+    ("linear", "linear", ".2f"),
+    ("linear - K = 0", "linear_gain", "+.2f"),
+    ("purity", "neighbor_purity", ".3f"),
+    ("AUC of w", "queue_weight_auc", ".3f"),
+)
+CAPTION = """\
+{epochs} epochs of the recipe `{name}` in benchmarks/image_sets.py, scored on test
+images: means over seeds with half of their 95% interval, and differences from K = 0 of
+the same seed with theirs. Purity is the share of neighbors of the image's own class at
+the end of training; AUC how often a right neighbor has a larger weight than a wrong one
+of the same image (0.5: weights know nothing of classes). kNN is {pixels} on raw pixels,
+and {untrained} on the untrained encoder. The oracle reads labels: it is no method, and
+random neighbors are none either."""
 
 
-def clustered_rows() -> Rows:
-    """Returns keys, z, y, t like `unit_rows`, each row near one of the centers."""
-    rng = np.random.default_rng(1)
-    random = unit_rows(SHAPE)
-    centers = random[0][:CENTERS]
+class Run(NamedTuple):
+    """A training."""
 
-    def cluster(noise: np.ndarray) -> np.ndarray:
-        near = centers[rng.integers(CENTERS, size=len(noise))] + NOISE * noise
-        return near / np.linalg.norm(near, axis=1, keepdims=True)
+    choice: str
+    form: str
+    seed: int
 
-    return tuple(map(cluster, random))
-
-
-def search(queue: dict, data: list[Rows]) -> tuple[list[np.ndarray], float]:
-    """Returns the (b, k) rows found in each data set, and milliseconds."""
-    settings = settings_of(SHAPE, **queue)
-    run = compile_direction(SHAPE, settings, make_mesh(jax.devices()[:1]))
-    found = []
-    for keys, *batch in data:
-        keys = jnp.asarray(keys, settings.queue.dtype)
-        inputs = inputs_of(keys, *map(jnp.asarray, batch))
-        (_, neighbors), _ = run(inputs)
-        found.append(np.asarray(neighbors.row))
-    return found, measure(lambda: jax.block_until_ready(run(inputs)))["ms"]
+    @property
+    def folder(self) -> str:
+        """Its name."""
+        name = "".join(c if c.isalnum() else "-" for c in self.choice)
+        return f"{name}-{self.form}-{self.seed}"
 
 
-def recall(found: np.ndarray, exact: np.ndarray) -> float:
-    """Returns the percentage of the exact neighbors that were found, in any order."""
-    both = [np.intersect1d(*rows).size for rows in zip(found, exact, strict=True)]
-    return 100 * sum(both) / exact.size
+# Without neighbors both forms are InfoNCE.
+ROWS = [(NONE, FORMS[0])] + [(c, form) for form in FORMS for c in list(CHOICES)[1:]]
 
 
-def main() -> None:
-    origin = report.origin("python benchmarks/neighbors.py", ["jax"], timed=True)
-    data = [unit_rows(SHAPE), clustered_rows()]
-    results = {name: search(queue, data) for name, queue in VARIANTS.items()}
-    exact, _ = results["float32, exact"]
-    rows = []
-    for name, (found, milliseconds) in results.items():
-        shares = [f"{recall(*pair):.2f}" for pair in zip(found, exact, strict=True)]
-        rows.append([name, *shares, f"{milliseconds:.0f}"])
-    report.write(
-        "Neighbors of an inexact search",
-        TEXT,
-        report.table(HEADER, rows),
-        origin,
+class Bounds(Workdirs):
+    """The runs on one image set, a seed after the other."""
+
+    title: ClassVar[str] = "neighbors"
+
+    def total(self) -> int:
+        """Returns how many runs there are."""
+        return len(ROWS) * SEEDS
+
+    def stages(self) -> Iterator[list[Run]]:
+        """Yields the runs of each seed."""
+        for seed in range(SEEDS):
+            yield [Run(*row, seed) for row in ROWS]
+
+    def config(self, run: Run) -> ConfigDict:
+        """Returns the recipe with the neighbors of a run, and SNCLR's settings."""
+        config = self.recipe([], seed=run.seed, holdback=0)
+        name = CHOICES[run.choice]
+        section = objective_class(name).section(name)
+        section.update(config.objective.to_dict() | {"name": name, "form": run.form})
+        if run.choice == NONE:
+            section.queue.k = 0
+        config.objective = section
+        if "labels" in section:
+            section.labels = self.labels
+        return config
+
+    @cached_property
+    def labels(self) -> str:
+        """The file of the labels of the training images, written once a call."""
+        config = self.recipe([], seed=0, holdback=0)
+        path = self.folder / "labels.npy"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        np.save(path, open_data(config.data).train.labels)
+        return str(path)
+
+    def compared(self, choice: str, form: str) -> list[dict[str, float]]:
+        """Returns the figures of every seed, with what they are above K = 0's."""
+        seeds = []
+        for seed in range(SEEDS):
+            figures = self.figures(Run(choice, form, seed))
+            without = self.figures(Run(NONE, FORMS[0], seed))
+            if figures and without and choice != NONE:
+                for name in ("knn", "linear"):
+                    figures[f"{name}_gain"] = figures[name] - without[name]
+            seeds += [figures] if figures else []
+        return seeds
+
+
+def section(bounds: Bounds) -> list[str]:
+    """Returns the heading, the caption and the table of what is complete."""
+    rows = {row: bounds.compared(*row) for row in ROWS}
+    first = [next(iter(sum(rows.values(), [])), {})]
+    caption = CAPTION.format(
+        name=bounds.name,
+        epochs=bounds.set.config().epochs,
+        pixels=cell(first, "knn_raw_pixels", ".2f"),
+        untrained=cell(first, "knn_untrained", ".2f"),
     )
+    lines = [
+        [
+            choice,
+            "InfoNCE" if choice == NONE else form,
+            *(cell(seeds, name, shown) for _, name, shown in COLUMNS),
+            len(seeds),
+        ]
+        for (choice, form), seeds in rows.items()
+    ]
+    header = ("neighbors", "form", *(each[0] for each in COLUMNS), "seeds")
+    return [f"Bounds of the neighbors: {bounds.name}", caption, table(header, lines)]
 
 
 if __name__ == "__main__":
-    main()
+    command("neighbors.py", __doc__, Bounds, section)

@@ -21,28 +21,17 @@ any 200 images, and prints in place of writing.
 
 from __future__ import annotations
 
-import argparse
-import math
-import time
-from pathlib import Path
-
-import jax
 from comparison import (
     BASELINE,
     HELD_BACK,
     ORDER,
-    SEEDS,
     TEST,
     Comparison,
     Run,
-    next_run,
     tried,
 )
-from image_sets import IMAGE_SETS
-from report import origin, table, write
-from runs import RUNS
-
-from snclr_jax.evaluate.intervals import mean_and_interval
+from report import table
+from workdirs import cell, command
 
 COLUMNS = (
     ("kNN", "knn", ".2f"),
@@ -62,25 +51,6 @@ with half of their 95% interval. Rows scored on held-back images are of the publ
 value. kNN is {pixels} on raw pixels, and {untrained} on the untrained encoder. The
 linear probe is of frozen features; MB is the peak of the compiled step with the images
 on the device; a step has one core."""
-# Images that a CPU core trains on in a second, and what else a run takes, in seconds.
-SPEED, REST = 800, 40
-
-
-def estimate(comparison: Comparison) -> str:
-    """Returns in words how much there is to do."""
-    total = sum(len(tried(name)) + SEEDS for name in ORDER)
-    complete = comparison.complete()
-    tries = sum(run.scored_on == HELD_BACK for run in complete)
-    left = {
-        comparison.set.tries: sum(len(tried(name)) for name in ORDER) - tries,
-        comparison.set.epochs: SEEDS * len(ORDER) - (len(complete) - tries),
-    }
-    images = comparison.set.images
-    seconds = sum(n * (epochs * images / SPEED + REST) for epochs, n in left.items())
-    return (
-        f"{comparison.name}: {total - len(complete)} of {total} runs are left, "
-        f"{seconds / 3600:.1f} h of one core at {SPEED} images/s"
-    )
 
 
 def section(comparison: Comparison) -> list[str]:
@@ -124,52 +94,5 @@ def score(comparison: Comparison, run: Run, *, chosen: float | None) -> str:
     return f"{run.value:g}: {bold}{said}{bold}"
 
 
-def cell(figures: list[dict[str, float]], name: str, form: str) -> str:
-    """Returns the mean of a figure, with half of its interval where it has one."""
-    values = [each[name] for each in figures if name in each]
-    if not values:
-        return "-"
-    mean, half = mean_and_interval(values)
-    return f"{mean:{form}}" if half is None else f"{mean:{form}} ± {half:{form}}"
-
-
-def main() -> None:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    names = ", ".join(IMAGE_SETS)
-    parser.add_argument("images", nargs="+", help=f"NAME or NAME=FOLDER of {names}")
-    parser.add_argument("--minutes", type=float, default=math.inf)
-    parser.add_argument("--debug", action="store_true")
-    flags = parser.parse_args()
-    for images in flags.images:
-        if images.partition("=")[0] not in IMAGE_SETS:
-            parser.error(
-                f"{images} is no image set; use NAME or NAME=FOLDER of {names}"
-            )
-    comparisons = [Comparison(images, debug=flags.debug) for images in flags.images]
-    for comparison in comparisons:
-        of_folder = comparison.set.config().data.name == "folder"
-        if of_folder and not Path(comparison.path, "train").is_dir():
-            parser.error(
-                f"{comparison.name} has no folder {comparison.path or 'FOLDER'}/train; "
-                f"use {comparison.name}=FOLDER with train/<class>/* and test/<class>/*"
-            )
-    where = origin("python benchmarks/objectives.py IMAGES", ["jax"], timed=True)
-    print(*map(estimate, comparisons), sep="\n", flush=True)
-    # Evaluations are the same programs in each run.
-    jax.config.update("jax_compilation_cache_dir", str(RUNS / "cache"))
-    end = time.monotonic() + 60 * flags.minutes
-    while time.monotonic() < end and (following := next_run(comparisons)):
-        comparison, run = following
-        comparison.carry_out(run)
-    for comparison in filter(Comparison.complete, comparisons):
-        paragraphs = [*section(comparison), where]
-        if flags.debug:
-            print(*paragraphs, sep="\n\n")
-        else:
-            write(*paragraphs)
-
-
 if __name__ == "__main__":
-    main()
+    command("objectives.py", __doc__, Comparison, section)

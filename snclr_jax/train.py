@@ -28,7 +28,13 @@ from snclr_jax.devices.processes import from_first
 from snclr_jax.devices.stop_requests import Interrupted, StopRequests
 from snclr_jax.encoder.init_from import init_from
 from snclr_jax.evaluate.frozen.accuracy import BALANCED, in_words
-from snclr_jax.evaluate.online import Evaluator, OnlineKnn, OnlineProbe, Run
+from snclr_jax.evaluate.online import (
+    Evaluator,
+    OnlineChoices,
+    OnlineKnn,
+    OnlineProbe,
+    Run,
+)
 from snclr_jax.models import build_model
 from snclr_jax.report.online import OnlineGallery
 from snclr_jax.run.checkpoint import Checkpoints
@@ -142,7 +148,7 @@ def train(
     config = absolute_paths(config)
     run = Run(config, model, objective, mesh, data)
     knn = OnlineKnn(run)
-    built_in = (OnlineGallery(run), knn, OnlineProbe(run))
+    built_in = (OnlineGallery(run), knn, OnlineProbe(run), OnlineChoices(run))
     evaluators = [*(own for own in built_in if own.possible), *evaluators]
     with own_workdir(config, workdir, identity=data.identity, allow=allow) as changes:
         bad_files = BadFiles(workdir, data)

@@ -4,6 +4,7 @@ import json
 
 import comparison
 import pytest
+import workdirs
 
 from snclr_jax.evaluate.results import add_record, records_path
 from snclr_jax.run.files import CONFIG_FILE, METRICS_FILE, STOPPED_FILE
@@ -13,7 +14,7 @@ IDENTITY = ("encoder", "network", "step", "fingerprint", "data")
 
 @pytest.fixture
 def byol_and_info_nce(monkeypatch, tmp_path):
-    monkeypatch.setattr(comparison, "RUNS", tmp_path)
+    monkeypatch.setattr(workdirs, "RUNS", tmp_path)
     monkeypatch.setattr(comparison, "ORDER", ["byol", "info_nce"])
     return comparison.Comparison("digits", debug=True)
 
@@ -25,7 +26,7 @@ def complete(compared, run, knn):
     (workdir / METRICS_FILE).write_text(json.dumps(line) + "\n")
     (workdir / CONFIG_FILE).write_text(json.dumps({"batch_size": 16}))
     scores = {"top1": 2 * knn, "effective_rank": 3.0}
-    for what in comparison.WHAT:
+    for what in workdirs.WHAT:
         record = dict.fromkeys(IDENTITY, "") | {"what": what, "metrics": scores}
         add_record(records_path(workdir), record)
 
@@ -34,7 +35,7 @@ def test_published_values_come_first_and_the_best_one_is_trained_with_seeds(
     byol_and_info_nce,
 ):
     made = []
-    while following := comparison.next_run([byol_and_info_nce]):
+    while following := workdirs.next_run([byol_and_info_nce]):
         made.append(following[1])
         complete(byol_and_info_nce, made[-1], knn=made[-1].value or 50.0)
     assert [run.folder for run in made] == [
@@ -55,7 +56,7 @@ def test_image_sets_take_turns(byol_and_info_nce):
     omniglot = comparison.Comparison("omniglot=FOLDER", debug=True)
     for run in next(byol_and_info_nce.stages()):
         complete(byol_and_info_nce, run, knn=50.0)
-    compared, run = comparison.next_run([byol_and_info_nce, omniglot])
+    compared, run = workdirs.next_run([byol_and_info_nce, omniglot])
     assert (compared, run.folder) == (omniglot, "byol-held-back-0")
 
 

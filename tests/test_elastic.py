@@ -46,8 +46,8 @@ def run(mesh_of, monkeypatch):
     def run(workdir, devices, *, until=0, allow=(), **fields):
         monkeypatch.setattr(train_module, "make_mesh", lambda: mesh_of(devices))
         # What is measured beside the training takes most of so short a run.
-        monkeypatch.setattr(train_module, "OnlineKnn", Nothing)
-        monkeypatch.setattr(train_module, "OnlineGallery", Nothing)
+        for evaluator in ("OnlineKnn", "OnlineGallery", "OnlineChoices"):
+            monkeypatch.setattr(train_module, evaluator, Nothing)
         stop = functools.partial(stop_after, until)
         monkeypatch.setattr(StopRequests, "after", lambda self, step: stop(step))
         if not until:

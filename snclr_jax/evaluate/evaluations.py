@@ -16,6 +16,7 @@ from snclr_jax.evaluate.frozen.knn import knn_accuracies
 from snclr_jax.evaluate.frozen.linear import linear_probe
 from snclr_jax.evaluate.frozen.retrieval import score_retrieval
 from snclr_jax.evaluate.frozen.subsets import class_balanced, listed
+from snclr_jax.evaluate.memory.choices import choices
 from snclr_jax.evaluate.memory.networks import Networks
 from snclr_jax.evaluate.memory.queue_use import queue_use
 from snclr_jax.evaluate.quality import quality as score_quality
@@ -184,13 +185,9 @@ def quality(task: Task) -> Outcome:
     )
     if task.networks is not None and views.neighbors is not None:
         pushed_at = build_objective(task.config).pushed_at(task.networks.objective)
-        metrics |= queue_use(
-            views.neighbors,
-            np.asarray(pushed_at),
-            image_id=rows,
-            step=encoder.step,
-            labels=task.images.labels,
-        )
+        memory = views.neighbors, np.asarray(pushed_at)
+        of_run = dict(image_id=rows, step=encoder.step, labels=task.images.labels)
+        metrics |= queue_use(*memory, **of_run) | choices(*memory, **of_run).numbers()
     return Outcome(metrics)
 
 

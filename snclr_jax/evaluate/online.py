@@ -16,6 +16,8 @@ from snclr_jax.encoder.encode import make_encode
 from snclr_jax.evaluate.features import extract_features, make_raw_pixels
 from snclr_jax.evaluate.frozen.accuracy import Accuracy, accuracy, majority
 from snclr_jax.evaluate.frozen.knn import knn_accuracies
+from snclr_jax.evaluate.memory.choices import choices_of_run
+from snclr_jax.evaluate.memory.networks import Search
 from snclr_jax.models import Model
 from snclr_jax.step.objective import Objective
 from snclr_jax.step.probe import Probe, probe_logits
@@ -175,6 +177,25 @@ class OnlineProbe:
         logits = probe_logits(jax.device_get(probe.weights), features)
         predicted = np.argmax(logits, axis=1)
         return accuracy(self._test.labels, predicted).named("probe_test")
+
+
+class OnlineChoices:
+    """What some training images choose in the memory of the objective, by labels.
+
+    Args:
+      run: where its objective finds nothing, or without labels of training images,
+        nothing is `possible`.
+    """
+
+    def __init__(self, run: Run) -> None:
+        self._search = Search.of(run.config, run.mesh)
+        self.every_epochs = run.config.evaluate.every_epochs
+        labelled = with_labels(run.data.train) is not None
+        self.possible = run.objective.searches and labelled
+
+    def __call__(self, state: TrainState, run: Run) -> dict[str, float]:
+        """Returns `Choices.numbers`."""
+        return choices_of_run(self._search, state, run.data.train).numbers()
 
 
 def encoder_of(state: TrainState, network: str) -> tuple[dict, dict]:

@@ -16,13 +16,13 @@ from snclr_jax import __version__
 from snclr_jax.encoder.stored import SUFFIX
 from snclr_jax.evaluate import quality
 from snclr_jax.evaluate.frozen.accuracy import BALANCED
-from snclr_jax.evaluate.memory import queue_use
+from snclr_jax.evaluate.memory import choices, queue_use
 from snclr_jax.run.files import CHECKPOINTS, EVALUATION_FILE, OWN, write_whole
 from snclr_jax.settings.paths import located
 
 VERSION = 1
 # Which values are good, of the metrics that are no accuracies.
-GOOD = quality.GOOD | queue_use.GOOD
+GOOD = quality.GOOD | queue_use.GOOD | choices.GOOD
 # Two records of the same values of these are of one thing: the newer one replaces.
 IDENTITY = ("what", "encoder", "network", "step", "fingerprint", "data")
 

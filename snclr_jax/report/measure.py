@@ -30,7 +30,6 @@ from snclr_jax.visualize.project import METHODS, can_umap, project
 # Large sets take seconds, and small ones are taken whole.
 MAP_IMAGES = 2_000
 KNN_IMAGES = 10_000
-QUEUE_IMAGES = 2_000
 
 
 class EmbeddingMap(NamedTuple):
@@ -57,15 +56,6 @@ class Shown(NamedTuple):
     queries: np.ndarray
     neighbors: np.ndarray
     gallery: Gallery
-
-
-class QueueUse(NamedTuple):
-    """How often each filled row was chosen, the ages of choices and of filled rows."""
-
-    uses: np.ndarray
-    chosen_ages: np.ndarray
-    row_ages: np.ndarray
-    images: int
 
 
 def open_subject(encoder: Encoder, mesh: Mesh) -> Subject:
@@ -140,14 +130,3 @@ def show_neighbors(search: Search, networks: Networks, train: Split) -> Shown:
     queries = choose_queries(train, QUERIES, seed=search.forward.config.seed)
     gallery = find_gallery(search, networks, train, queries).nearest(MOST_NEIGHBORS)
     return Shown(*read_pictures(train, gallery), gallery)
-
-
-def use_queue(search: Search, networks: Networks, train: Split) -> QueueUse:
-    """Returns what at most `QUEUE_IMAGES` training images choose."""
-    images = train.thinned(QUEUE_IMAGES)
-    gallery = find_gallery(search, networks, train, images)
-    pushed_at = np.asarray(search.objective.pushed_at(networks.objective))
-    filled = pushed_at >= 0
-    uses = np.bincount(gallery.row[gallery.valid], minlength=len(filled))[filled]
-    ages = gallery.age[gallery.valid]
-    return QueueUse(uses, ages, networks.step - pushed_at[filled], len(images))

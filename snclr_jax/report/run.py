@@ -17,9 +17,11 @@ from snclr_jax.data.bad_files import BadFiles, read_bad_files
 from snclr_jax.devices.mesh import make_mesh
 from snclr_jax.encoder.stored import Encoder, open_encoder
 from snclr_jax.evaluate.frozen.accuracy import in_words
+from snclr_jax.evaluate.memory.choices import choices_of_run
 from snclr_jax.evaluate.memory.networks import Search, open_networks
 from snclr_jax.evaluate.results import read_records, records_path
 from snclr_jax.report import measure, sections
+from snclr_jax.report.neighbor_sections import neighbors
 from snclr_jax.report.page import Section, numbers, page
 from snclr_jax.run.files import METRICS_FILE, SUMMARY_FILE, write_whole
 from snclr_jax.run.metrics import read_metrics
@@ -118,8 +120,8 @@ def _of_images(
     config, names = encoder.config, data.class_names
     if search.objective.searches:
         memory = search, open_networks(encoder, search), data.train
-        shown, use = measure.show_neighbors(*memory), measure.use_queue(*memory)
-        yield from sections.neighbors(shown, use, names)
+        shown, chosen = measure.show_neighbors(*memory), choices_of_run(*memory)
+        yield from neighbors(shown, chosen, names)
     else:
         yield Section(
             "Neighbors",

@@ -19,7 +19,7 @@ from snclr_jax.encoder.stored import Encoder
 from snclr_jax.evaluate.frozen.accuracy import accuracy, in_words
 from snclr_jax.evaluate.results import GOOD, Record, versions
 from snclr_jax.report import page
-from snclr_jax.report.measure import Confusion, EmbeddingMap, QueueUse, Shown
+from snclr_jax.report.measure import Confusion, EmbeddingMap
 from snclr_jax.report.page import Drawing, Section
 from snclr_jax.run.workdir import as_json
 from snclr_jax.step.objective import Objective
@@ -38,14 +38,14 @@ def curves(
     yield Section(
         "Training",
         f"Means over each logging interval.{knn}",
-        [_drawing("curves", "metrics over the steps", visualize.curves, lines)],
+        [drawing("curves", "metrics over the steps", visualize.curves, lines)],
     )
     if any(known & metrics.keys() for _, metrics, _ in objective.panels):
         yield Section(
             "Objective",
             objective.explanation,
             [
-                _drawing(
+                drawing(
                     "objective",
                     "metrics of the objective over the steps",
                     *(visualize.curves, lines),
@@ -53,49 +53,6 @@ def curves(
                 )
             ],
         )
-
-
-def neighbors(shown: Shown, use: QueueUse, names: Names) -> Iterator[Section]:
-    """The gallery, and how the memory is used."""
-    if not use.uses.sum():
-        yield Section("Neighbors", "The queue of this checkpoint is still empty.")
-        return
-    named = shown.gallery.query_label is None
-    of_class = " the end of the name of the image" if named else " class"
-    yield Section(
-        "Neighbors",
-        "Training images and what the queue holds nearest to them, the first "
-        f"{shown.gallery.row.shape[1]}: cosine similarity, weight w,{of_class} and age "
-        "in steps. An earlier view of the same image is left out where the run leaves "
-        "it out.",
-        [
-            _drawing(
-                "gallery",
-                "training images with their nearest neighbors in the queue",
-                *(visualize.gallery, *shown),
-                class_names=names,
-            )._replace(photos=True)
-        ],
-    )
-    yield Section(
-        "Queue",
-        f"Which rows {use.images:,} training images choose as their neighbors. Of "
-        f"{len(use.uses):,} filled rows, {np.mean(use.uses > 0):.0%} are chosen by any "
-        f"of them; a chosen row is {np.mean(use.chosen_ages):.0f} steps old on "
-        f"average, any row {np.mean(use.row_ages):.0f}.",
-        [
-            Drawing(
-                "queue_coverage",
-                "how often each row was chosen",
-                _themed(visualize.queue_coverage, use.uses),
-            ),
-            Drawing(
-                "queue_age",
-                "ages of chosen rows and of all rows",
-                _themed(visualize.queue_age, use.chosen_ages, use.row_ages),
-            ),
-        ],
-    )
 
 
 def embedding(mapped: EmbeddingMap, names: Names) -> Section:
@@ -113,7 +70,7 @@ def embedding(mapped: EmbeddingMap, names: Names) -> Section:
         f"directions can; {' and '.join(others)} {keep} neighbors, and distances "
         "between groups mean little there.",
         [
-            _drawing(
+            drawing(
                 "embedding",
                 "maps of the embedding, one point for each image",
                 *(visualize.embedding, mapped.maps, mapped.labels),
@@ -134,7 +91,7 @@ def confusion(classified: Confusion, k: int, names: Names) -> Section:
         f"{classified.train_images:,} training images: {in_words(found, 'knn')} right. "
         f"Always the most frequent class: {in_words(always, 'majority')}.",
         [
-            _drawing(
+            drawing(
                 "confusion",
                 "which classes are taken for which",
                 *(visualize.confusion, classified.true, classified.predicted),
@@ -183,7 +140,7 @@ def evaluations(records: Sequence[Record], workdir: Path, *, online: bool) -> Se
     cells = (
         [
             *row,
-            *(_number(values[c]) if c in values else "" for c in columns),
+            *(number(values[c]) if c in values else "" for c in columns),
             *[GOOD.get(row[1], "")] * guided,
         ]
         for row, values in rows.items()
@@ -199,7 +156,9 @@ def evaluations(records: Sequence[Record], workdir: Path, *, online: bool) -> Se
     return Section("Evaluation", text, html=table)
 
 
-def _number(value: float) -> str:
+def number(value: float) -> str:
+    if np.isnan(value):
+        return ""
     # Accuracies have two decimals; shares and penalties may be small.
     return f"{value:.2f}" if abs(value) >= 0.1 or not value else f"{value:.3g}"
 
@@ -246,15 +205,15 @@ def origin(encoder: Encoder, workdir: Path) -> Section:
     )
 
 
-def _drawing(
+def drawing(
     name: str, alt: str, draw: Callable[..., Figure], *args: Any, **settings: Any
 ) -> Drawing:
-    """Returns a figure for laptops and for phones."""
-    narrow = _themed(draw, *args, **settings, width=page.NARROW)
-    return Drawing(name, alt, _themed(draw, *args, **settings), narrow)
+    """Returns a figure for laptops and for phones, of the arguments of `draw`."""
+    narrow = themed(draw, *args, **settings, width=page.NARROW)
+    return Drawing(name, alt, themed(draw, *args, **settings), narrow)
 
 
-def _themed(
+def themed(
     draw: Callable[..., Figure], *args: Any, **settings: Any
 ) -> dict[str, Figure]:
     """Returns a figure by theme."""

@@ -16,7 +16,7 @@ from snclr_jax.visualize.confusion import confusion
 from snclr_jax.visualize.curves import curves
 from snclr_jax.visualize.embedding import embedding
 from snclr_jax.visualize.gallery import gallery
-from snclr_jax.visualize.memory import queue_age, queue_coverage
+from snclr_jax.visualize.memory import neighbor_ranks, queue_age, queue_coverage
 from snclr_jax.visualize.project import project
 from snclr_jax.visualize.style import new_figure, pixels, save_all, themed
 
@@ -25,6 +25,7 @@ __all__ = [
     "curves",
     "embedding",
     "gallery",
+    "neighbor_ranks",
     "new_figure",
     "pixels",
     "project",

@@ -1,4 +1,4 @@
-"""How the rows of a queue are used, and how old the chosen ones are."""
+"""How the rows of a queue are used, how old and how right the chosen ones are."""
 
 from __future__ import annotations
 
@@ -83,6 +83,48 @@ def queue_age(chosen: np.ndarray, rows: np.ndarray, *, theme: str = "light") -> 
         axes.margins(y=0.25)
         axes.legend(
             *([filled, outline], ["chosen", "all filled rows"]),
+            frameon=False,
+            loc="upper right",
+            ncols=2,
+        )
+    return figure
+
+
+def neighbor_ranks(
+    purity: np.ndarray,
+    right_weight: np.ndarray,
+    wrong_weight: np.ndarray,
+    *,
+    theme: str = "light",
+) -> Figure:
+    """Draws how many neighbors have the image's class by rank, and what they weigh.
+
+    Args:
+      purity: (k,) share of the right ones, the most similar neighbor first.
+      right_weight, wrong_weight: (k,) mean weight of each kind; nan where there is
+        none.
+      theme: "light" or "dark".
+    """
+    ranks = np.arange(1, len(purity) + 1)
+    with themed(theme) as colors:
+        figure = new_figure(WIDTH, 1.4 * HEIGHT)
+        shares, weights = figure.subplots(2, 1, sharex=True)
+        shares.bar(ranks, 100 * purity, color=colors.series[0], width=0.7)
+        shares.set(title="neighbors of the image's class (%)", ylim=(0, 100))
+        style = dict(marker="o", markersize=4)
+        weights.plot(ranks, right_weight, color=colors.series[0], **style)
+        weights.plot(ranks, wrong_weight, color=colors.series[1], **style)
+        weights.set(
+            title="mean weight w",
+            xlabel="rank of the neighbor, the most similar first",
+            xlim=(0.4, len(ranks) + 0.6),
+            ylim=(0, None),
+        )
+        weights.locator_params(axis="x", integer=True)
+        weights.margins(y=0.35)
+        weights.legend(
+            weights.lines,
+            ["of its class", "of another"],
             frameon=False,
             loc="upper right",
             ncols=2,

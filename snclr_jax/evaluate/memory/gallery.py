@@ -90,6 +90,23 @@ def find_gallery(
     split: Split,
     image_id: np.ndarray,
 ) -> Gallery:
+    """Finds the neighbors of training images, with what a reader knows them by.
+
+    Arguments and errors are those of `search_memory`.
+
+    Returns:
+      Everything in the order of `image_id`.
+    """
+    neighbors = search_memory(search, state, split, image_id)
+    return _gallery(np.asarray(image_id, np.int32), neighbors, int(state.step), split)
+
+
+def search_memory(
+    search: Search,
+    state: TrainState | Networks,
+    split: Split,
+    image_id: np.ndarray,
+) -> Found:
     """Finds the neighbors of training images as the next step would (section 3.1).
 
     Both networks see the whole center view of an image, in training mode: BatchNorm
@@ -105,7 +122,7 @@ def find_gallery(
         the same.
 
     Returns:
-      Everything in the order of `image_id`.
+      Arrays of numpy (n, k), in the order of `image_id`.
 
     Raises:
       ValueError: where the objective finds no neighbors, or the devices do not divide
@@ -125,8 +142,7 @@ def find_gallery(
         pixels = place_batch(split.read(batch[own]), mesh)
         ids = place_everywhere(batch, mesh)
         batches.append(jax.device_get(_search(networks, pixels, ids, search=search)))
-    neighbors = jax.tree.map(lambda *parts: np.concatenate(parts)[position], *batches)
-    return _gallery(image_id, neighbors, int(state.step), split)
+    return jax.tree.map(lambda *parts: np.concatenate(parts)[position], *batches)
 
 
 def _fill_batches(

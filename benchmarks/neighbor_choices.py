@@ -1,0 +1,87 @@
+"""SNCLR with other neighbors than the nearest: what no run without labels can choose.
+
+These bound what a better choice could bring, and what a worse one costs, for analysis
+alone: the package has neither, and a config names them as "neighbor_choices:SameClass"
+where this folder is imported from.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from contextlib import AbstractContextManager
+from typing import Any
+from unittest import mock
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import Array
+
+from snclr_jax.objectives.snclr import SNCLR
+from snclr_jax.objectives.snclr_fused import Direction
+from snclr_jax.queue import ring, search
+from snclr_jax.queue.ring import NeighborQueue
+from snclr_jax.step.objective import Found, Now, Seen
+
+
+class OtherSearch(SNCLR):
+    """SNCLR whose search is another one while its step is traced."""
+
+    def search(self) -> AbstractContextManager[Any]:
+        """Returns what replaces a part of the search."""
+        raise NotImplementedError
+
+    def loss(
+        self, params: dict[str, Array], state: NeighborQueue, seen: Seen, now: Now
+    ) -> tuple[Array, tuple[Direction, ...]]:
+        """Returns that of SNCLR with these neighbors."""
+        with self.search():
+            return super().loss(params, state, seen, now)
+
+    def neighbors(
+        self, params: dict[str, Array], state: NeighborQueue, seen: Seen, now: Now
+    ) -> Found:
+        """Returns these neighbors of the first target."""
+        with self.search():
+            return super().neighbors(params, state, seen, now)
+
+
+@dataclasses.dataclass(frozen=True)
+class SameClass(OtherSearch):
+    """An oracle: the nearest rows of the image's own class."""
+
+    # A .npy file, int (n,): labels of the training images, below 0 where unknown.
+    labels: str = ""
+
+    def search(self) -> AbstractContextManager[Any]:
+        """Leaves rows of other classes out; a row or an image without one finds none."""
+        labels = np.load(self.labels)
+
+        def of_own_class(
+            queue: NeighborQueue, image_id: Array, bank: Array, row_bank: Array
+        ) -> Array:
+            known = jnp.asarray(labels)
+            own, theirs = known[image_id][:, None], known[queue.image_id]
+            eligible = ring.eligible(queue, image_id, bank, row_bank)
+            return eligible & (own >= 0) & (own == theirs)
+
+        return mock.patch.object(search, "eligible", of_own_class)
+
+
+@dataclasses.dataclass(frozen=True)
+class AnyRow(OtherSearch):
+    """Noise: K rows that are drawn at random for every image and step."""
+
+    def search(self) -> AbstractContextManager[Any]:
+        """Takes scrambled bits of a similarity for it, so numbers that know nothing."""
+
+        def scrambled(queries: Array, keys: Array) -> Array:
+            similarity = ring.similarities(queries, keys).astype(jnp.float32)
+            bits = jax.lax.bitcast_convert_type(similarity, jnp.uint32)
+            # Two rounds of multiplying and folding the high bits down, as hashes do.
+            for factor in (0x9E3779B1, 0x85EBCA77):
+                bits *= jnp.uint32(factor)
+                bits ^= bits >> 15
+            return (bits >> 8).astype(jnp.float32) / 2**24
+
+        return mock.patch.object(search, "similarities", scrambled)
