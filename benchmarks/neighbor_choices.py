@@ -54,7 +54,7 @@ class SameClass(OtherSearch):
     labels: str = ""
 
     def search(self) -> AbstractContextManager[Any]:
-        """Leaves rows of other classes out; a row or an image without one finds none."""
+        """Leaves rows of other classes out; an image of unknown class finds none."""
         labels = np.load(self.labels)
 
         def of_own_class(

@@ -11,8 +11,8 @@ with K = 0 is compared within a seed. Test images are scored at the end.
 The same command continues what was stopped or killed at any moment, and repeats no run
 that is complete: each is a folder of runs/benchmarks/neighbors. After --minutes no new
 run starts (0: none at all), and a section of benchmarks/RESULTS.md is written for each
-image set, from what is there. --debug rehearses in other folders, with any 200 images,
-and prints in place of writing.
+image set, from what is there. --debug rehearses in other folders, with any 200 images
+and one seed, and prints in place of writing.
 """
 
 from __future__ import annotations
@@ -80,13 +80,18 @@ class Bounds(Workdirs):
 
     title: ClassVar[str] = "neighbors"
 
+    @property
+    def seeds(self) -> range:
+        """Those of all runs; one is enough for a rehearsal."""
+        return range(1 if self.debug else SEEDS)
+
     def total(self) -> int:
         """Returns how many runs there are."""
-        return len(ROWS) * SEEDS
+        return len(ROWS) * len(self.seeds)
 
     def stages(self) -> Iterator[list[Run]]:
         """Yields the runs of each seed."""
-        for seed in range(SEEDS):
+        for seed in self.seeds:
             yield [Run(*row, seed) for row in ROWS]
 
     def config(self, run: Run) -> ConfigDict:
@@ -114,7 +119,7 @@ class Bounds(Workdirs):
     def compared(self, choice: str, form: str) -> list[dict[str, float]]:
         """Returns the figures of every seed, with what they are above K = 0's."""
         seeds = []
-        for seed in range(SEEDS):
+        for seed in self.seeds:
             figures = self.figures(Run(choice, form, seed))
             without = self.figures(Run(NONE, FORMS[0], seed))
             if figures and without and choice != NONE:

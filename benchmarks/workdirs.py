@@ -176,7 +176,8 @@ def cell(figures: Sequence[dict[str, float]], name: str, form: str) -> str:
     if not values:
         return "-"
     mean, half = mean_and_interval(values)
-    return f"{mean:{form}}" if half is None else f"{mean:{form}} ± {half:{form}}"
+    shown = f"{mean:{form}}"
+    return shown if half is None else f"{shown} ± {half:{form.lstrip('+')}}"
 
 
 def command(

@@ -62,8 +62,10 @@ class Searching(Remembering):
     )
     panels: ClassVar[tuple[Panel, ...]] = (
         ("neighbors of own class (share)", {"neighbor_purity": ""}, True),
+        ("nearest neighbor of own class (share)", {"queue_purity_rank1": ""}, True),
         ("similarity of neighbors (cosine)", {"neighbor_similarity": ""}, False),
         ("age of neighbors (steps)", {"neighbor_age": ""}, True),
+        ("hubs (skewness of choices)", {"queue_hub_skew": ""}, True),
     )
 
     def update(self, state: NeighborQueue, seen: Seen, now: Now) -> NeighborQueue:

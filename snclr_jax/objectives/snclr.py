@@ -79,6 +79,12 @@ class SNCLR(Searching):
             True,
         ),
         ("entropy of w (nats)", {"positiveness_entropy": ""}, False),
+        (
+            "mean w of own and other classes",
+            {"queue_right_weight": "own", "queue_wrong_weight": "other"},
+            True,
+        ),
+        ("own class above others by w (AUC)", {"queue_weight_auc": ""}, False),
         *Searching.panels,
         ("weight λ of all neighbors", {"neighbor_weight": ""}, True),
     )

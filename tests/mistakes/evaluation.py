@@ -27,6 +27,40 @@ MISTAKES = [
         ),
     ),
     *of(
+        "snclr_jax/evaluate/memory/choices.py",
+        "tests/evaluate/memory/test_choices.py",
+        (
+            "weights that are equal count as wrong",
+            "np.sum((higher[compared] + 1) / 2)",
+            "np.sum(higher[compared] > 0)",
+        ),
+        (
+            "weights are compared with those of unknown classes",
+            "compared = right[part, :, None] & wrong[part, None, :]",
+            "compared = right[part, :, None] & ~right[part, None, :]",
+        ),
+        (
+            "a neighbor of unknown class is wrong",
+            "known &= (own[:, None] >= 0) & (theirs >= 0)",
+            "known &= own[:, None] >= 0",
+        ),
+        (
+            "purity by the class of the neighbor",
+            "np.bincount(own[np.nonzero(each)[0]], minlength=classes)",
+            "np.bincount(theirs[each], minlength=classes)",
+        ),
+        (
+            "rows that were not written are no hubs",
+            "minlength=len(filled))[filled]",
+            "minlength=len(filled))",
+        ),
+        (
+            "hubness by the variance",
+            "deviation**3",
+            "deviation**2",
+        ),
+    ),
+    *of(
         "snclr_jax/evaluate/frozen/knn.py",
         "tests/evaluate/frozen/test_knn.py",
         (

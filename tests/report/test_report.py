@@ -9,6 +9,7 @@ import json
 import re
 import shutil
 import subprocess
+from html import escape
 from html.parser import HTMLParser
 from pathlib import Path
 
@@ -22,11 +23,12 @@ from tensorboardX.proto.event_pb2 import Event
 
 from snclr_jax.data import Data, Split, open_data
 from snclr_jax.encoder.stored import open_encoder
+from snclr_jax.evaluate.memory import choices
 from snclr_jax.evaluate.memory.networks import Search, open_networks
-from snclr_jax.evaluate.online import Run
+from snclr_jax.evaluate.online import OnlineChoices, Run
 from snclr_jax.objectives.snclr import SNCLR
 from snclr_jax.queue.settings import QueueSettings
-from snclr_jax.report import measure, sections
+from snclr_jax.report import measure, neighbor_sections, sections
 from snclr_jax.report import run as run_module
 from snclr_jax.report.online import OnlineGallery
 from snclr_jax.report.run import report
@@ -104,7 +106,7 @@ def small(mesh_of):
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(measure, "MAP_IMAGES", 60)
         patch.setattr(measure, "KNN_IMAGES", 120)
-        patch.setattr(measure, "QUEUE_IMAGES", 20)
+        patch.setattr(choices, "IMAGES", 20)
         patch.setattr(style, "DPI", 50)
         patch.setattr(run_module, "make_mesh", lambda: mesh_of(1))
         yield
@@ -128,12 +130,18 @@ def test_a_page_has_every_section_and_needs_nothing_else(run):
     page = Page(text)
     titles = re.findall("<h2>(.*?)</h2>", text)
     assert titles == [
-        *("Training", "Objective", "Neighbors", "Queue", "Map of the embedding"),
-        *("Confusion", "Unreadable images", "Evaluation", "Settings"),
+        *("Training", "Objective", "Neighbors", "Right neighbors", "Queue"),
+        *(
+            "Map of the embedding",
+            "Confusion",
+            "Unreadable images",
+            "Evaluation",
+            "Settings",
+        ),
         "Versions and commands",
     ]
-    # Light and dark, all but those of the queue also for phones.
-    assert len(page.loaded) == 2 * (7 + 5)
+    # Light and dark, all but those of ranks and of the queue also for phones.
+    assert len(page.loaded) == 2 * (8 + 5)
     for number, source in enumerate(page.loaded):
         content = base64.b64decode(source.removeprefix("data:image/webp;base64,"))
         image = np.asarray(Image.open(io.BytesIO(content)).convert("RGB"))
@@ -146,7 +154,7 @@ def test_a_page_has_every_section_and_needs_nothing_else(run):
     names = sorted(each.stem for each in (workdir / "figures").iterdir())
     assert names == [
         *("confusion", "curves", "embedding", "gallery"),
-        *("objective", "queue_age", "queue_coverage"),
+        *("neighbor_ranks", "objective", "queue_age", "queue_coverage"),
     ]
     for number in ("43.75%", "31.25%", "12.50%", "60 of 93 so far", "1,235 images/s"):
         assert number in page.text, number
@@ -237,6 +245,32 @@ def test_the_gallery_of_training_is_on_the_board(run, tmp_path):
     assert not OnlineGallery(of_run._replace(objective=without)).possible
 
 
+def test_numbers_of_the_evaluations_are_those_of_the_page(run):
+    _, config, state, path = run
+    data = open_data(config.data)
+    of_run = Run(config, None, SNCLR(), run_module.make_mesh(), data)
+    numbers = OnlineChoices(of_run)(state, of_run)
+    assert numbers.keys() == choices.GOOD.keys()
+    text = path.read_text()
+    section = re.search("<h2>Right neighbors</h2>.*?<h2>", text, re.S)[0]
+    assert f" in {numbers['queue_weight_auc']:.1%} of all pairs (AUC" in section
+    (first,) = re.findall("<tr><td>1</td><td>(.*?)</td>", section)
+    assert first == f"{numbers['queue_purity_rank1']:.1%}"
+    assert "<td>4</td>" in section and "<td>5</td>" not in section  # K is 4
+    assert f"the skewness is {numbers['queue_hub_skew']:.1f}, by chance" in text
+    unlabelled = Split(data.train.read, size=data.train.size)
+    without = of_run._replace(data=Data(unlabelled, None, None))
+    assert not OnlineChoices(without).possible
+    infonce = of_run._replace(objective=SNCLR(queue=QueueSettings(k=0)))
+    assert not OnlineChoices(infonce).possible
+
+
+def test_a_class_that_chose_nothing_is_not_in_the_table():
+    html = neighbor_sections._by_class(np.array([0.5, np.nan, 0.25]), ("a", "b", EVIL))
+    rows = re.findall("<tr><td>(.*?)</td><td>(.*?)</td></tr>", html)
+    assert rows == [(escape(EVIL), "25.0%"), ("a", "50.0%")] and "2 classes" in html
+
+
 @pytest.mark.slow
 def test_a_run_without_labels_or_neighbors_says_so(tmp_path, rng):
     photos, workdir = tmp_path / "photos", tmp_path / "run"
@@ -250,7 +284,7 @@ def test_a_run_without_labels_or_neighbors_says_so(tmp_path, rng):
     text = report(workdir).read_text()
     assert "finds no neighbors for its images" in text
     assert "snclr evaluate --workdir=" in text
-    for absent in ("Confusion", "Objective", "Queue", "kNN"):
+    for absent in ("Confusion", "Objective", "Queue", "Right neighbors", "kNN"):
         assert absent not in text
     assert {each.stem for each in (workdir / "figures").iterdir()} == {
         *("curves", "embedding")

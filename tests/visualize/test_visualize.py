@@ -419,6 +419,18 @@ def test_ages_are_whole_steps():
     assert np.all(figure.axes[0].get_xticks() % 1 == 0)
 
 
+def test_right_neighbors_are_drawn_by_rank():
+    shares, right = np.array([0.75, 0.5, 0.0]), np.array([0.6, 0.3, np.nan])
+    figure = visualize.neighbor_ranks(shares, right, np.array([0.2, 0.1, 0.1]))
+    bars, weights = figure.axes
+    assert [bar.get_height() for bar in bars.patches] == [75, 50, 0]
+    of_class, others = (line.get_xydata() for line in weights.lines)
+    np.testing.assert_array_equal(of_class, [(1, 0.6), (2, 0.3), (3, np.nan)])
+    np.testing.assert_array_equal(others, [(1, 0.2), (2, 0.1), (3, 0.1)])
+    shown = [text.get_text() for text in weights.get_legend().get_texts()]
+    assert shown == ["of its class", "of another"]
+
+
 def test_crowded_labels_are_spread_and_others_stay():
     assert spread([0.1, 0.9], 0.2) == pytest.approx([0.1, 0.9])
     crowded = spread([0.5, 0.52, 0.48, 0.9], 0.1)
