@@ -24,6 +24,7 @@ from snclr_jax.data import open_data
 from snclr_jax.data.feed import Feed
 from snclr_jax.devices.mesh import make_mesh
 from snclr_jax.evaluate import run as evaluate_module
+from snclr_jax.evaluate.memory import choices
 from snclr_jax.evaluate.online import OnlineKnn
 from snclr_jax.evaluate.run import evaluate
 from snclr_jax.run.checkpoint import Checkpoints
@@ -79,6 +80,7 @@ def test_a_run_leaves_its_summary(finished):
     assert lines[0]["step"] == 0 and "knn_untrained" in lines[0]
     assert [line["step"] for line in lines if "knn" in line] == [int(state.step)]
     assert {"loss", "learning_rate", "neighbor_purity"} <= lines[-2].keys()
+    assert choices.GOOD.keys() <= lines[-1].keys()
     assert "data_wait" not in summary and "data_wait" not in lines[-2]
     assert any((Path(workdir) / "tensorboard").iterdir())
 

@@ -41,13 +41,13 @@ MISTAKES = [
         ),
         (
             "a neighbor of unknown class is wrong",
-            "known &= (own[:, None] >= 0) & (theirs >= 0)",
-            "known &= own[:, None] >= 0",
+            "known &= (own >= 0) & (theirs >= 0)",
+            "known &= own >= 0",
         ),
         (
             "purity by the class of the neighbor",
             "np.bincount(own[np.nonzero(each)[0]], minlength=classes)",
-            "np.bincount(theirs[each], minlength=classes)",
+            "np.bincount(labels[neighbors.image_id][each], minlength=classes)",
         ),
         (
             "rows that were not written are no hubs",

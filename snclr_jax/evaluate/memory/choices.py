@@ -12,8 +12,8 @@ from snclr_jax.evaluate.memory.networks import Networks, Search
 from snclr_jax.step.objective import Found
 from snclr_jax.step.state import TrainState
 
-# Training images that are looked at; of fewer, all of them.
-IMAGES = 2_000
+# Most training images that are looked at, in most batches of the run.
+IMAGES, BATCHES = 2_000, 16
 # Pairs of neighbors that are compared at a time.
 PAIRS = 2**22
 # Which values of a number are good, and between which ones it lies.
@@ -86,7 +86,9 @@ class Choices(NamedTuple):
 def choices_of_run(
     search: Search, state: TrainState | Networks, train: Split
 ) -> Choices:
-    """Returns the `Choices` of at most `IMAGES` training images, at equal distances.
+    """Returns the `Choices` of some training images, at equal distances.
+
+    They are `IMAGES`, `BATCHES` batches or all, whatever is least.
 
     Args:
       search: of the run.
@@ -96,7 +98,8 @@ def choices_of_run(
     Raises:
       ValueError: as `search_memory`.
     """
-    image_id = train.thinned(IMAGES)
+    in_batches = BATCHES * search.forward.config.batch_size
+    image_id = train.thinned(min(IMAGES, in_batches))
     return choices(
         search_memory(search, state, train, image_id),
         np.asarray(search.objective.pushed_at(state.objective)),
@@ -195,17 +198,27 @@ def weight_auc(weight: np.ndarray, right: np.ndarray, wrong: np.ndarray) -> floa
     return float(above / pairs) if pairs else float("nan")
 
 
+def known_and_right(
+    neighbors: Found, image_id: np.ndarray, labels: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
+    """Returns which choices have two known labels, and which of them the same one.
+
+    Arguments are those of `choices`; both are bool (n, k).
+    """
+    own, theirs = labels[image_id][:, None], labels[neighbors.image_id]
+    known = neighbors.valid & (neighbors.image_id >= 0)
+    known &= (own >= 0) & (theirs >= 0)
+    return known, known & (own == theirs)
+
+
 def _judged(
     neighbors: Found, image_id: np.ndarray, labels: np.ndarray
 ) -> Judged | None:
-    own, theirs = labels[image_id], labels[neighbors.image_id]
-    known = neighbors.valid & (neighbors.image_id >= 0)
-    known &= (own[:, None] >= 0) & (theirs >= 0)
+    known, right = known_and_right(neighbors, image_id, labels)
     if not known.any():
         return None
-    right = known & (own[:, None] == theirs)
     wrong = known & ~right
-    weight, classes = neighbors.weight, np.max(labels) + 1
+    own, classes, weight = labels[image_id], np.max(labels) + 1, neighbors.weight
     by_class = (
         np.bincount(own[np.nonzero(each)[0]], minlength=classes)
         for each in (right, known)

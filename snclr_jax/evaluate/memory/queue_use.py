@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
+from snclr_jax.evaluate.memory.choices import known_and_right
 from snclr_jax.step.objective import Found
 
 # The share of rows that is asked for how much of all choices it takes.
@@ -58,8 +59,7 @@ def queue_use(
     use["queue_most_used"] = float(np.sort(uses)[-most:].sum() / uses.sum())
     use["queue_age"] = float(np.mean(step - neighbors.pushed_at[chosen]))
     if labels is not None:
-        own, theirs = labels[image_id][:, None], labels[neighbors.image_id]
-        known = chosen & (neighbors.image_id >= 0) & (own >= 0) & (theirs >= 0)
+        known, right = known_and_right(neighbors, image_id, labels)
         if known.any():
-            use["queue_purity"] = float(np.mean((own == theirs)[known]))
+            use["queue_purity"] = float(np.mean(right[known]))
     return use
