@@ -186,7 +186,8 @@ def quality(task: Task) -> Outcome:
     if task.networks is not None and views.neighbors is not None:
         pushed_at = build_objective(task.config).pushed_at(task.networks.objective)
         memory = views.neighbors, np.asarray(pushed_at)
-        of_run = dict(image_id=rows, step=encoder.step, labels=task.images.labels)
+        labels = task.images.labels
+        of_run: Any = dict(image_id=rows, step=encoder.step, labels=labels)
         metrics |= queue_use(*memory, **of_run) | choices(*memory, **of_run).numbers()
     return Outcome(metrics)
 

@@ -108,7 +108,7 @@ def _right_neighbors(judged: Judged, images: int, names: Names) -> Section:
 def _by_class(purity: np.ndarray, names: Names) -> str:
     """Returns a folded table; of a class that chose nothing, nothing is known."""
     rows = [
-        [str(label) if names is None else names[label], _percent(purity[label])]
+        [str(label) if names is None else names[label], _percent(float(purity[label]))]
         for label in np.argsort(purity).tolist()
         if np.isfinite(purity[label])
     ]

@@ -131,7 +131,7 @@ def choices(
         images=len(image_id),
         uses=np.bincount(neighbors.row[valid], minlength=len(filled))[filled],
         row_ages=step - pushed_at[filled],
-        chosen_ages=step - neighbors.pushed_at[valid],
+        chosen_ages=step - np.asarray(neighbors.pushed_at)[valid],
         judged=None if labels is None else _judged(neighbors, image_id, labels),
     )
 
@@ -218,7 +218,8 @@ def _judged(
     if not known.any():
         return None
     wrong = known & ~right
-    own, classes, weight = labels[image_id], np.max(labels) + 1, neighbors.weight
+    own, classes = labels[image_id], np.max(labels) + 1
+    weight = np.asarray(neighbors.weight)
     by_class = (
         np.bincount(own[np.nonzero(each)[0]], minlength=classes)
         for each in (right, known)
