@@ -65,7 +65,7 @@ class ImageSet(NamedTuple):
         return config
 
     def shorten(self, config: ConfigDict, *, tries: bool) -> None:
-        """Sets the epochs of a short run, and its warm-ups to the same share of them."""
+        """Sets the epochs of a short run; warm-ups stay the same share of them."""
         epochs = self.tries if tries else self.epochs
         for section in (config.optim, config.objective):
             for field in {"warmup_epochs", "neighbor_warmup_epochs"} & set(section):

@@ -17,6 +17,7 @@ and one seed, and prints in place of writing.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator
 from functools import cached_property
 from typing import ClassVar, NamedTuple
@@ -85,9 +86,10 @@ class Bounds(Workdirs):
         """Those of all runs; one is enough for a rehearsal."""
         return range(1 if self.debug else SEEDS)
 
-    def total(self) -> int:
-        """Returns how many runs there are."""
-        return len(ROWS) * len(self.seeds)
+    def left(self) -> Counter[int]:
+        """Returns how many runs are still to be made, by their epochs."""
+        left = len(ROWS) * len(self.seeds) - len(self.complete())
+        return Counter({self.set.config().epochs: left})
 
     def stages(self) -> Iterator[list[Run]]:
         """Yields the runs of each seed."""
@@ -96,7 +98,7 @@ class Bounds(Workdirs):
 
     def config(self, run: Run) -> ConfigDict:
         """Returns the recipe with the neighbors of a run, and SNCLR's settings."""
-        config = self.recipe([], seed=run.seed, holdback=0)
+        config = self.recipe([], seed=run.seed)
         name = CHOICES[run.choice]
         section = objective_class(name).section(name)
         section.update(config.objective.to_dict() | {"name": name, "form": run.form})
@@ -110,7 +112,7 @@ class Bounds(Workdirs):
     @cached_property
     def labels(self) -> str:
         """The file of the labels of the training images, written once a call."""
-        config = self.recipe([], seed=0, holdback=0)
+        config = self.recipe([], seed=0)
         path = self.folder / "labels.npy"
         path.parent.mkdir(parents=True, exist_ok=True)
         np.save(path, open_data(config.data).train.labels)

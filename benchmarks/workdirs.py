@@ -120,7 +120,8 @@ class Workdirs:
         if "knn" not in last or not scores.keys() >= set(self.what(run)):
             return {}
         speeds = [line["images_per_second"] for line in lines if "loss" in line]
-        last["ms"] = 1e3 * read_config(workdir)["batch_size"] / statistics.median(speeds)
+        batch_size = read_config(workdir)["batch_size"]
+        last["ms"] = 1e3 * batch_size / statistics.median(speeds)
         if scores:
             last["linear"] = scores["linear"]["top1"]
             last["effective_rank"] = scores["quality"]["effective_rank"]
@@ -145,16 +146,19 @@ class Workdirs:
                 if what:
                     evaluate(workdir, what, settings)
             said = f"kNN {self.figures(run)['knn']:.2f}"
-        except (ValueError, NonFiniteError, BlockingIOError) as error:
+        except (ValueError, NonFiniteError) as error:
             self.refused.add(run)
             said = str(error)
+        except BlockingIOError:
+            self.refused.add(run)
+            said = "another process has it"
         jax.clear_caches()  # or the programs of a hundred runs stay
         print(f"{workdir}: {said}; {time.monotonic() - started:.0f} s", flush=True)
 
     def estimate(self) -> str:
         """Returns in words how much there is to do."""
-        left, images = self.left(), self.set.images
-        seconds = sum(n * (epochs * images / SPEED + REST) for epochs, n in left.items())
+        left, epoch = self.left(), self.set.images / SPEED
+        seconds = sum(n * (epochs * epoch + REST) for epochs, n in left.items())
         return (
             f"{self.name}: {left.total()} runs are left, {seconds / 3600:.1f} h of one "
             f"core at {SPEED} images/s"

@@ -7,7 +7,7 @@ import pytest
 import workdirs
 
 from snclr_jax.evaluate.results import add_record, records_path
-from snclr_jax.run.files import CONFIG_FILE, METRICS_FILE, STOPPED_FILE
+from snclr_jax.run.files import CONFIG_FILE, METRICS_FILE, STOPPED_FILE, lock
 
 IDENTITY = ("encoder", "network", "step", "fingerprint", "data")
 
@@ -26,7 +26,7 @@ def complete(compared, run, knn):
     (workdir / METRICS_FILE).write_text(json.dumps(line) + "\n")
     (workdir / CONFIG_FILE).write_text(json.dumps({"batch_size": 16}))
     scores = {"top1": 2 * knn, "effective_rank": 3.0}
-    for what in workdirs.WHAT:
+    for what in compared.what(run):
         record = dict.fromkeys(IDENTITY, "") | {"what": what, "metrics": scores}
         add_record(records_path(workdir), record)
 
@@ -86,3 +86,30 @@ def test_seeds_are_scored_on_test_images_and_choices_on_held_back_ones(
     assert config.data.holdback
     last = byol_and_info_nce.config(run._replace(scored_on=comparison.TEST))
     assert not last.data.holdback
+
+
+def test_tries_are_shorter_than_seeds_with_the_same_share_of_warm_up(
+    monkeypatch, tmp_path
+):
+    monkeypatch.setattr(workdirs, "RUNS", tmp_path)
+    monkeypatch.setattr(comparison, "ORDER", ["byol", "info_nce"])
+    omniglot = comparison.Comparison("omniglot=FOLDER", debug=False)
+    tries = omniglot.config(comparison.Run("snclr", 0.4))
+    seeds = omniglot.config(comparison.Run("snclr", 0.4, scored_on=comparison.TEST))
+    for config, epochs in ((tries, 8), (seeds, 20)):
+        assert config.epochs == epochs
+        assert config.optim.warmup_epochs == pytest.approx(0.05 * epochs)
+        assert config.objective.neighbor_warmup_epochs == pytest.approx(0.2 * epochs)
+    assert omniglot.left() == {8: 4, 20: 6}
+
+
+def test_a_run_of_another_process_is_left_alone(byol_and_info_nce, capsys):
+    run = comparison.Run("byol", None)
+    workdir = byol_and_info_nce.folder / run.folder
+    workdir.mkdir(parents=True)
+    with open(workdir / "log.txt", "a") as log:
+        lock(log)
+        byol_and_info_nce.carry_out(run)
+    assert not byol_and_info_nce.waits(run)
+    assert [path.name for path in workdir.iterdir()] == ["log.txt"]
+    assert "byol-held-back-0: another process has it" in capsys.readouterr().out

@@ -94,7 +94,7 @@ def test_runs_of_a_seed_differ_in_their_neighbors_alone(bounds, monkeypatch):
     configs = {
         run: bounds.config(run).to_dict() for runs in bounds.stages() for run in runs
     }
-    assert len(configs) == bounds.total() == 14
+    assert len(configs) == bounds.left().total() == 14
     recipe = bounds.set.config().objective.to_dict()
     for run, config in configs.items():
         objective = config.pop("objective")
