@@ -143,7 +143,13 @@ def train(
             else {}
         ),
     )
-    feed = Feed(config, data.train, mesh, labels=config.evaluate.online_probe)
+    feed = Feed(
+        config,
+        data.train,
+        mesh,
+        labels=config.evaluate.online_probe,
+        steps_per_call=config.steps_per_call,
+    )
     # What is kept holds from any folder; what was said so far is as it was typed.
     config = absolute_paths(config)
     run = Run(config, model, objective, mesh, data)

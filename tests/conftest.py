@@ -30,8 +30,6 @@ os.environ["XLA_FLAGS"] = (
 if importlib.metadata.version("jaxlib").startswith("0.10."):
     # Compiles a step in half the time; the flag is gone in 0.11.
     os.environ["XLA_FLAGS"] += " --xla_cpu_use_fusion_emitters=false"
-    # The other core has tests of its own: parts for it take a sixth of the time more.
-    os.environ["XLA_FLAGS"] += " --xla_cpu_parallel_codegen_split_count=1"
 
 import jax  # noqa: E402
 import numpy as np  # noqa: E402

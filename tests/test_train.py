@@ -9,6 +9,8 @@ import shutil
 import signal
 import time
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import jax
 import numpy as np
@@ -176,8 +178,14 @@ def test_no_process_runs_the_step_before_all_have_compiled_it(monkeypatch):
         raise TimeoutError("process 1 of 2 did not get as far")
 
     monkeypatch.setattr(train_module, "in_agreement", late)
+    loop: Any = SimpleNamespace(
+        first_step=0,
+        total_steps=1,
+        _steps_of_call=lambda step: 1,
+        feed=SimpleNamespace(shaped=lambda batch, *, steps: batch),
+    )
     with pytest.raises(TimeoutError, match="process 1 of 2"):
-        train_module.Loop._compile(None, jax.jit(lambda a, b: a), 0, 0)  # type: ignore
+        train_module.Loop._compile(loop, jax.jit(lambda a, b: a), 0, 0)
 
 
 def test_an_evaluator_without_an_interval_is_refused(tmp_path):

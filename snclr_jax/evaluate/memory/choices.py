@@ -151,8 +151,8 @@ def hub_skew(uses: np.ndarray) -> float:
       A number; 0 where all rows are chosen alike.
 
     Example:
-      >>> hub_skew(np.array([0, 0, 0, 4]))  # mean 1, std sqrt(3), third moment 6
-      1.1547005383792515
+      >>> hub_skew(np.array([0, 0, 0, 0, 5]))  # mean 1, deviation 2, third moment 12
+      1.5
 
     Radovanovic, Nanopoulos & Ivanovic, 2010, "Hubs in Space: Popular Nearest Neighbors
     in High-Dimensional Data", equation 1.
