@@ -46,6 +46,11 @@ if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
 collect_ignore = [] if importlib.util.find_spec("torch") else ["torch_modules.py"]
 
 
+def pytest_xdist_auto_num_workers():
+    """One more than there are cores: tests wait for disks, clocks and processes."""
+    return len(os.sched_getaffinity(0)) + 1
+
+
 def pytest_collection_finish():
     gc.freeze()
     gc.set_threshold(10_000, 20, 20)
