@@ -37,11 +37,12 @@ def in_agreement(
       facts: of what it returned: what JSON can hold, by name, in sections or not.
 
     Raises:
-      ValueError: on every process, where a fact differs, with its values; where a
-        process has failed.
+      ValueError: on every process, where a fact differs, with its values; where
+        `compute` raises it on one of them.
+      OSError: on every process, where `compute` raises nothing else on any: it may
+        pass, and then the others are not refused either.
       TimeoutError: on every process, where one does not come within
         `ARRIVAL_SECONDS`.
-      OSError: on the process where `compute` raises it.
     """
     if jax.process_count() == 1:
         return compute()
@@ -50,8 +51,8 @@ def in_agreement(
         answer = {"facts": facts(result)}
     except (ValueError, OSError) as error:
         # The others hear of it, and all end together.
-        with contextlib.suppress(ValueError, TimeoutError):
-            _meet({"error": str(error)})
+        with contextlib.suppress(ValueError, OSError):
+            _meet({"error": str(error), "passes": isinstance(error, OSError)})
         raise
     _meet(answer)
     return result
@@ -61,7 +62,8 @@ def refusal(answers: Sequence[Answer]) -> str:
     """Returns why processes cannot go on together; "" where they can.
 
     Args:
-      answers: of every process, in their order: {"facts": ...} or {"error": ...}.
+      answers: of every process, in their order: {"facts": ...} or {"error": ...,
+        "passes": ...}.
     """
     errors = _by_value(
         {p: answer["error"] for p, answer in enumerate(answers) if "error" in answer}
@@ -101,15 +103,17 @@ def _meet(answer: Answer) -> None:
         # Process 0 may come last, and then waits for others.
         end = time.monotonic() + 2 * ARRIVAL_SECONDS
         found = _wait_for(client, f"{key}/refusal", end)
-        absent, refused = ([0], "") if found is None else json.loads(found)
-        _raise(absent, refused)
+        _raise(*([0], "", False) if found is None else json.loads(found))
         return
     end = time.monotonic() + ARRIVAL_SECONDS
     given = [_wait_for(client, f"{key}/{other}", end) for other in range(processes)]
     absent = [other for other, answer in enumerate(given) if answer is None]
-    refused = "" if absent else refusal([json.loads(own) for own in given if own])
-    client.key_value_set(f"{key}/refusal", json.dumps([absent, refused]))
-    _raise(absent, refused)
+    answers = [json.loads(own) for own in given if own]
+    refused = "" if absent else refusal(answers)
+    errors = [own for own in answers if "error" in own]
+    passes = bool(errors) and all(own["passes"] for own in errors)
+    client.key_value_set(f"{key}/refusal", json.dumps([absent, refused, passes]))
+    _raise(absent, refused, passes)
 
 
 def _wait_for(client: Any, key: str, end: float) -> str | None:
@@ -125,7 +129,7 @@ def _wait_for(client: Any, key: str, end: float) -> str | None:
             return None
 
 
-def _raise(absent: Sequence[int], refused: str) -> None:
+def _raise(absent: Sequence[int], refused: str, passes: bool) -> None:
     if absent:
         raise TimeoutError(
             f"{_named(absent)} of {jax.process_count()} did not get as far as the "
@@ -133,7 +137,7 @@ def _raise(absent: Sequence[int], refused: str) -> None:
             "there, end what is left, and start all processes again"
         )
     if refused:
-        raise ValueError(refused)
+        raise (OSError if passes else ValueError)(refused)
 
 
 def _by_value(values: Mapping[int, str]) -> dict[str, list[int]]:

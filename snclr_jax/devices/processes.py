@@ -203,23 +203,27 @@ def from_first(compute: Callable[[], Any]) -> Any:
       compute: called on process 0; returns what JSON can hold.
 
     Raises:
-      ValueError: on every process, with the message of process 0's ValueError or
-        OSError.
+      ValueError, OSError: on every process, where process 0 raises it, with its
+        message.
     """
     if jax.process_count() == 1:
         return compute()
     answer: dict[str, Any] = {}
+    failed = None
     if jax.process_index() == 0:
         try:
             answer["value"] = compute()
         except (ValueError, OSError) as error:
-            answer["error"] = str(error)
+            failed = error
+            answer = {"error": str(error), "passes": isinstance(error, OSError)}
     text = np.frombuffer(json.dumps(answer).encode(), np.uint8)
     size = int(multihost_utils.broadcast_one_to_all(np.int32(text.size)))
     text = multihost_utils.broadcast_one_to_all(np.resize(text, size))
+    if failed:
+        raise failed
     answer = json.loads(text.tobytes())
     if "error" in answer:
-        raise ValueError(answer["error"])
+        raise (OSError if answer["passes"] else ValueError)(answer["error"])
     return answer["value"]
 
 

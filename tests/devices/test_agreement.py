@@ -18,7 +18,7 @@ def facts(**values) -> dict:
 
 
 SAME = facts(config={"seed": 0, "data": {"path": "a"}}, code="1")
-ERROR = {"error": "data.path is 'b', which is not a folder"}
+ERROR = {"error": "data.path is 'b', which is not a folder", "passes": False}
 
 
 @pytest.mark.parametrize(
@@ -97,24 +97,36 @@ def test_the_first_process_compares_and_tells_the_others(one_of_three):
     with pytest.raises(ValueError, match="a is 1 in processes 0, 1 and 2 in process 2"):
         in_agreement(lambda: 1, lambda a: {"a": a})
     told = json.loads(service.values["snclr/agreement/0/refusal"])
-    assert told[0] == []
+    assert told[0] == [] and not told[2]
     one_of_three(1, {"refusal": told})
     with pytest.raises(ValueError, match="a is 1 in processes 0, 1 and 2 in process 2"):
         in_agreement(lambda: 1, lambda a: {"a": a})
-    one_of_three(1, {"refusal": [[], ""]})
+    one_of_three(1, {"refusal": [[], "", False]})
     assert in_agreement(lambda: 1, lambda a: {"a": a}) == 1
 
 
-def test_what_one_process_cannot_open_ends_all_of_them(one_of_three):
-    def fail() -> None:
-        raise OSError("a mount is gone")
+@pytest.mark.parametrize("error", [OSError, ValueError])
+def test_what_one_process_cannot_open_ends_all_of_them(one_of_three, error):
+    """A mount that may come back refuses the others as little as this process."""
 
-    service = one_of_three(2, {"refusal": [[], "process 2: a mount is gone"]})
-    with pytest.raises(OSError, match="a mount is gone"):
+    def fail() -> None:
+        raise error("a mount is gone")
+
+    told = [[], "process 2: a mount is gone", error is OSError]
+    service = one_of_three(2, {"refusal": told})
+    with pytest.raises(error, match="^a mount is gone"):
         in_agreement(fail, lambda _: {})
     own = json.loads(service.values["snclr/agreement/0/2"])
-    one_of_three(0, {"1": facts(), "2": own})
-    with pytest.raises(ValueError, match="^process 2: a mount is gone"):
+    service = one_of_three(0, {"1": facts(), "2": own})
+    with pytest.raises(error, match="^process 2: a mount is gone"):
+        in_agreement(lambda: None, lambda _: {})
+    assert json.loads(service.values["snclr/agreement/0/refusal"]) == told
+    one_of_three(1, {"refusal": told})
+    with pytest.raises(error, match="^process 2: a mount is gone"):
+        in_agreement(lambda: None, lambda _: {})
+    # One that is refused for good refuses all.
+    one_of_three(0, {"1": ERROR, "2": own})
+    with pytest.raises(ValueError, match="process 1: data.path is 'b'"):
         in_agreement(lambda: None, lambda _: {})
 
 

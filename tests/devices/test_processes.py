@@ -11,9 +11,10 @@ from pathlib import Path
 
 import jax
 import pytest
+from jax.experimental import multihost_utils
 
 from snclr_jax.devices import processes
-from snclr_jax.devices.processes import Plan, has_tpu, make_plan, start
+from snclr_jax.devices.processes import Plan, from_first, has_tpu, make_plan, start
 
 TASK = {"SLURM_NTASKS": "8", "SLURM_STEP_NUM_TASKS": "8"}
 # Of a shell that salloc starts on a node: a step of one task in a job of many.
@@ -200,3 +201,29 @@ def test_one_that_loses_its_peer_ends_within_a_minute(port, said, lost):
         for process in processes:
             process.kill()
             process.wait()
+
+
+@pytest.mark.parametrize("error", [FileNotFoundError, OSError, ValueError])
+def test_what_the_first_process_cannot_do_ends_the_others_as_it_may_pass(
+    monkeypatch, error
+):
+    """Its own error stays what it is, which its exit status says."""
+    said = []
+
+    def broadcast(array):
+        said.append(array)
+        return array
+
+    def fail():
+        raise error("metrics.jsonl is not there")
+
+    monkeypatch.setattr(jax, "process_count", lambda: 2)
+    monkeypatch.setattr(multihost_utils, "broadcast_one_to_all", broadcast)
+    with pytest.raises(error, match="^metrics.jsonl is not there"):
+        from_first(fail)
+    monkeypatch.setattr(jax, "process_index", lambda: 1)
+    heard = iter(said)
+    monkeypatch.setattr(multihost_utils, "broadcast_one_to_all", lambda _: next(heard))
+    with pytest.raises(Exception, match="^metrics.jsonl is not there") as other:
+        from_first(fail)
+    assert other.type is (ValueError if error is ValueError else OSError)
