@@ -115,6 +115,7 @@ class Comparison(Workdirs):
         )
         if run.value is not None:
             config.objective[varied(run.objective)[0]] = run.value
-        if not self.debug:
-            self.set.shorten(config, tries=run.scored_on == HELD_BACK)
+        if not self.debug:  # warm-ups stay the same share of the recipe's epochs
+            tries = run.scored_on == HELD_BACK
+            config.epochs = self.set.tries if tries else self.set.epochs
         return config

@@ -64,14 +64,6 @@ class ImageSet(NamedTuple):
         config.update_from_flattened_dict(self.settings)
         return config
 
-    def shorten(self, config: ConfigDict, *, tries: bool) -> None:
-        """Sets the epochs of a short run; warm-ups stay the same share of them."""
-        epochs = self.tries if tries else self.epochs
-        for section in (config.optim, config.objective):
-            for field in {"warmup_epochs", "neighbor_warmup_epochs"} & set(section):
-                section[field] *= epochs / config.epochs
-        config.epochs = epochs
-
 
 IMAGE_SETS = {
     "digits": ImageSet(12_000, 2_000, 8, 3, digits),

@@ -296,7 +296,7 @@ def variant(
 
 
 def _scale_warmups(config: ConfigDict) -> None:
-    """Lets warm-ups follow `epochs`: the recipe's share of whatever they are set to."""
+    """Lets warm-ups and all `EPOCHS` follow `epochs`: each is the recipe's share."""
     for section in (config.optim, config.objective):
         for name in [name for name in section if name.endswith(EPOCHS)]:
             # Multiplied first: the recipe's own epochs give its own number, exactly.

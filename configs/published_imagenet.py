@@ -1,6 +1,6 @@
 """Settings published for ImageNet: by an objective's authors, or by who is named.
 
-"Not confirmed" is what is as it is remembered, and was found in no source.
+"Not confirmed" are settings that are remembered, and that no source was found for.
 """
 
 from __future__ import annotations

@@ -82,9 +82,9 @@ def train(
     """Pretrains an encoder as the config says, or continues the run in the workdir.
 
     The same call continues a run that was killed at any moment, and ends with the same
-    bits as one that never was. Writes `config.json`, `data.json`, `shown.json`,
-    `metrics.jsonl`, `tensorboard/`, `checkpoints/`, `summary.json`, where images cannot
-    be read `bad_files.jsonl`, and where it stops early `stopped.json`.
+    bits as one that never was. Writes `config.json`, `data.json`, `packages.json`,
+    `shown.json`, `metrics.jsonl`, `tensorboard/`, `checkpoints/`, `summary.json`, where
+    images cannot be read `bad_files.jsonl`, and where it stops early `stopped.json`.
 
     Args:
       config: a recipe, see `configs/base.py`.
@@ -95,7 +95,8 @@ def train(
         is given all.
       allow: fields of the config that may differ from those of the run so far, see
         `check_workdir`.
-      evaluators: what to do at intervals, besides kNN, the gallery and the probe.
+      evaluators: what to do at intervals, besides the gallery, kNN, the probe and
+        what images choose.
 
     Returns:
       The final state.
@@ -307,7 +308,8 @@ class Loop:
 
         def compiled() -> dict[int, Callable]:
             step, calls = self.first_step, {}
-            while step < self.total_steps:
+            kinds = {1, self.config.steps_per_call}
+            while step < self.total_steps and calls.keys() != kinds:
                 steps = self._steps_of_call(step)
                 if steps not in calls:
                     call = step_function if steps == 1 else several_steps(step_function)

@@ -178,10 +178,13 @@ def test_no_process_runs_the_step_before_all_have_compiled_it(monkeypatch):
         raise TimeoutError("process 1 of 2 did not get as far")
 
     monkeypatch.setattr(train_module, "in_agreement", late)
+    of_call = [1]
     loop: Any = SimpleNamespace(
         first_step=0,
-        total_steps=1,
-        _steps_of_call=lambda step: 1,
+        total_steps=10**6,
+        config=SimpleNamespace(steps_per_call=1),
+        # Asked once: of a million steps all are alike.
+        _steps_of_call=lambda step: of_call.pop(),
         feed=SimpleNamespace(shaped=lambda batch, *, steps: batch),
     )
     with pytest.raises(TimeoutError, match="process 1 of 2"):

@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 import jax
 
 from snclr_jax.data.feed import is_resident
+from snclr_jax.models import build_model
 from snclr_jax.preflight.chips import Chip
 from snclr_jax.preflight.hlo.work import Collective, Cost, Work
 from snclr_jax.settings.check import check_config
@@ -206,13 +207,15 @@ def time_lines(
 def advice(config, *, devices: int, images: int) -> str:
     """Returns the fields to change where a step does not fit the memory."""
     savings = build_objective(config).savings()
+    # Calls of several steps need the images on the device.
+    leaves = is_resident(config, images) and config.steps_per_call == 1
     smaller = {
         "batch_size": max(devices, config.batch_size // 2 // devices * devices),
         "accumulate": 2 * config.accumulate,
         "model.remat": True,
         "model.dtype": "bfloat16",
         **{f"objective.{name}": value for name, value in savings.items()},
-        "data.resident": False if is_resident(config, images) else config.data.resident,
+        "data.resident": False if leaves else config.data.resident,
     }
     fields = [
         f"--config.{name}={value} (it is {operator.attrgetter(name)(config)})"
@@ -229,6 +232,7 @@ def _is_accepted(config, name: str, value: Any, devices: int) -> bool:
     changed.update_from_flattened_dict({name: value})
     try:
         check_config(changed, devices=devices)
+        build_model(changed.model)
     except ValueError:
         return False
     return True

@@ -11,8 +11,6 @@ from etils import epath
 from snclr_jax.run.changes import changed_fields
 from snclr_jax.run.files import PACKAGES_FILE
 
-_SHOWN = 5  # changes that the line names
-
 
 def installed() -> dict[str, str]:
     """Returns the version of Python and of every package that is installed."""
@@ -37,8 +35,8 @@ def changed_packages(workdir: epath.PathLike) -> list[str]:
     ]
     if not changes:
         return []
-    more = f", and {len(changes) - _SHOWN} more" if len(changes) > _SHOWN else ""
+    # All of them: the file is about to hold the new ones.
     return [
-        f"other packages than at the last start: {', '.join(changes[:_SHOWN])}{more}; "
-        f"install those of {path} for the same bits"
+        f"other packages than at the last start: {', '.join(changes)}; install what "
+        "was there for the same bits"
     ]

@@ -219,7 +219,7 @@ class Objective:
 
     @property
     def waits(self) -> Mapping[str, str]:
-        """What never happens in a run that ends before an epoch that a field names."""
+        """By field that names an epoch: what a run that ends before never does."""
         return {}
 
     @classmethod

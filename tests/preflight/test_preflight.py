@@ -154,6 +154,11 @@ def test_advice_proposes_only_what_a_run_takes():
     assert "accumulate" not in advice(config, devices=64, images=1_281_167)
     config.objective.queue.size = 64  # half of it is less than one row a device
     assert "queue.size" not in advice(config, devices=64, images=1_281_167)
+    config = digits.get_config()  # its network has no blocks to compute again
+    assert "model.remat" not in advice(config, devices=1, images=12_000)
+    assert "data.resident=False" in advice(config, devices=1, images=12_000)
+    config.steps_per_call = 2
+    assert "data.resident" not in advice(config, devices=1, images=12_000)
 
 
 def test_advice_keeps_the_batch_a_multiple_of_the_devices():

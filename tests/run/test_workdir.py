@@ -66,10 +66,10 @@ def test_a_run_keeps_its_packages_and_says_which_are_others_now(tmp_path):
     path.write_text(json.dumps(kept | {"jax": "0.1", "gone": "1.0"}))
     with own_workdir(tiny.config(), tmp_path) as (line,):
         assert "gone was 1.0 and is not installed" in line
-        assert f"jax was 0.1 and is {jax.__version__}; install those of" in line
+        assert f"jax was 0.1 and is {jax.__version__}; install what" in line
     path.write_text(json.dumps({name: "0" for name in kept}))
     (line,) = changed_packages(tmp_path)
-    assert f", and {len(kept) - 5} more; install" in line and "\n" not in line
+    assert line.count(" was 0 and is ") == len(kept) and "\n" not in line
     path.write_text("{")
     assert "packages.json is damaged" in changed_packages(tmp_path)[0]
 

@@ -12,11 +12,11 @@ from snclr_jax.evaluate.memory.networks import Networks, Search
 from snclr_jax.step.objective import Found
 from snclr_jax.step.state import TrainState
 
-# Most training images that are looked at, in most batches of the run.
+# At most so many training images are looked at, and so many batches of the run.
 IMAGES, BATCHES = 2_000, 16
 # Pairs of neighbors that are compared at a time.
 PAIRS = 2**22
-# Which values of a number are good, and between which ones it lies.
+# Which values of a number are good, and in which range it lies.
 GOOD = {
     "queue_hub_skew": "lower; by chance 1 / sqrt(choices / rows), above where few rows "
     "are chosen by many",
@@ -88,7 +88,7 @@ def choices_of_run(
 ) -> Choices:
     """Returns the `Choices` of some training images, at equal distances.
 
-    They are `IMAGES`, `BATCHES` batches or all, whatever is least.
+    They are `IMAGES`, `BATCHES` batches of them, or all, whichever is fewest.
 
     Args:
       search: of the run.
