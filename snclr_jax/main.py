@@ -21,6 +21,7 @@ from ml_collections import ConfigDict, config_flags
 from snclr_jax import __version__
 from snclr_jax.devices.compilation_cache import keep_compiled
 from snclr_jax.devices.signals import ENDED, end_at_once
+from snclr_jax.run.files import NAMED_WRONGLY
 from snclr_jax.settings.command_line import parse
 from snclr_jax.settings.paths import expanded
 
@@ -422,14 +423,6 @@ COMMANDS = {
 
 # The exit status of a preflight; docs/reliability.md has all of them.
 DOES_NOT_FIT = 3
-# What another path, or leave for it, mends; every other OSError may pass by itself.
-NAMED_WRONGLY = (
-    FileExistsError,
-    FileNotFoundError,
-    IsADirectoryError,
-    NotADirectoryError,
-    PermissionError,
-)
 # Commands that name runs without a flag.
 OF_RUNS = ("compare", "watch")
 # Commands that Ctrl-C reaches as an exception: they end their workers, or give the

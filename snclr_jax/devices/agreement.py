@@ -103,7 +103,9 @@ def _meet(answer: Answer) -> None:
         # Process 0 may come last, and then waits for others.
         end = time.monotonic() + 2 * ARRIVAL_SECONDS
         found = _wait_for(client, f"{key}/refusal", end)
-        _raise(*([0], "", False) if found is None else json.loads(found))
+        unheard = [[0], "", False]
+        absent, refused, passes = json.loads(found) if found else unheard
+        _raise(absent, refused, passes)
         return
     end = time.monotonic() + ARRIVAL_SECONDS
     given = [_wait_for(client, f"{key}/{other}", end) for other in range(processes)]

@@ -19,6 +19,14 @@ METRICS_FILE = "metrics.jsonl"
 SUMMARY_FILE = "summary.json"
 EVALUATION_FILE = "evaluation.json"
 CHECKPOINTS = "checkpoints"
+# What another path, or leave for it, mends; every other OSError may pass by itself.
+NAMED_WRONGLY = (
+    FileExistsError,
+    FileNotFoundError,
+    IsADirectoryError,
+    NotADirectoryError,
+    PermissionError,
+)
 # What file systems without locks answer: Lustre mounted so, NFS without its daemon.
 _NO_LOCKS = (errno.ENOSYS, errno.ENOLCK, errno.EOPNOTSUPP, errno.ENOTSUP)
 STOPPED_FILE = "stopped.json"

@@ -32,6 +32,7 @@ from snclr_jax.run.files import (
     CHECKPOINTS,
     CONFIG_FILE,
     DATA_FILE,
+    NAMED_WRONGLY,
     PACKAGES_FILE,
     SHOWN_FILE,
     lock,
@@ -70,17 +71,16 @@ def own_workdir(
     Raises:
       ValueError: on every process, where the workdir is another run's, cannot be
         written to, or has a name that no checkpoint can be written under.
+      OSError: on every process, where it cannot be written to now, as on a full disk.
     """
     with contextlib.ExitStack() as held:
 
         def claim() -> list[str]:
+            if str(workdir).startswith("gs://"):
+                _look_up_bucket(workdir)
             try:
                 storable(workdir)
-                said = []
-                if str(workdir).startswith("gs://"):
-                    _look_up_bucket(workdir)
-                elif "://" not in str(workdir):
-                    said = _lock(workdir, held)
+                said = [] if "://" in str(workdir) else _lock(workdir, held)
                 changes = check_workdir(config, workdir, identity=identity, allow=allow)
                 return [*said, *changes, *changed_packages(workdir)]
             except OSError as error:
@@ -102,7 +102,8 @@ def record_run(
       config, workdir, identity: as in `check_workdir`.
 
     Raises:
-      ValueError: on every process, where the workdir cannot be written to.
+      ValueError, OSError: on every process, where the workdir cannot be written to,
+        at all or now.
     """
     shown = objective_class(config.objective.name).shown
     contents = {
@@ -127,8 +128,9 @@ def record_run(
     from_first(write)
 
 
-def _not_writable(workdir: epath.PathLike, error: OSError) -> ValueError:
-    return ValueError(
+def _not_writable(workdir: epath.PathLike, error: OSError) -> ValueError | OSError:
+    kind = ValueError if isinstance(error, NAMED_WRONGLY) else OSError
+    return kind(
         f"--workdir={workdir} cannot be written to: {error}; change that, or use "
         "another --workdir"
     )
@@ -136,13 +138,16 @@ def _not_writable(workdir: epath.PathLike, error: OSError) -> ValueError:
 
 def _look_up_bucket(workdir: epath.PathLike) -> None:
     """Fails where Orbax would, but not hours later, when a checkpoint is deleted."""
-    from google.cloud import storage  # comes with gcsfs, which no other workdir needs
+    # They come with gcsfs, which no other workdir needs.
+    from google.api_core.exceptions import RetryError, ServerError
+    from google.cloud import storage
 
     bucket = urllib.parse.urlsplit(str(workdir)).netloc
     try:
         storage.Client().get_bucket(bucket)
     except Exception as error:  # Google's have no kind in common
-        raise ValueError(
+        passes = isinstance(error, (OSError, RetryError, ServerError))
+        raise (OSError if passes else ValueError)(
             f"--workdir={workdir}: bucket {bucket} cannot be looked up: {error}; it "
             "must exist, and give this account roles/storage.objectAdmin and "
             "roles/storage.legacyBucketReader"

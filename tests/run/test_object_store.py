@@ -8,12 +8,15 @@ import subprocess
 import sys
 from pathlib import Path
 from types import SimpleNamespace
+from unittest.mock import Mock
 
 import pytest
 import tiny
 from etils import epath
 from fsspec.implementations.memory import MemoryFileSystem
 from fsspec.registry import _registry
+from google.api_core.exceptions import ServiceUnavailable
+from google.cloud import storage
 from google_store import GoogleStore
 
 from snclr_jax.run.metrics import MetricWriter, read_metrics
@@ -82,6 +85,11 @@ def test_a_bucket_that_cannot_be_looked_up_is_named_before_training(
         with own_workdir(tiny.config(), "gs://other/run"):
             pass
     assert google_store.objects == {}
+    gone = ServiceUnavailable("try again")  # which says nothing of the bucket
+    monkeypatch.setattr(storage.Client, "get_bucket", Mock(side_effect=gone))
+    with pytest.raises(OSError, match="bucket other cannot be looked up: 503"):
+        with own_workdir(tiny.config(), "gs://other/run"):
+            pass
 
 
 def run(store: GoogleStore, *arguments: str) -> subprocess.CompletedProcess:

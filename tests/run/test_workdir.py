@@ -143,7 +143,7 @@ def test_where_there_are_no_locks_a_run_goes_on_and_says_so(
         assert line.startswith(f"{tmp_path}: its file system has no locks (")
         assert line.endswith("start no second run in it")
     number = errno.EIO  # says nothing about locks
-    with pytest.raises(ValueError, match="cannot be written to: .*Input/output"):
+    with pytest.raises(OSError, match="cannot be written to: .*Input/output"):
         with own_workdir(tiny.config(), tmp_path):
             pass
 
