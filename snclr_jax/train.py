@@ -149,7 +149,7 @@ def train(
         data.train,
         mesh,
         labels=config.evaluate.online_probe,
-        steps_per_call=config.steps_per_call,
+        most_steps=config.steps_per_call,
     )
     # What is kept holds from any folder; what was said so far is as it was typed.
     config = absolute_paths(config)

@@ -61,7 +61,7 @@ class Feed:
       split: the training images.
       mesh: the devices.
       labels: whether batches need labels even where reading them takes long.
-      steps_per_call: most steps that `next` is asked for.
+      most_steps: that `next` is asked for at once, `config.steps_per_call`.
 
     Raises:
       ValueError: where images that are given in Python are to be read by workers, or
@@ -81,7 +81,7 @@ class Feed:
         mesh: Mesh,
         *,
         labels: bool = False,
-        steps_per_call: int = 1,
+        most_steps: int = 1,
     ) -> None:
         self.resident = is_resident(config, split.size)
         if config.data.name == NAME and config.data.num_workers and not self.resident:
@@ -89,9 +89,9 @@ class Feed:
                 f"data.num_workers {config.data.num_workers}: images that are given in "
                 "Python stay in its process; use 0, and they are cropped in threads"
             )
-        if steps_per_call > 1 and not self.resident:
+        if most_steps > 1 and not self.resident:
             raise ValueError(
-                f"steps_per_call {steps_per_call}: images that do not stay on "
+                f"steps_per_call {most_steps}: images that do not stay on "
                 "the device come one batch at a time; use 1, or data.resident=True "
                 "where they fit"
             )
