@@ -174,13 +174,13 @@ def next_run(sets: Sequence[Workdirs]) -> tuple[Workdirs, Planned] | None:
 
 
 def cell(figures: Sequence[dict[str, float]], name: str, form: str) -> str:
-    """Returns the mean of a figure, with half of its interval where it has one."""
+    """Returns the mean of a figure, with half of its interval where values differ."""
     values = [each[name] for each in figures if name in each]
     if not values:
         return "-"
     mean, half = mean_and_interval(values)
     shown = f"{mean:{form}}"
-    return shown if half is None else f"{shown} ± {half:{form.lstrip('+')}}"
+    return f"{shown} ± {half:{form.lstrip('+')}}" if half else shown
 
 
 def command(
