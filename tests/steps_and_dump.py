@@ -94,7 +94,8 @@ def fill(state: TrainState, config, mesh) -> TrainState:
 
     rows = place_own(rows.astype(config.objective.queue.dtype), mesh)
     queue = push(state.objective, rows, place_own(image_id, mesh), state.step)
-    return state.replace(objective=queue)
+    # Collectives that another program starts meanwhile would meet those of this one.
+    return jax.block_until_ready(state.replace(objective=queue))
 
 
 def moved(state: TrainState, config, mesh) -> list[str]:
