@@ -12,15 +12,11 @@ import numpy as np
 from test_every_objective import CASES, everything
 
 from snclr_jax.devices.mesh import make_mesh
+from snclr_jax.devices.processes import start
 
 if __name__ == "__main__":
     output, process, port = sys.argv[1:]
-    jax.distributed.initialize(
-        f"127.0.0.1:{port}",
-        2,
-        int(process),
-        shutdown_timeout_seconds=30,  # one that failed waits for the other so long
-    )
+    start(coordinator=f"127.0.0.1:{port}", processes=2, process=int(process))
     arrays = {}
     with jax.enable_x64(True):
         for name, case in CASES.items():

@@ -17,6 +17,7 @@ import tiny
 from jax.experimental.multihost_utils import process_allgather
 
 from snclr_jax.devices.mesh import make_mesh, place_batch, place_everywhere
+from snclr_jax.devices.processes import start
 from snclr_jax.objectives.snclr import SNCLR
 from snclr_jax.queue.sharded import push_targets
 from snclr_jax.settings.objective import build_objective
@@ -145,11 +146,6 @@ def dumped(mesh) -> dict[str, Any]:
 
 if __name__ == "__main__":
     output, process, port = sys.argv[1:]
-    jax.distributed.initialize(
-        f"127.0.0.1:{port}",
-        2,
-        int(process),
-        shutdown_timeout_seconds=30,  # one that failed waits for the other so long
-    )
+    start(coordinator=f"127.0.0.1:{port}", processes=2, process=int(process))
     with jax.enable_x64(True):
         np.savez(output, **dumped(make_mesh()))

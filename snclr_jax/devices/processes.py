@@ -87,6 +87,10 @@ def start(
         raise ConnectionError(f"{_unmet(plan)}. JAX says: {error}") from error
     finally:
         limit.cancel()
+    if jax.process_count() > 1 and jax.default_backend() == "cpu":
+        # A program that one process reads and another compiles has its collectives in
+        # another order, and XLA aborts (jax 0.10.2).
+        jax.config.update("jax_enable_compilation_cache", False)
     if jax.process_index() == 0:
         print(f"{jax.process_count()} processes, by {plan.reason}", flush=True)
 

@@ -19,6 +19,7 @@ HERE = Path(__file__).parents[1]
 ONE = "one device"
 # Over how many devices the queue is spread in each run.
 RUNS = {ONE: 1, "eight devices": 8, "process 0 of 2": 2, "process 1 of 2": 2}
+PROGRAMS = "programs"
 OTHERS = [name for name in RUNS if name != ONE]
 QUEUE_SIZE = 64
 # Of each array's maximum. Ten steps were measured to differ by 2e-13, and two steps by
@@ -36,7 +37,11 @@ def two_processes(folder: Path):
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
     flags = os.environ["XLA_FLAGS"] + " --xla_force_host_platform_device_count=1"
-    environment = os.environ | {"XLA_FLAGS": flags, "PYTHONPATH": str(HERE)}
+    environment = os.environ | {
+        "XLA_FLAGS": flags,
+        "PYTHONPATH": str(HERE),
+        "JAX_COMPILATION_CACHE_DIR": str(folder / PROGRAMS),
+    }
     processes = []
     for number in range(2):
         arguments = (HERE / "steps_and_dump.py", folder / f"{number}.npz", number, port)
@@ -67,9 +72,14 @@ def wait(processes: list[subprocess.Popen]) -> list[int | None]:
 
 
 @pytest.fixture(scope="module")
-def runs(tmp_path_factory, mesh_of):
+def folder(tmp_path_factory):
+    """What the two processes write."""
+    return tmp_path_factory.mktemp("processes")
+
+
+@pytest.fixture(scope="module")
+def runs(folder, mesh_of):
     """The arrays of `steps_and_dump.dumped` in each of RUNS."""
-    folder = tmp_path_factory.mktemp("processes")
     with two_processes(folder) as processes, jax.enable_x64(True):
         runs = {name: dumped(mesh_of(RUNS[name])) for name in (ONE, "eight devices")}
         codes = wait(processes)
@@ -91,6 +101,11 @@ def scale_of(name: str, arrays: dict[str, np.ndarray]) -> float:
         # mean is zero but for rounding, so a mean counts in standard deviations.
         return np.sqrt(np.abs(arrays[name.removesuffix("mean") + "var"]).max())
     return np.abs(arrays[name]).max()
+
+
+def test_processes_on_cpus_keep_no_programs(runs, folder):
+    """Read in one process and compiled in the other, they abort."""
+    assert not [path for path in (folder / PROGRAMS).rglob("*") if path.is_file()]
 
 
 @pytest.mark.parametrize("other", OTHERS)
