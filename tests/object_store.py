@@ -13,7 +13,7 @@ import sys
 
 import tiny
 
-from snclr_jax import train as train_module
+from snclr_jax.loop import Loop
 from snclr_jax.run.digest import digests
 from snclr_jax.train import train
 
@@ -22,7 +22,7 @@ if __name__ == "__main__":
     config = tiny.config(checkpoint__every_steps=16, log__every_steps=2)
     if kill:
         last, moment = kill
-        pause = train_module.Loop._pause
+        pause = Loop._pause
 
         def killed(self, step, state, stop):
             pause(self, step, state, stop)
@@ -31,5 +31,5 @@ if __name__ == "__main__":
                     self.checkpoints.wait()
                 os.kill(os.getpid(), signal.SIGKILL)
 
-        train_module.Loop._pause = killed
+        Loop._pause = killed
     print("digests", digests(train(config, workdir)))

@@ -11,9 +11,10 @@ import tiny
 from real_runs import interrupt_at_batch
 
 from snclr_jax import train as train_module
+from snclr_jax.devices.stop_requests import Interrupted
 from snclr_jax.run.checkpoint_reader import saved_steps
 from snclr_jax.run.metrics import read_metrics
-from snclr_jax.train import Interrupted, train
+from snclr_jax.train import train
 
 pytestmark = pytest.mark.usefixtures("equal_runs_share_a_step")
 

@@ -21,19 +21,22 @@ from real_runs import STEPS, RealRun, assert_same_bits, interrupt_at_batch
 from snclr_jax.configs import evaluate as evaluation
 from tensorboard_events import scalars
 
+from snclr_jax import loop as loop_module
 from snclr_jax import train as train_module
 from snclr_jax.data import open_data
 from snclr_jax.data.feed import Feed
 from snclr_jax.devices.mesh import make_mesh
+from snclr_jax.devices.stop_requests import Interrupted
 from snclr_jax.evaluate import run as evaluate_module
 from snclr_jax.evaluate.memory import choices
 from snclr_jax.evaluate.online import OnlineKnn
 from snclr_jax.evaluate.run import evaluate
+from snclr_jax.report.summary import _sentence, in_sentence
 from snclr_jax.run.checkpoint import Checkpoints
 from snclr_jax.run.checkpoint_reader import saved_steps
 from snclr_jax.run.metrics import NonFiniteError, read_metrics
 from snclr_jax.run.watch import WatchedRun
-from snclr_jax.train import Interrupted, _said, _sentence, train
+from snclr_jax.train import train
 
 pytestmark = pytest.mark.usefixtures("equal_runs_share_a_step", "few_digits")
 
@@ -97,7 +100,7 @@ def test_an_accuracy_is_said_with_the_balanced_one_and_that_of_the_majority():
     # An evaluator of one's own may have any names.
     numbers = {"knn": 1.0, "knn_balanced": 2.0, "mine": 3.0, "mine_balanced": 0.5}
     said = "kNN 1.00% (balanced 2.00%), mine 3, mine_balanced 0.5"
-    assert _said(numbers) == said
+    assert in_sentence(numbers) == said
 
 
 def test_a_finished_run_is_not_trained_again(finished):
@@ -177,7 +180,7 @@ def test_no_process_runs_the_step_before_all_have_compiled_it(monkeypatch):
         compute(), facts(None)
         raise TimeoutError("process 1 of 2 did not get as far")
 
-    monkeypatch.setattr(train_module, "in_agreement", late)
+    monkeypatch.setattr(loop_module, "in_agreement", late)
     of_call = [1]
     loop: Any = SimpleNamespace(
         first_step=0,
@@ -188,7 +191,7 @@ def test_no_process_runs_the_step_before_all_have_compiled_it(monkeypatch):
         feed=SimpleNamespace(shaped=lambda batch, *, steps: batch),
     )
     with pytest.raises(TimeoutError, match="process 1 of 2"):
-        train_module.Loop._compile(loop, jax.jit(lambda a, b: a), 0, 0)
+        loop_module.Loop._compile(loop, jax.jit(lambda a, b: a), 0, 0)
 
 
 def test_an_evaluator_without_an_interval_is_refused(tmp_path):

@@ -17,12 +17,13 @@ from snclr_jax.data.choose import choose_from_data
 from snclr_jax.data.folder import open_folder
 from snclr_jax.data.python_source import open_python
 from snclr_jax.devices.mesh import make_mesh
+from snclr_jax.devices.stop_requests import Interrupted
 from snclr_jax.evaluate import run as evaluate_module
 from snclr_jax.evaluate.run import evaluate
 from snclr_jax.report import run as report_module
 from snclr_jax.report.run import report
 from snclr_jax.run.workdir import read_config
-from snclr_jax.train import Interrupted, train
+from snclr_jax.train import train
 
 pytestmark = pytest.mark.usefixtures("equal_runs_share_a_step")
 

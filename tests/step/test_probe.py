@@ -13,12 +13,13 @@ from real_runs import interrupt_at_batch
 from saved import batches
 
 from snclr_jax.devices.mesh import make_mesh, place_batch
+from snclr_jax.devices.stop_requests import Interrupted
 from snclr_jax.encoder.stored import open_encoder
 from snclr_jax.run.checkpoint import Checkpoints
 from snclr_jax.run.metrics import read_metrics
 from snclr_jax.step.probe import count_classes, init_probe, update_probe
 from snclr_jax.step.views import Batch
-from snclr_jax.train import Interrupted, train
+from snclr_jax.train import train
 
 CLASSES = 3  # of tiny.batch
 
