@@ -6,6 +6,7 @@ config, and `load_encoder` opens what a run has learned.
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -13,6 +14,13 @@ if TYPE_CHECKING:
     from snclr_jax.encoder.loaded import LoadedEncoder
 
 __version__ = "0.1.0"
+
+# Without it XLA, since jaxlib 0.10.2, leaves products, sums and convolutions on CPUs to
+# YNNPACK: one thread computes those of 32 and 64 channels, and in jaxlib 0.11.2 its
+# sums make NaN of a ResNet's bfloat16 features. XLA reads it with the first program.
+_YNNPACK = "--xla_cpu_experimental_ynn_fusion_type"
+if _YNNPACK not in (_flags := os.environ.get("XLA_FLAGS", "")):
+    os.environ["XLA_FLAGS"] = f"{_flags} {_YNNPACK}=".lstrip()
 
 _HERE = Path(__file__).parent
 if not (_HERE / "configs").is_dir():

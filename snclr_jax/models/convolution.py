@@ -1,10 +1,11 @@
 """Convolution with gradients that are fast on a CPU as well.
 
 XLA's own filter gradient is one product over all pixels of the batch; on a CPU it takes
-several times as long as the forward pass where these are many. And inside a loop, such
-as gradient accumulation's, XLA computes every gradient of a convolution in one thread,
-unless it is written as the forward pass is. benchmarks/RESULTS.md has the figures. GPUs
-and TPUs get XLA's own gradients.
+several times as long as the forward pass where these are many. Its input gradient
+multiplies by the zeros of a stride. And inside a loop, such as gradient accumulation's,
+XLA computes every gradient of a convolution in one thread, unless it is written as the
+forward pass is. benchmarks/RESULTS.md has the figures. GPUs and TPUs get XLA's own
+gradients.
 """
 
 from __future__ import annotations
@@ -21,11 +22,8 @@ from jax import Array, lax
 # lo and hi of the rows, and of the columns.
 Padding = tuple[tuple[int, int], tuple[int, int]]
 
-# Measured: a filter gradient of so many numbers of the input is about as fast as a
-# forward pass, if it is a sum over so many pixels, and of so many images.
-INPUTS, FEWEST_PIXELS, MOST_IMAGES = 2**17, 1024, 8
-# Images times channels of the input.
-LEAST_PRODUCT = 128
+# Measured: a sum over so many images, and so many pixels, is the fastest.
+IMAGES, PIXELS = 8, 1024
 
 _DIMENSIONS = ("NHWC", "HWIO", "NHWC")
 
@@ -111,11 +109,13 @@ def _on_cpu(x: Array, kernel: Array, *, strides, padding) -> Array:
 def _gradients_on_cpu(x: Array, kernel: Array, dy: Array, *, strides, padding):
     if _is_product(kernel, padding):
         convolve = functools.partial(_on_cpu, strides=strides, padding=padding)
-        return jax.vjp(convolve, x, kernel)[1](dy)
-    return (
-        _input_gradient(x, kernel, dy, strides, padding),
-        _filter_gradient(x, kernel, dy, strides, padding),
-    )
+        dx, by_kernel = jax.vjp(convolve, x, kernel)[1](dy)
+        # Measured: from few channels to more, the sum below is faster.
+        if kernel.shape[2] >= kernel.shape[3] or strides != (1, 1):
+            return dx, by_kernel
+    else:
+        dx = _input_gradient(x, kernel, dy, strides, padding)
+    return dx, _filter_gradient(x, kernel, dy, strides, padding)
 
 
 def _is_product(kernel: Array, padding: Padding) -> bool:
@@ -123,16 +123,45 @@ def _is_product(kernel: Array, padding: Padding) -> bool:
 
 
 def _input_gradient(x, kernel, dy, strides, padding) -> Array:
-    """The forward convolution of dy, its pixels `strides` apart, by turned kernels."""
-    pads = [
-        (size - 1 - lo, length - 1 - (steps - 1) * stride + lo)
-        for size, length, steps, stride, (lo, _) in zip(
+    """The forward convolutions of dy by turned parts of the kernel, one of each place.
+
+    Pixels a stride apart are seen by the same taps. By XLA it is one convolution with
+    zeros between the pixels of dy: at a stride of 2 three of four products are by them.
+    """
+    short = [
+        (0, max(s - size, 0)) for s, size in zip(strides, kernel.shape, strict=False)
+    ]
+    kernel = jnp.pad(kernel, [*short, (0, 0), (0, 0)])  # each place has a tap
+    rows, columns = (
+        [_at_place(place, *sizes) for place in range(sizes[3])]
+        for sizes in zip(
             kernel.shape, x.shape[1:], dy.shape[1:], strides, padding, strict=False
         )
-    ]
-    turned = jnp.flip(kernel, (0, 1)).swapaxes(2, 3)
-    return lax.conv_general_dilated(
-        dy, turned, (1, 1), pads, strides, dimension_numbers=_DIMENSIONS
+    )
+
+    def of_place(row, column) -> Array:
+        taps, pads = zip(row, column, strict=True)
+        turned = jnp.flip(kernel[taps], (0, 1)).swapaxes(2, 3)
+        return _by_xla(dy, turned, strides=(1, 1), padding=pads)
+
+    places = [jnp.stack([of_place(row, each) for each in columns], 3) for row in rows]
+    dx = jnp.stack(places, 2)
+    dx = dx.reshape(dx.shape[0], math.prod(dx.shape[1:3]), -1, dx.shape[-1])
+    return dx[:, : x.shape[1], : x.shape[2]]
+
+
+def _at_place(place, size, length, steps, stride, padding) -> tuple:
+    """Returns the taps that see pixels place, place + stride, ..., and dy's padding.
+
+    y[o] = sum_u x[stride o + u - lo] k[u], so pixel stride q + place has dy[q + c - t]
+    times k[first + stride t], with first and c as below.
+    """
+    c, first = divmod(place + padding[0], stride)
+    taps = len(range(first, size, stride))
+    lo = taps - 1 - c
+    return slice(first, size, stride), (
+        lo,
+        -(-length // stride) + taps - 1 - lo - steps,
     )
 
 
@@ -178,11 +207,8 @@ def _filter_gradient(x, kernel, dy, strides, padding) -> Array:
 
 def _images_at_once(x: Array, dy: Array) -> int:
     """Returns the divisor of the batch whose filter gradient is fast."""
-    batch, channels, pixels = x.shape[0], x.shape[-1], math.prod(dy.shape[1:3])
-    # Images become channels of the product: with very few of them it crawls.
-    fewest = min(max(LEAST_PRODUCT // channels, 2), MOST_IMAGES)
-    most = min(max(INPUTS // math.prod(x.shape[1:]), fewest), MOST_IMAGES)
-    most = max(most, FEWEST_PIXELS // pixels)
+    batch, pixels = x.shape[0], math.prod(dy.shape[1:3])
+    most = max(IMAGES, PIXELS // pixels)
     if 2 * most >= batch:
         return batch
     return max(count for count in range(1, most + 1) if batch % count == 0)

@@ -40,11 +40,14 @@ def float64():
         (5, 1, 1, 0),
         (6, 1, 2, 0),
         (8, 4, 2, 1),
+        (9, 7, 2, 3),
+        (8, 3, 3, 0),
+        (7, 2, 3, 1),
     ],
 )
 def test_values_and_gradients(height, size, stride, pad, at_once, rng, monkeypatch):
     if at_once == "a few images":
-        limits = dict(INPUTS=1, FEWEST_PIXELS=1, MOST_IMAGES=2)
+        limits = dict(PIXELS=1, IMAGES=2)
         for name, limit in limits.items():
             monkeypatch.setattr(module, name, limit)
     x = rng.normal(size=(6, height, height + 1, 2))
@@ -106,3 +109,16 @@ def test_what_it_cannot_do_is_refused():
     for name, value in (("rhs_dilation", (2, 2)), ("feature_group_count", 2)):
         with pytest.raises(NotImplementedError, match=name):
             convolution(x, kernel, (1, 1), ((1, 1), (1, 1)), **PLAIN | {name: value})
+
+
+def test_no_product_sum_or_convolution_is_left_to_ynnpack():
+    """Whose convolutions of 64 channels have one thread, and whose sums made NaN."""
+    x, kernel = jnp.ones((8, 32, 32, 64)), jnp.ones((3, 3, 64, 64))
+
+    def all_three(x, kernel):
+        y = convolve(x, kernel, 1, 1)
+        return y.sum((0, 1, 2)), y.reshape(-1, 64) @ kernel[0, 0]
+
+    with jax.enable_x64(False):
+        compiled = jax.jit(all_three).lower(x, kernel).compile()
+    assert "ynn_fusion" not in compiled.as_text()
