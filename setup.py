@@ -45,6 +45,8 @@ setup(
         "optax>=0.2.8,<0.3",
         "orbax-checkpoint>=0.12.8,<0.13",
         "pillow>=11",
+        # tensorflow-datasets requires it, too.
+        "pyarrow>=15",
         "rich>=13",
         "safetensors>=0.5",
         "scikit-learn>=1.6",
@@ -57,6 +59,9 @@ setup(
     extras_require={
         "cuda": ["jax[cuda12]"],
         "tpu": ["jax[tpu]", "gcsfs>=2024.6"],
+        # Images of iPhones; TIFFs that Pillow cannot read.
+        "heic": ["pillow-heif>=1"],
+        "tiff": ["tifffile>=2024.1"],
         "dev": [
             # Pyright, with the Node.js that it runs on among the wheels it requires.
             "basedpyright>=1.40,<1.41",
@@ -65,9 +70,11 @@ setup(
             "ipykernel>=6.29",
             "nbclient>=0.10",
             "nbconvert>=7.16",
+            "pillow-heif>=1",
             "pytest>=8",
             "pytest-xdist>=3.6",
             "ruff>=0.14",
+            "tifffile>=2024.1",
         ],
         # Reads .pth files for `snclr import`; the slow tests of export compare with it.
         "torch": ["torch>=2.6"],

@@ -90,17 +90,24 @@ def get_config() -> ConfigDict:
 
 def _data() -> ConfigDict:
     data = ConfigDict()
-    # "digits" (embedded), "folder", "tfds", or "python" where train() is given images.
+    # "digits" (embedded), "folder" (of images), "parquet" (or Arrow), "webdataset"
+    # (tars), "numpy" (.npy, .npz), "tfds", or "python" where train() is given images.
     data.name = "digits"
-    # Folder of images, or the TFDS data directory ("" is TFDS's own default).
+    # Folder of images or of the files that hold them, or one such file; or the TFDS
+    # data directory ("" is TFDS's own default).
     data.path = ""
     # TFDS only: data set name.
     data.tfds_name = ""
-    # Splits of a TFDS set, or folders in a folder of images, where "" is the whole one
-    # and "train" and "test" stand for other names, too (docs/data.md). An empty
-    # test_split is none.
+    # Splits of a TFDS set, words in the names of files, or folders in a folder of
+    # images. "" is the whole set, and "train" and "test" stand for other names, too
+    # (docs/data.md). An empty test_split is none.
     data.train_split = "train"
     data.test_split = "test"
+    # Parquet only: columns of the images and of their labels; None finds them.
+    data.image_column = placeholder(str)
+    data.label_column = placeholder(str)
+    # Folders only: "all" makes every page of a TIFF an image; None is the first page.
+    data.pages = placeholder(str)
     # Images are decoded to this height and width: shorter side resized, then cropped.
     # A set that does not stay on the device is cropped for training before it is
     # resized, out of the whole image; evaluation always uses this square.

@@ -49,6 +49,9 @@ def _data() -> ConfigDict:
     data.tfds_name = placeholder(str)
     data.train_split = placeholder(str)
     data.test_split = placeholder(str)
+    data.image_column = placeholder(str)
+    data.label_column = placeholder(str)
+    data.pages = placeholder(str)
     data.holdback = placeholder(int)
     return data
 

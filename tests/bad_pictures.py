@@ -16,8 +16,9 @@ from PIL import Image
 from snclr_jax.data import Split
 from snclr_jax.data.bad_files import FILE
 from snclr_jax.data.folder import open_folder
+from snclr_jax.data.formats import FORMATS
 
-NOT_AN_IMAGE = "not an image in one of the formats JPEG, PNG, WEBP, GIF, BMP, TIFF"
+NOT_AN_IMAGE = f"not an image in one of the formats {', '.join(FORMATS)}"
 
 
 def noise(seed: int = 0, side: int = 8) -> Image.Image:

@@ -1,4 +1,4 @@
-"""Image sets: embedded digits, folders, TFDS and Python, behind one interface."""
+"""Image sets: embedded digits, files of many kinds, TFDS and Python, as splits."""
 
 from __future__ import annotations
 
@@ -48,14 +48,16 @@ def open_data(config: ConfigDict, given: Any = None) -> Data:
     """Opens the image set that `config.data` names, without decoding any image.
 
     Args:
-      config: `config.data`. `name` is "digits" (embedded), "folder" (`path` is the
-        root) or "tfds" (`tfds_name`; `path` is TFDS's data_dir, "" for its default),
-        both with `train_split` and `test_split`; `image_size` is the side s in pixels
+      config: `config.data`. `name` is "digits" (embedded), "folder", "parquet",
+        "webdataset" or "numpy" (`path` is the root, or a file) or "tfds" (`tfds_name`;
+        `path` is TFDS's data_dir, "" for its default), all but the first with
+        `train_split` and `test_split`; `image_size` is the side s in pixels
         of the square that images are decoded to, where they are not cropped for
         training; `holdback` > 0 replaces the test split by that many training images,
         to choose recipes on; `max_bad` is the share of a split's images that may be
         bad, 0 in configs from before there was one; `range` is as `parse_levels` takes
-        it; `pictures_per_digit` is read for digits alone.
+        it; `pictures_per_digit` is read for digits alone, `pages` for a folder, and
+        `image_column` and `label_column` for parquet.
       given: images where `name` is "python", see `open_python`.
 
     Returns:
@@ -65,6 +67,7 @@ def open_data(config: ConfigDict, given: Any = None) -> Data:
       ValueError: for an unknown name, or a set that cannot be read.
     """
     max_bad, levels = config.get("max_bad", 0.0), parse_levels(config.get("range"))
+    splits = config.train_split, config.test_split
     # A source is imported when it is asked for: TFDS alone takes seconds.
     if config.name == "digits":
         from snclr_jax.data.digits import open_digits
@@ -77,10 +80,42 @@ def open_data(config: ConfigDict, given: Any = None) -> Data:
             *open_folder(
                 config.path,
                 config.image_size,
-                splits=(config.train_split, config.test_split),
+                splits=splits,
+                max_bad=max_bad,
+                levels=levels,
+                pages=config.get("pages"),
+            )
+        )
+    elif config.name == "parquet":
+        from snclr_jax.data.parquet_source import open_parquet
+
+        data = Data(
+            *open_parquet(
+                config.path,
+                config.image_size,
+                splits=splits,
+                columns=(config.get("image_column"), config.get("label_column")),
                 max_bad=max_bad,
                 levels=levels,
             )
+        )
+    elif config.name == "webdataset":
+        from snclr_jax.data.webdataset_source import open_webdataset
+
+        data = Data(
+            *open_webdataset(
+                config.path,
+                config.image_size,
+                splits=splits,
+                max_bad=max_bad,
+                levels=levels,
+            )
+        )
+    elif config.name == "numpy":
+        from snclr_jax.data.numpy_source import open_numpy
+
+        data = Data(
+            *open_numpy(config.path, config.image_size, splits=splits, max_bad=max_bad)
         )
     elif config.name == "tfds":
         from snclr_jax.data.tfds_source import open_tfds
@@ -102,7 +137,8 @@ def open_data(config: ConfigDict, given: Any = None) -> Data:
         data = Data(*open_python(given, config.image_size, levels=levels))
     else:
         raise ValueError(
-            f'data.name is {config.name!r}; use "digits", "folder" or "tfds"'
+            f'data.name is {config.name!r}; use "digits", "folder", "parquet", '
+            '"webdataset", "numpy" or "tfds"'
         )
     if config.holdback:
         train, test = hold_back(data.train, config.holdback)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import math
 import statistics
 from typing import Any
@@ -11,7 +10,7 @@ import numpy as np
 from ml_collections import ConfigDict
 
 from snclr_jax.data import Split, open_data
-from snclr_jax.data.decode import Encoded, open_image
+from snclr_jax.data.decode import Encoded, open_encoded
 from snclr_jax.data.depth import used_levels
 from snclr_jax.settings.check import LEAST_BATCH
 from snclr_jax.settings.levels import AUTO
@@ -167,10 +166,8 @@ def _side(image: Encoded | np.ndarray) -> int | None:
     """The shorter side, read from the head of an encoded image; None if unreadable."""
     if isinstance(image, np.ndarray):
         return min(image.shape[:2])
-    content = image.content
     try:
-        opened = io.BytesIO(content) if isinstance(content, bytes) else content
-        with open_image(opened) as picture:
+        with open_encoded(image) as picture:
             return min(picture.size)
     except Exception:  # Pillow raises many kinds
         return None

@@ -13,22 +13,15 @@ from typing import BinaryIO, NamedTuple
 
 import cv2
 import numpy as np
-from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError
+from PIL import ExifTags, Image, UnidentifiedImageError
 
 from snclr_jax.data.crop import View, crop_boxes, cut_views
+from snclr_jax.data.formats import FORMATS
+from snclr_jax.data.pixels import pixels_of, to_square
+from snclr_jax.data.tiff import is_tiff, read_tiff
+from snclr_jax.data.upright import square, upright
 from snclr_jax.settings.levels import FULL, Levels
 
-# What is decoded, and how the files are called. Pillow reads more, some of it by
-# starting other programs (EPS).
-FORMATS = {
-    "JPEG": (".jpeg", ".jpg", ".jpe", ".jfif"),
-    "PNG": (".png",),
-    "WEBP": (".webp",),
-    "GIF": (".gif",),
-    "BMP": (".bmp",),
-    "TIFF": (".tiff", ".tif"),
-}
-SUFFIXES = tuple(suffix for suffixes in FORMATS.values() for suffix in suffixes)
 # 256 MiB of RGB, from where on Pillow warns of decompression bombs. An image that has
 # more, as its first bytes tell, is not decoded.
 MAX_PIXELS = 2**28 // 3
@@ -60,14 +53,17 @@ class Encoded(NamedTuple):
     """An image as it is stored.
 
     Attributes:
-      content: the path of its file, or the file's bytes.
+      content: the path of its file, the file's bytes, or an array that `pixels_of`
+        takes.
       name: what to call the image in an error.
       levels: what becomes black and white in more than 8 bits, see `parse_levels`.
+      page: of a TIFF whose pages are images; None is the first of any file.
     """
 
-    content: str | bytes
+    content: str | bytes | np.ndarray
     name: str
     levels: Levels = FULL
+    page: int | None = None
 
 
 def printable(name: str) -> str:
@@ -96,15 +92,39 @@ class UnreadableImage(ValueError):
         return f"{self.name} cannot be decoded as an image ({self.reason})"
 
 
-def open_image(file: str | BinaryIO) -> Image.Image:
+def open_encoded(image: Encoded) -> Image.Image:
+    """Does `open_image` for an image as it is stored.
+
+    Raises:
+      Exception: as `open_image`.
+    """
+    content = image.content
+    if isinstance(content, np.ndarray):
+        return Image.fromarray(pixels_of(content, "it"))
+    file = io.BytesIO(content) if isinstance(content, bytes) else content
+    return open_image(file, image.page)
+
+
+def open_image(file: str | BinaryIO, page: int | None = None) -> Image.Image:
     """Reads the head of an image, and refuses what is too large to decode.
+
+    Args:
+      file: path or open file.
+      page: see `Encoded`.
 
     Raises:
       Exception: of many kinds, where it is no image or has more than `MAX_PIXELS`.
     """
     if isinstance(file, str):
-        _check_file(file)
-    image = Image.open(file, formats=tuple(FORMATS))
+        _check_file(file, whole=page is None)
+    try:
+        image = Image.open(file, formats=tuple(FORMATS))
+        if page:
+            image.seek(page)
+    except (UnidentifiedImageError, SyntaxError):
+        if not is_tiff(file):
+            raise
+        return read_tiff(file, page or 0, most_pixels=MAX_PIXELS)
     if image.width * image.height > MAX_PIXELS:
         image.close()
         raise ValueError(
@@ -114,13 +134,14 @@ def open_image(file: str | BinaryIO) -> Image.Image:
     return image
 
 
-def _check_file(path: str) -> None:
+def _check_file(path: str, *, whole: bool = True) -> None:
     status = os.stat(path)
     if not stat.S_ISREG(status.st_mode):  # a pipe would be waited for, without end
         raise ValueError("not a file")
     if not status.st_size:
         raise ValueError("empty")
-    check_size(status.st_size)
+    if whole:  # of a page, not all is read
+        check_size(status.st_size)
 
 
 def check_size(size: int) -> None:
@@ -130,20 +151,26 @@ def check_size(size: int) -> None:
 
 
 def decode_image(
-    file: str | BinaryIO, side: int, *, name: str, levels: Levels = FULL
+    file: str | BinaryIO,
+    side: int,
+    *,
+    name: str,
+    levels: Levels = FULL,
+    page: int | None = None,
 ) -> np.ndarray:
     """Decodes one image: upright, in colour, its central square resized to `side`.
 
     Resizing is antialiased and bicubic. Transparency is laid on white, as a page shows
     it; of more than 8 bits the range `levels` becomes 8, where the image is gray, else
     the upper 8 are kept; CMYK becomes RGB as Pillow converts it; EXIF rotation is
-    applied; of an animation, or of several pages, the first one counts.
+    applied; of an animation the first frame counts.
 
     Args:
       file: path or open file, in one of `FORMATS` and of `MAX_PIXELS` at most.
       side: s, in pixels.
       name: what to call the image in an error.
       levels: see `Encoded`.
+      page: see `Encoded`.
 
     Returns:
       uint8 (s, s, 3).
@@ -152,29 +179,27 @@ def decode_image(
       UnreadableImage: where the image cannot be decoded.
       OSError: where no file can be read, such as with too many open.
     """
-    with _unreadable(name), open_image(file) as image:
+    with _unreadable(name), open_image(file, page) as image:
         # A JPEG can be decoded at 1/2, 1/4 or 1/8 of its size; staying at twice the
         # wanted size leaves the final quality to the antialiased resize.
         image.draft(None, (2 * side, 2 * side))
         return square(upright(image, levels), side)
 
 
-def square(image: Image.Image, side: int) -> np.ndarray:
-    """Returns the central square, resized to `side`: uint8 (s, s, 3)."""
-    fitted = ImageOps.fit(image, (side, side), Image.Resampling.BICUBIC)
-    return np.asarray(fitted)
-
-
 def decode_squares(
     encoded: Callable[[np.ndarray], Sequence[Encoded]], side: int, indices: np.ndarray
 ) -> np.ndarray:
     """Decodes the images `encoded(indices)` by `decode_image`: uint8 (b, s, s, 3)."""
-    squares = []
-    for image in encoded(indices):
-        content = image.content
-        file = io.BytesIO(content) if isinstance(content, bytes) else content
-        squares.append(decode_image(file, side, name=image.name, levels=image.levels))
-    return np.stack(squares)
+    return np.stack([_decode_square(image, side) for image in encoded(indices)])
+
+
+def _decode_square(image: Encoded, side: int) -> np.ndarray:
+    content, name, levels, page = image
+    if isinstance(content, np.ndarray):
+        with _unreadable(name):
+            return to_square(pixels_of(content, "it"), side)
+    file = io.BytesIO(content) if isinstance(content, bytes) else content
+    return decode_image(file, side, name=name, levels=levels, page=page)
 
 
 def decode_views(
@@ -201,11 +226,11 @@ def decode_views(
         boxes = crop_boxes(image.shape[:2], views, uniforms)
         return cut_views(image, boxes, views)
     with _unreadable(image.name):
-        data = image.content
-        if isinstance(data, str):
-            _check_file(data)
-            data = Path(data).read_bytes()
-        with open_image(io.BytesIO(data)) as opened:
+        # A file is read at once; of a page, only what belongs to it.
+        if isinstance(image.content, str) and image.page is None:
+            _check_file(image.content)
+            image = image._replace(content=Path(image.content).read_bytes())
+        with open_encoded(image) as opened:
             rotation = opened.getexif().get(ExifTags.Base.Orientation, 1)
             shape = opened.height, opened.width
             # Of a TIFF, Pillow gives the size of the upright image.
@@ -219,23 +244,24 @@ def decode_views(
                     for box, view in zip(boxes, views, strict=True)
                 )
                 reduction = max(r for r in _REDUCED if r <= max(1, spare))
-            pixels = _decode_whole(opened, data, reduction, rotation, image.levels)
+            pixels = _decode_whole(opened, image, reduction, rotation)
     return cut_views(pixels, boxes, views, reduction=reduction)
 
 
 def _decode_whole(
-    image: Image.Image, data: bytes, reduction: int, rotation: int, levels: Levels
+    image: Image.Image, stored: Encoded, reduction: int, rotation: int
 ) -> np.ndarray:
     """The whole upright image, uint8 (h, w, 3); `reduction` divides a JPEG's size."""
+    data = stored.content
     plain = image.format == "JPEG" and image.mode in ("L", "RGB") and rotation == 1
     # OpenCV would not say that the end is missing; Pillow does.
-    if plain and data.endswith(_JPEG_END):
+    if plain and isinstance(data, bytes) and data.endswith(_JPEG_END):
         flags = _REDUCED[reduction] | cv2.IMREAD_IGNORE_ORIENTATION
         pixels = cv2.imdecode(np.frombuffer(data, np.uint8), flags)
         if pixels is not None:
             return cv2.cvtColor(pixels, cv2.COLOR_BGR2RGB)
     image.draft(None, (image.width // reduction, image.height // reduction))
-    return np.asarray(upright(image, levels))
+    return np.asarray(upright(image, stored.levels))
 
 
 @contextlib.contextmanager
@@ -263,28 +289,3 @@ def _reason(error: Exception) -> str:
     # An error of the operating system repeats the path.
     what = getattr(error, "strerror", None) or error
     return f"{type(error).__name__}: {what}"
-
-
-def is_deep(image: Image.Image) -> bool:
-    """Whether an image has more than 8 bits that Pillow keeps: gray ones alone."""
-    return image.mode[0] in "IF"  # "I;16" and its kin, and floats
-
-
-def upright(image: Image.Image, levels: Levels = FULL) -> Image.Image:
-    """Returns a whole image in colour, as `decode_image` treats modes and rotation."""
-    image = ImageOps.exif_transpose(image)
-    if is_deep(image):  # convert() would clip at 255
-        if image.mode == "F" and levels == FULL:
-            raise ValueError(
-                "floats have no full range; set data.range to the levels that become "
-                "black and white, such as '0,1'"
-            )
-        low, high = levels
-        grays = (np.asarray(image, np.float32) - low) * (256 / (high - low))
-        grays = np.clip(np.nan_to_num(grays), 0, 255).astype(np.uint8)
-        image = Image.fromarray(grays)
-    if image.has_transparency_data:
-        image = image.convert("RGBA")
-        white = Image.new("RGBA", image.size, "white")
-        image = Image.alpha_composite(white, image)
-    return image.convert("RGB")

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import io
-
 import numpy as np
 from ml_collections import ConfigDict
 
-from snclr_jax.data.decode import Encoded, is_deep, open_image
+from snclr_jax.data.decode import Encoded, open_encoded
 from snclr_jax.data.split import Split
+from snclr_jax.data.upright import is_deep
 from snclr_jax.settings.levels import FULL, Levels, parse_levels
 
 LOOKED_AT = 16  # images; decoding one of many megapixels takes a tenth of a second
@@ -54,10 +53,8 @@ def note_on_range(config: ConfigDict, split: Split) -> str:
 def _levels(image: Encoded | np.ndarray) -> Levels | None:
     if isinstance(image, np.ndarray):
         return None
-    content = image.content
     try:
-        opened = io.BytesIO(content) if isinstance(content, bytes) else content
-        with open_image(opened) as picture:
+        with open_encoded(image) as picture:
             if not is_deep(picture):
                 return None
             levels = np.asarray(picture, np.float32).ravel()

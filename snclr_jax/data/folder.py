@@ -5,11 +5,14 @@ from __future__ import annotations
 import functools
 import os
 import zlib
+from collections.abc import Sequence
 from pathlib import Path, PurePosixPath
+from typing import NamedTuple
 
 import numpy as np
 
-from snclr_jax.data.decode import SUFFIXES, Encoded, decode_squares, printable
+from snclr_jax.data.decode import Encoded, decode_squares, printable
+from snclr_jax.data.formats import FORMATS, SUFFIXES
 from snclr_jax.data.layout import (
     USUAL,
     as_text,
@@ -23,8 +26,20 @@ from snclr_jax.data.layout import (
     walk,
 )
 from snclr_jax.data.split import Split
+from snclr_jax.data.tiff import count_pages
 from snclr_jax.settings.levels import FULL, Levels
 from snclr_jax.settings.paths import expanded
+
+
+class _Stored(NamedTuple):
+    """Where an image lies: a file below the folder of its split, and `Encoded.page`."""
+
+    file: str
+    page: int | None = None
+
+    @property
+    def name(self) -> str:
+        return self.file if self.page is None else f"{self.file}, page {self.page + 1}"
 
 
 def open_folder(
@@ -34,6 +49,7 @@ def open_folder(
     max_bad: float,
     splits: tuple[str, str] = USUAL,
     levels: Levels = FULL,
+    pages: str | None = None,
 ) -> tuple[Split, Split | None, tuple[str, ...] | None, tuple[str, ...]]:
     """Opens an image folder; images are decoded when they are asked for.
 
@@ -47,6 +63,7 @@ def open_folder(
       max_bad: share of a split's images that may be bad, see `Split`.
       splits: see `read_layout`.
       levels: see `Encoded`.
+      pages: "all" reads every page of a TIFF as an image; None its first one.
 
     Returns:
       The training split, the test split, the classes' names in the order of their
@@ -81,25 +98,39 @@ def open_folder(
     split = functools.partial(
         _split, root, classes=classes, side=image_size, max_bad=max_bad, levels=levels
     )
+    stored = _every_page if pages else _first_pages
     test, notes = None, layout.notes
     if layout.test is not None and classes is not None:
         of_test = below(names, layout.test)
-        test = split(layout.test, of_test)
+        test = split(layout.test, stored(root / layout.test, of_test))
         notes += notes_on_test(of_test, list(map(class_of, of_test)), classes)
     if others:
         notes.append(f"passed over {others}")
     return (
-        split(layout.train, files),
+        split(layout.train, stored(root / layout.train, files)),
         test,
         classes and tuple(printable(as_text(name)) for name in classes),
         tuple(f"data.path: {note}" for note in notes),
     )
 
 
+def _first_pages(folder: Path, files: Sequence[str]) -> list[_Stored]:
+    return list(map(_Stored, files))
+
+
+def _every_page(folder: Path, files: Sequence[str]) -> list[_Stored]:
+    images = []
+    for file in files:
+        tiff = file.lower().endswith(FORMATS["TIFF"])
+        count = count_pages(str(folder / file)) if tiff else 1
+        images += [_Stored(file, page if count > 1 else None) for page in range(count)]
+    return images
+
+
 def _split(
     root: Path,
     folder: str,
-    files: list[str],
+    images: list[_Stored],
     *,
     classes: tuple[str, ...] | None,
     side: int,
@@ -108,25 +139,34 @@ def _split(
 ) -> Split:
     labels = None
     if classes is not None:
-        labels = np.array(number_classes(map(class_of, files), classes), np.int32)
-    encoded = functools.partial(_encoded, str(root / folder), files, levels)
+        of_images = (class_of(image.file) for image in images)
+        labels = np.array(number_classes(of_images, classes), np.int32)
+    encoded = functools.partial(_encoded, str(root / folder), images, levels)
+    names = [image.name for image in images]
     return Split(
         functools.partial(decode_squares, encoded, side),
         encoded=encoded,
-        size=len(files),
+        size=len(images),
         labels=labels,
-        names=functools.partial(_names, folder, files),
-        stamp=f"names {zlib.crc32(os.fsencode(os.sep.join(files))):08x}",
+        names=functools.partial(_names, folder, images),
+        stamp=f"names {zlib.crc32(os.fsencode(os.sep.join(names))):08x}",
         max_bad=max_bad,
     )
 
 
 def _encoded(
-    root: str, files: list[str], levels: Levels, indices: np.ndarray
+    root: str, images: list[_Stored], levels: Levels, indices: np.ndarray
 ) -> list[Encoded]:
-    paths = [os.path.join(root, files[index]) for index in indices]
-    return [Encoded(path, path, levels) for path in paths]
+    return [
+        Encoded(
+            os.path.join(root, image.file),
+            os.path.join(root, image.name),
+            levels,
+            image.page,
+        )
+        for image in (images[index] for index in indices)
+    ]
 
 
-def _names(folder: str, files: list[str], indices: np.ndarray) -> list[str]:
-    return [as_text(PurePosixPath(folder, files[index])) for index in indices]
+def _names(folder: str, images: list[_Stored], indices: np.ndarray) -> list[str]:
+    return [as_text(PurePosixPath(folder, images[index].name)) for index in indices]

@@ -12,7 +12,8 @@ from collections.abc import Collection, Iterable, Iterator, Sequence
 from pathlib import Path, PurePosixPath
 from typing import NamedTuple
 
-from snclr_jax.data.decode import SUFFIXES, printable
+from snclr_jax.data.decode import printable
+from snclr_jax.data.formats import SUFFIXES
 
 # What a split's folder may be called, in any case; the first that is there counts.
 TRAIN = ("train", "training")
@@ -31,6 +32,8 @@ _MADE_BY_PROGRAMS = (
     "thumbnails",
     "thumbs",
 )
+# What reads files that are passed over.
+_READ_BY = {suffix: "pip install 'snclr_jax[heic]'" for suffix in (".heic", ".heif")}
 _SHOWN = 3  # names that a note or an error shows
 _COUNTED = 8  # suffixes and folders that are counted one by one
 
@@ -93,7 +96,11 @@ def passed_over(reasons: Iterable[str]) -> str:
     The most frequent ones come first.
     """
     counts = Counter(filter(None, reasons))
-    parts = [f"{n} x {_plain(reason)}" for reason, n in counts.most_common(_COUNTED)]
+    parts = [
+        f"{n} x {_plain(reason)}"
+        + (f" ({_READ_BY[reason]} reads them)" if reason in _READ_BY else "")
+        for reason, n in counts.most_common(_COUNTED)
+    ]
     if len(counts) > _COUNTED:
         parts.append("and others")
     return ", ".join(parts)

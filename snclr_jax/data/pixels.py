@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from snclr_jax.data.decode import square, upright
+from snclr_jax.data.upright import square, upright
 from snclr_jax.settings.levels import FULL, Levels
 
 CHANNELS = (1, 3, 4)  # grey, RGB, RGBA

@@ -283,6 +283,8 @@ def hold_back(split: Split, count: int) -> tuple[Split, Split]:
 def _stored_bytes(image: Encoded | np.ndarray) -> int:
     if isinstance(image, np.ndarray):
         return image.nbytes
+    if isinstance(image.content, np.ndarray):
+        return image.content.nbytes
     if isinstance(image.content, bytes):
         return len(image.content)
     with contextlib.suppress(OSError):  # a bad image, see `Split`

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import platform
 import zlib
-from collections.abc import MutableMapping
+from collections.abc import Mapping, MutableMapping
 from pathlib import Path
 
 DIRECTORY = "JAX_COMPILATION_CACHE_DIR"
@@ -30,8 +30,7 @@ def keep_compiled(environment: MutableMapping[str, str]) -> None:
     """
     if DIRECTORY in environment:
         return
-    caches = environment.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache")
-    folder = Path(caches, "snclr_jax", _processor())
+    folder = user_cache(environment) / _processor()
     if not folder.is_absolute():  # where there is no home
         return
     try:
@@ -43,6 +42,12 @@ def keep_compiled(environment: MutableMapping[str, str]) -> None:
     if os.access(folder, os.W_OK):
         for name, value in {DIRECTORY: str(folder), **SETTINGS}.items():
             environment.setdefault(name, value)
+
+
+def user_cache(environment: Mapping[str, str]) -> Path:
+    """Returns the folder of what is kept from one command to the next."""
+    caches = environment.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache")
+    return Path(caches, "snclr_jax")
 
 
 def _processor() -> str:

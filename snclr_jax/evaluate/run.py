@@ -206,6 +206,7 @@ def target_config(config: ConfigDict, changed: ConfigDict) -> tuple[ConfigDict, 
         config.data.update(
             path="", tfds_name="", train_split="train", test_split="test", holdback=0
         )
+        config.data.update(image_column=None, label_column=None, pages=None)
     config.data.update(new)
     data = absolute_paths(config).data
     return config, ",".join(f"{name}={data[name]}" for name in sorted(new))

@@ -16,7 +16,10 @@ from snclr_jax.settings.objective import objective_class
 from snclr_jax.step.objective import Objective
 
 _CHOICES = {
-    "data.name": ("digits", "folder", "tfds", "python"),
+    "data.name": (
+        *("digits", "folder", "parquet", "webdataset", "numpy", "tfds", "python"),
+    ),
+    "data.pages": (None, "all"),
     "model.dtype": ("float32", "bfloat16", "float64"),
     "optim.name": ("lars", "adamw", "sgd"),
     "evaluate.network": ("online", "target"),

@@ -148,8 +148,8 @@ def test_missing_folder_is_named(tmp_path, monkeypatch, path):
 
 def test_folder_without_images_lists_the_suffixes_and_what_is_there(labelled):
     for path in (labelled / "train").rglob("*.png"):
-        path.rename(path.with_suffix(".HEIC"))
-    with pytest.raises(ValueError, match=r"/train; .*\.jpeg, \.jpg, .* 6 x \.heic"):
+        path.rename(path.with_suffix(".AVIF"))
+    with pytest.raises(ValueError, match=r"/train; .*\.jpeg, \.jpg, .* 6 x \.avif"):
         open_folder(str(labelled), 8, max_bad=0.0)
 
 

@@ -144,17 +144,21 @@ MISTAKES = [
         ),
     ),
     *of(
-        "snclr_jax/data/decode.py",
+        "snclr_jax/data/upright.py",
         "tests/data/test_depth.py",
         (
             "the range begins at 0",
             "(np.asarray(image, np.float32) - low)",
             "np.asarray(image, np.float32)",
         ),
+    ),
+    *of(
+        "snclr_jax/data/decode.py",
+        "tests/data/test_depth.py",
         (
             "crops are decoded with the full range",
-            "reduction, rotation, image.levels)",
-            "reduction, rotation, FULL)",
+            "upright(image, stored.levels)",
+            "upright(image, FULL)",
         ),
     ),
     *of(

@@ -7,7 +7,6 @@ link inside a tar is followed, and no name in it becomes a path of this computer
 from __future__ import annotations
 
 import os
-import posixpath
 import re
 import stat
 import tarfile
@@ -15,7 +14,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
 
-from snclr_jax.data.decode import SUFFIXES
+from snclr_jax.data.formats import SUFFIXES
 from snclr_jax.data.layout import (
     TRAIN,
     class_of,
@@ -27,6 +26,7 @@ from snclr_jax.data.layout import (
     why_not,
 )
 from snclr_jax.data.layout import passed_over as count_passed_over
+from snclr_jax.data.tar import leads_out, members
 from snclr_jax.run.files import read_lines
 from snclr_jax.settings.paths import expanded
 
@@ -152,17 +152,17 @@ def _find_images(
     root = expanded(path)
     is_tar = os.path.isfile(root)
     if is_tar:
-        members = _members(root, 0, os.path.getsize(root))
+        found = (EncodedImage(m.name, root, m.offset, m.size) for m in members(root))
     elif os.path.isdir(root):
-        members = _files(root, passed_over)
+        found = _files(root, passed_over)
     else:
         raise ValueError(
             f"--{flag}={path} does not exist; give a folder of images or a tar"
         )
     images = []
     try:
-        for image in members:
-            if is_tar and {"", ".."} & set(image.name.split("/")):
+        for image in found:
+            if is_tar and leads_out(image.name):
                 # Nothing here would follow it; who unpacks the set by it might.
                 passed_over.append((image.location, "its name leads out of the tar"))
             elif reason := why_not(image.name):
@@ -194,30 +194,6 @@ def _files(root: str, passed_over: list[tuple[str, str]]) -> Iterator[EncodedIma
         except FileNotFoundError:  # a link to nothing, unreadable as an empty file
             size = 0
         yield EncodedImage(name, path, 0, size)
-
-
-def _members(
-    file: str, start: int, end: int, below: str = ""
-) -> Iterator[EncodedImage]:
-    """The files in the tar that is bytes [start, end) of `file`."""
-    with open(file, "rb") as stream:
-        stream.seek(start)
-        with tarfile.open(fileobj=stream, mode="r:") as tar:
-            for member in tar:
-                if member.offset >= end:  # an inner tar may lack its last blocks
-                    return
-                # A link has no bytes, and those of a sparse file have gaps.
-                plain = member.isreg() and not member.issparse()
-                size = member.size if plain else 0
-                first, last = member.offset_data, member.offset_data + size
-                if last > end:
-                    raise tarfile.ReadError(f"{below}{member.name} is cut off")
-                name = below + posixpath.normpath(member.name)
-                if plain and name.endswith(".tar"):
-                    inner = name.removesuffix(".tar") + "/"
-                    yield from _members(file, first, last, inner)
-                elif not member.isdir():
-                    yield EncodedImage(name, file, first, size)
 
 
 def _without_top(
