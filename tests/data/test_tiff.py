@@ -101,7 +101,7 @@ def test_gray_values_that_pillow_lacks_become_those_of_the_range(kind):
     with pytest.raises(OSError):
         Image.open(io.BytesIO(content))
     for got in both_ways(Encoded(content, "it", (0, scale))):
-        assert np.abs(got[..., 0] - RAMP * 255).max() <= 1
+        assert np.abs(got[..., 0] - RAMP * 255).max() < 1.2
     with pytest.raises(UnreadableImage, match="floats have no full range.*data.range"):
         both_ways(Encoded(content, "it"))
 
@@ -120,12 +120,12 @@ def test_color_in_planes_of_its_own_is_read():
         (
             np.zeros((8, 8, 17), np.uint8),
             {"planarconfig": "contig"},
-            "17 channels, and",
+            "17 channels",
         ),
         (
             np.zeros((5, 8, 8), np.uint8),
             {"planarconfig": "separate"},
-            "5 channels, and",
+            "5 channels",
         ),
         (np.zeros((8, 8, 3), np.float32), {}, "color of type float32, and integers"),
     ],
@@ -151,9 +151,9 @@ def test_heic_is_read_upright(tmp_path):
     exif = Image.Exif()
     exif[274] = 6  # to be turned to the right
     image = Image.fromarray(np.rot90(pixels).copy())
-    for suffix, options in ((".heic", {"exif": exif}), (".HEIF", {})):
-        upright = pillow_heif.from_pillow(image if options else Image.fromarray(pixels))
-        upright.save(tmp_path / f"0{suffix}", quality=90, **options)
+    for suffix, options in ((".heic", {"exif": exif.tobytes()}), (".HEIF", {})):
+        stored = pillow_heif.from_pillow(image if options else Image.fromarray(pixels))
+        stored.save(tmp_path / f"0{suffix}", quality=90, **options)
     split = open_folder(str(tmp_path), 8, max_bad=0.0)[0]
     want = np.concatenate([np.tile(pixels[:1, :8], (4, 1, 1)), pixels[-4:, :8]])
     assert split.size == 2
