@@ -15,7 +15,7 @@ FILES = [
     *(file for name in FOLDERS for file in sorted((ROOT / name).rglob("*.py"))),
 ]
 # Whose `open` is not that of a text file.
-OTHERS = ("os", "tarfile", "Image")
+OTHERS = ("os", "tarfile", "Image", "archive")
 
 
 def without_encoding(source: str) -> Iterator[int]:

@@ -10,7 +10,7 @@ import numpy as np
 from ml_collections import ConfigDict
 
 from snclr_jax.data import Split, open_data
-from snclr_jax.data.decode import Encoded, open_encoded
+from snclr_jax.data.decode import Encoded, UnreadableImage, open_encoded, unreadable
 from snclr_jax.data.depth import used_levels
 from snclr_jax.settings.check import LEAST_BATCH
 from snclr_jax.settings.levels import AUTO
@@ -153,21 +153,26 @@ def _of_objective(config: ConfigDict) -> tuple[str, ...]:
 def _median_side(split: Split) -> int:
     """The median shorter side of some of the images; unreadable ones do not count."""
     some = np.arange(0, split.size, -(-split.size // SAMPLE))
-    sides = [side for side in map(_side, split.originals(some)) if side]
+    sides, bad = [], []
+    for image in split.originals(some):
+        try:
+            sides.append(_side(image))
+        except (UnreadableImage, OSError) as error:
+            bad.append(error)
     if not sides:
+        first = bad[0]
+        why = first.describe() if isinstance(first, UnreadableImage) else first
         raise ValueError(
             f"data.path: none of {len(some)} images of {split.size} that were looked "
-            "at can be read; set augment.size and data.image_size, or replace them"
+            f"at can be read: {why}; set augment.size and data.image_size, or replace "
+            "them"
         )
     return round(statistics.median(sides))
 
 
-def _side(image: Encoded | np.ndarray) -> int | None:
-    """The shorter side, read from the head of an encoded image; None if unreadable."""
+def _side(image: Encoded | np.ndarray) -> int:
+    """The shorter side, read from the head of an encoded image."""
     if isinstance(image, np.ndarray):
         return min(image.shape[:2])
-    try:
-        with open_encoded(image) as picture:
-            return min(picture.size)
-    except Exception:  # Pillow raises many kinds
-        return None
+    with unreadable(image.name), open_encoded(image) as picture:
+        return min(picture.size)

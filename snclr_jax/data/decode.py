@@ -179,7 +179,7 @@ def decode_image(
       UnreadableImage: where the image cannot be decoded.
       OSError: where no file can be read, such as with too many open.
     """
-    with _unreadable(name), open_image(file, page) as image:
+    with unreadable(name), open_image(file, page) as image:
         # A JPEG can be decoded at 1/2, 1/4 or 1/8 of its size; staying at twice the
         # wanted size leaves the final quality to the antialiased resize.
         image.draft(None, (2 * side, 2 * side))
@@ -196,7 +196,7 @@ def decode_squares(
 def _decode_square(image: Encoded, side: int) -> np.ndarray:
     content, name, levels, page = image
     if isinstance(content, np.ndarray):
-        with _unreadable(name):
+        with unreadable(name):
             return to_square(pixels_of(content, "it"), side)
     file = io.BytesIO(content) if isinstance(content, bytes) else content
     return decode_image(file, side, name=name, levels=levels, page=page)
@@ -225,7 +225,7 @@ def decode_views(
     if isinstance(image, np.ndarray):
         boxes = crop_boxes(image.shape[:2], views, uniforms)
         return cut_views(image, boxes, views)
-    with _unreadable(image.name):
+    with unreadable(image.name):
         # A file is read at once; of a page, only what belongs to it.
         if isinstance(image.content, str) and image.page is None:
             _check_file(image.content)
@@ -265,7 +265,7 @@ def _decode_whole(
 
 
 @contextlib.contextmanager
-def _unreadable(name: str) -> Iterator[None]:
+def unreadable(name: str) -> Iterator[None]:
     """Turns whatever decoding raises into an `UnreadableImage`."""
     try:
         yield

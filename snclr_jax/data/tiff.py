@@ -12,6 +12,9 @@ from PIL import Image
 # Of TIFF 6.0 and of BigTIFF, in either order of the bytes.
 _HEADS = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
 _CHANNELS = (1, 3, 4)  # gray, RGB, RGBA
+# What they would log, of every image, is the reason that is given.
+for _name in ("PIL.TiffImagePlugin", "tifffile"):
+    logging.getLogger(_name).setLevel(logging.CRITICAL)
 
 
 def is_tiff(file: str | BinaryIO) -> bool:
@@ -91,6 +94,4 @@ def _tifffile() -> Any:
         raise ValueError(
             "a TIFF that Pillow cannot read; pip install 'snclr_jax[tiff]' may"
         ) from error
-    # What it would log is the reason that is given.
-    logging.getLogger("tifffile").setLevel(logging.CRITICAL)
     return tifffile
