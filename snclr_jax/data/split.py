@@ -281,14 +281,13 @@ def hold_back(split: Split, count: int) -> tuple[Split, Split]:
 
 
 def _stored_bytes(image: Encoded | np.ndarray) -> int:
-    if isinstance(image, np.ndarray):
-        return image.nbytes
-    if isinstance(image.content, np.ndarray):
-        return image.content.nbytes
-    if isinstance(image.content, bytes):
-        return len(image.content)
+    content = image if isinstance(image, np.ndarray) else image.content
+    if isinstance(content, np.ndarray):
+        return content.nbytes
+    if isinstance(content, bytes):
+        return len(content)
     with contextlib.suppress(OSError):  # a bad image, see `Split`
-        return os.path.getsize(image.content)
+        return os.path.getsize(content)
     return 0
 
 
