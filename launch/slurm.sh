@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Trains on GPU nodes under SLURM, and continues by itself after a preemption:
+# Trains on GPU nodes under SLURM, and continues by itself after a preemption or a fault:
 #
 #   sbatch --nodes=2 launch/slurm.sh --config=imagenet_vit_s16 \
 #       --config.data.path=/shared/sets --workdir=/shared/runs/vit
@@ -11,6 +11,9 @@
 # GPUs. So every task must see all of them: --gpus-per-node, and not --gpus-per-task,
 # which hides the others and leaves most tasks without one. Each task decodes its own
 # share of the images, in config.data.num_workers processes: cpus-per-task at most.
+#
+# SNCLR_MAX_REQUEUES=N, 10 where it is not set: a job that was started again N times, for
+# whatever reason, is not after a fault. Preemptions and ends of its time are not limited.
 #
 #SBATCH --job-name=snclr
 #SBATCH --nodes=1
@@ -35,7 +38,8 @@ call sbatch in the checkout, or set SNCLR=" >&2
 SIGNALLED="" CANCELLED=""
 # To the tasks and not to srun, which would kill them after KillWait.
 trap 'SIGNALLED=yes; scancel --signal=TERM "$SLURM_JOB_ID" || true' USR1
-trap 'SIGNALLED=yes CANCELLED=yes' TERM # by scancel, which signals the tasks too
+# By scancel or scontrol requeue, which signal the tasks too and decide what follows.
+trap 'SIGNALLED=yes CANCELLED=yes' TERM
 # Where one ends the rest have a minute to end too, saving or not: one that was lost
 # would be waited for in vain.
 # The CPUs are said again: SLURM 22.05 to 23.02 do not tell srun.
@@ -47,11 +51,22 @@ while true; do
   wait "$STEP" || ended=$?
   [[ -n $SIGNALLED ]] || break # a signal ends the wait, and not what is waited for
 done
-# Saved after SIGTERM, from here or from SLURM where it gives a preempted job time, the
-# tasks end with 143 and not with 0, and after SIGUSR1, of a --signal without B:, with
-# 138: the same job goes back into the queue, and the same command continues the run.
-if [[ $ended =~ ^(143|138)$ && -z $CANCELLED ]]; then
-  echo "slurm.sh: saved; job $SLURM_JOB_ID goes back into the queue"
-  scontrol requeue "$SLURM_JOB_ID"
-fi
+[[ -z $CANCELLED ]] || exit "$ended"
+# The highest exit status of the tasks, or 128 + the signal that killed one, says whether
+# the same job goes back into the queue, where the same command continues the run.
+RESTARTS=${SLURM_RESTART_COUNT:-0} MAX_REQUEUES=${SNCLR_MAX_REQUEUES:-10}
+case $ended in
+  0 | 2 | 130) exit "$ended" ;; # complete; refused, as it would be again; Ctrl-C
+  138 | 140 | 143) why="stopped by SIG$(kill -l "$ended")" ;; # as asked: the task says what it saved
+  *)
+    why="ended with $ended"
+    if ((RESTARTS >= MAX_REQUEUES)); then
+      echo "slurm.sh: $why after $RESTARTS restarts; see above, and call sbatch again, \
+with SNCLR_MAX_REQUEUES=N for more of them" >&2
+      exit "$ended"
+    fi
+    ;;
+esac
+echo "slurm.sh: $why; job $SLURM_JOB_ID goes back into the queue"
+scontrol requeue "$SLURM_JOB_ID"
 exit "$ended"

@@ -153,57 +153,106 @@ def test_four_rehearsed_processes_end_like_one_with_four_devices(tmp_path):
     )
 
 
-SAVED = ["scancel --signal=TERM 42", "saved"]
+# Runs as `srun`: ends with a status at once, or after a signal.
+SRUN = """#!/bin/bash
+echo "srun $*" >>"$FAKE/slurm.calls"
+[[ -z $AT_ONCE ]] || exit "$ENDED"
+trap 'sleep 0.3; echo ended >>"$FAKE/slurm.calls"; exit "$ENDED"' TERM USR1
+echo $$ >"$FAKE/srun.pid"
+while :; do sleep 0.05; done
+"""
+
+
+class SlurmJob:
+    """`slurm.sh` in the middle of a job, or with tasks that end at once."""
+
+    def __init__(self, folder: Path, ended: int, *, at_once: bool, **variables: str):
+        self.cloud = Cloud(folder)
+        record = '#!/bin/bash\necho "$(basename "$0") $*" >>"$FAKE/slurm.calls"\n'
+        self.cloud.add("srun", SRUN)
+        self.cloud.add("scancel", record + 'kill -TERM "$(cat "$FAKE/srun.pid")"\n')
+        self.cloud.add("scontrol", record)
+        self.snclr = str(folder / "bin" / "snclr")
+        here = {"SLURM_JOB_ID": "42", "SLURM_CPUS_PER_TASK": "8", "SNCLR": self.snclr}
+        here |= {"ENDED": str(ended), "AT_ONCE": "yes" if at_once else ""}
+        self.script = subprocess.Popen(
+            [self.cloud.checkout / "launch" / "slurm.sh", "--workdir=a run"],
+            env=self.cloud.environment() | here | variables,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+        )
+
+    def task(self) -> int:
+        """Returns the process that stands for the tasks, once there is one."""
+        end = time.monotonic() + 30
+        while not self.cloud.lines("srun.pid"):
+            assert time.monotonic() < end
+            time.sleep(0.02)
+        return int(self.cloud.lines("srun.pid")[0])
+
+    def end(self, ended: int) -> tuple[list[str], str]:
+        """Returns the calls after that of srun, and what the script says."""
+        said, _ = self.script.communicate(timeout=30)
+        assert self.script.returncode == ended, said
+        srun, *calls = self.cloud.lines("slurm.calls")
+        assert srun == (
+            "srun --cpus-per-task=8 --kill-on-bad-exit=0 --wait=60 "
+            f"{self.snclr} train --workdir=a run"
+        )
+        return calls, said
+
+
+STOPPED = ["scancel --signal=TERM 42", "ended"]
 REQUEUED = ["scontrol requeue 42"]
 
 
 @pytest.mark.parametrize(
     "to_script, to_tasks, ended, calls",
     [
-        pytest.param(signal.SIGUSR1, None, 143, SAVED + REQUEUED, id="time is up"),
-        pytest.param(signal.SIGUSR1, None, 0, SAVED, id="time is up, and complete"),
-        pytest.param(None, signal.SIGTERM, 143, ["saved", *REQUEUED], id="preempted"),
-        pytest.param(None, signal.SIGUSR1, 138, ["saved", *REQUEUED], id="not by B:"),
-        pytest.param(signal.SIGTERM, signal.SIGTERM, 143, ["saved"], id="cancelled"),
+        pytest.param(signal.SIGUSR1, None, 143, STOPPED + REQUEUED, id="time is up"),
+        pytest.param(signal.SIGUSR1, None, 0, STOPPED, id="time is up, and complete"),
+        pytest.param(None, signal.SIGTERM, 143, ["ended", *REQUEUED], id="preempted"),
+        pytest.param(None, signal.SIGUSR1, 138, ["ended", *REQUEUED], id="not by B:"),
+        pytest.param(signal.SIGTERM, signal.SIGTERM, 143, ["ended"], id="cancelled"),
     ],
 )
-def test_a_slurm_job_that_saves_goes_back_into_the_queue_unless_it_was_cancelled(
+def test_a_slurm_job_that_is_stopped_goes_back_into_the_queue_unless_it_was_cancelled(
     tmp_path, to_script, to_tasks, ended, calls
 ):
-    cloud = Cloud(tmp_path)
-    record = 'echo "$(basename "$0") $*" >>"$FAKE/slurm.calls"\n'
-    cloud.add(
-        "srun",
-        f"#!/bin/bash\n{record}"
-        'trap \'sleep 0.3; echo saved >>"$FAKE/slurm.calls"; '
-        f"exit {ended}' TERM USR1\n"
-        'echo $$ >"$FAKE/srun.pid"\nwhile :; do sleep 0.05; done\n',
-    )
-    cloud.add("scancel", f'#!/bin/bash\n{record}kill -TERM "$(cat "$FAKE/srun.pid")"\n')
-    cloud.add("scontrol", f"#!/bin/bash\n{record}")
-    snclr = str(cloud.folder / "bin" / "snclr")
-    here = {"SLURM_JOB_ID": "42", "SLURM_CPUS_PER_TASK": "8", "SNCLR": snclr}
-    job = subprocess.Popen(
-        [cloud.checkout / "launch" / "slurm.sh", "--workdir=a run"],
-        env=cloud.environment() | here,
-        stdout=subprocess.PIPE,
-        text=True,
-    )
-    end = time.monotonic() + 30
-    while not cloud.lines("srun.pid"):
-        assert time.monotonic() < end
-        time.sleep(0.02)
+    job = SlurmJob(tmp_path, ended, at_once=False)
+    task = job.task()
     if to_script:
-        job.send_signal(to_script)
+        job.script.send_signal(to_script)
     if to_tasks:
-        os.kill(int(cloud.lines("srun.pid")[0]), to_tasks)
-    job.communicate(timeout=30)
-    assert job.returncode == ended
-    srun = "srun --cpus-per-task=8 --kill-on-bad-exit=0 --wait=60"
-    assert cloud.lines("slurm.calls") == [
-        f"{srun} {snclr} train --workdir=a run",
-        *calls,
-    ]
+        os.kill(task, to_tasks)
+    called, said = job.end(ended)
+    assert called == calls
+    # Whether there was something to save, the tasks know alone.
+    assert "saved" not in said
+
+
+@pytest.mark.parametrize(
+    "ended, restarts, requeued",
+    [
+        pytest.param(0, "0", False, id="complete"),
+        pytest.param(2, "0", False, id="refused"),
+        pytest.param(130, "0", False, id="Ctrl-C"),
+        pytest.param(1, "", True, id="a fault"),
+        pytest.param(75, "2", True, id="not now"),
+        pytest.param(137, "2", True, id="killed"),
+        pytest.param(137, "3", False, id="killed too often"),
+        pytest.param(143, "3", True, id="preempted often"),
+    ],
+)
+def test_the_exit_status_says_whether_a_slurm_job_is_started_again(
+    tmp_path, ended, restarts, requeued
+):
+    counts = {"SLURM_RESTART_COUNT": restarts, "SNCLR_MAX_REQUEUES": "3"}
+    called, said = SlurmJob(tmp_path, ended, at_once=True, **counts).end(ended)
+    assert called == (REQUEUED if requeued else [])
+    assert ("goes back into the queue" in said) == requeued
+    assert ("after 3 restarts" in said) == (ended == 137 and not requeued)
 
 
 def test_the_job_file_has_a_pod_for_every_host_and_names_a_recipe():

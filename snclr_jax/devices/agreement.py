@@ -12,6 +12,8 @@ from typing import Any, TypeVar
 import jax
 from jax._src import distributed  # its client has no public name
 
+from snclr_jax.devices.processes import KINDS, told
+
 # One machine may need minutes to list a large folder that another has at hand. Nothing
 # else gives up meanwhile: that begins with the first collective, where Gloo waits 30 s.
 ARRIVAL_SECONDS = 600
@@ -39,6 +41,7 @@ def in_agreement(
     Raises:
       ValueError: on every process, where a fact differs, with its values; where
         `compute` raises it on one of them.
+      RuntimeError: on every other process, where it raises anything else on one.
       OSError: on every process, where `compute` raises nothing else on any: it may
         pass, and then the others are not refused either.
       TimeoutError: on every process, where one does not come within
@@ -49,10 +52,10 @@ def in_agreement(
     try:
         result = compute()
         answer = {"facts": facts(result)}
-    except (ValueError, OSError) as error:
+    except Exception as error:
         # The others hear of it, and all end together.
-        with contextlib.suppress(ValueError, OSError):
-            _meet({"error": str(error), "passes": isinstance(error, OSError)})
+        with contextlib.suppress(*KINDS):
+            _meet(told(error))
         raise
     _meet(answer)
     return result
@@ -62,8 +65,7 @@ def refusal(answers: Sequence[Answer]) -> str:
     """Returns why processes cannot go on together; "" where they can.
 
     Args:
-      answers: of every process, in their order: {"facts": ...} or {"error": ...,
-        "passes": ...}.
+      answers: of every process, in their order: {"facts": ...} or what `told` returns.
     """
     errors = _by_value(
         {p: answer["error"] for p, answer in enumerate(answers) if "error" in answer}
@@ -103,19 +105,19 @@ def _meet(answer: Answer) -> None:
         # Process 0 may come last, and then waits for others.
         end = time.monotonic() + 2 * ARRIVAL_SECONDS
         found = _wait_for(client, f"{key}/refusal", end)
-        unheard = [[0], "", False]
-        absent, refused, passes = json.loads(found) if found else unheard
-        _raise(absent, refused, passes)
+        unheard = [[0], "", 0]
+        absent, refused, kind = json.loads(found) if found else unheard
+        _raise(absent, refused, kind)
         return
     end = time.monotonic() + ARRIVAL_SECONDS
     given = [_wait_for(client, f"{key}/{other}", end) for other in range(processes)]
     absent = [other for other, answer in enumerate(given) if answer is None]
     answers = [json.loads(own) for own in given if own]
     refused = "" if absent else refusal(answers)
-    errors = [own for own in answers if "error" in own]
-    passes = bool(errors) and all(own["passes"] for own in errors)
-    client.key_value_set(f"{key}/refusal", json.dumps([absent, refused, passes]))
-    _raise(absent, refused, passes)
+    # Facts that differ are refused.
+    kind = min((own["kind"] for own in answers if "error" in own), default=0)
+    client.key_value_set(f"{key}/refusal", json.dumps([absent, refused, kind]))
+    _raise(absent, refused, kind)
 
 
 def _wait_for(client: Any, key: str, end: float) -> str | None:
@@ -131,7 +133,7 @@ def _wait_for(client: Any, key: str, end: float) -> str | None:
             return None
 
 
-def _raise(absent: Sequence[int], refused: str, passes: bool) -> None:
+def _raise(absent: Sequence[int], refused: str, kind: int) -> None:
     if absent:
         raise TimeoutError(
             f"{_named(absent)} of {jax.process_count()} did not get as far as the "
@@ -139,7 +141,7 @@ def _raise(absent: Sequence[int], refused: str, passes: bool) -> None:
             "there, end what is left, and start all processes again"
         )
     if refused:
-        raise (OSError if passes else ValueError)(refused)
+        raise KINDS[kind](refused)
 
 
 def _by_value(values: Mapping[int, str]) -> dict[str, list[int]]:

@@ -25,6 +25,9 @@ XLA_START_SECONDS = START_SECONDS + 60
 GOOGLE = b"0x1ae0"
 # PCI classes of what Google's virtual machines have besides TPUs.
 STORAGE_OR_NETWORK = (b"0x01", b"0x02")
+# What others raise for an error of one process. Of several, the first kind counts: what
+# is refused, or is a fault, does not pass where another error does.
+KINDS = (ValueError, RuntimeError, OSError)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -207,8 +210,8 @@ def from_first(compute: Callable[[], Any]) -> Any:
       compute: called on process 0; returns what JSON can hold.
 
     Raises:
-      ValueError, OSError: on every process, where process 0 raises it, with its
-        message.
+      ValueError, OSError, RuntimeError: on every other process, where process 0 raises
+        the first, the second or anything else, with its message.
     """
     if jax.process_count() == 1:
         return compute()
@@ -217,9 +220,8 @@ def from_first(compute: Callable[[], Any]) -> Any:
     if jax.process_index() == 0:
         try:
             answer["value"] = compute()
-        except (ValueError, OSError) as error:
-            failed = error
-            answer = {"error": str(error), "passes": isinstance(error, OSError)}
+        except Exception as error:
+            failed, answer = error, told(error)
     text = np.frombuffer(json.dumps(answer).encode(), np.uint8)
     size = int(multihost_utils.broadcast_one_to_all(np.int32(text.size)))
     text = multihost_utils.broadcast_one_to_all(np.resize(text, size))
@@ -227,8 +229,18 @@ def from_first(compute: Callable[[], Any]) -> Any:
         raise failed
     answer = json.loads(text.tobytes())
     if "error" in answer:
-        raise (OSError if answer["passes"] else ValueError)(answer["error"])
+        raise KINDS[answer["kind"]](answer["error"])
     return answer["value"]
+
+
+def told(error: Exception) -> dict[str, Any]:
+    """Returns what the others hear of an error: its message, and which of `KINDS`."""
+    for kind in (ValueError, OSError):
+        if isinstance(error, kind):
+            return {"error": str(error), "kind": KINDS.index(kind)}
+    # The first line of XLA's errors says what is wrong.
+    said = f"{type(error).__name__}: {error}".partition("\n")[0]
+    return {"error": said, "kind": KINDS.index(RuntimeError)}
 
 
 def has_tpu(devices: Path = Path("/sys/bus/pci/devices")) -> bool:

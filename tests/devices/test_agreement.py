@@ -11,6 +11,7 @@ from jax._src import distributed
 
 from snclr_jax.devices import agreement
 from snclr_jax.devices.agreement import in_agreement, refusal
+from snclr_jax.devices.processes import KINDS
 
 
 def facts(**values) -> dict:
@@ -18,7 +19,7 @@ def facts(**values) -> dict:
 
 
 SAME = facts(config={"seed": 0, "data": {"path": "a"}}, code="1")
-ERROR = {"error": "data.path is 'b', which is not a folder", "passes": False}
+ERROR = {"error": "data.path is 'b', which is not a folder", "kind": 0}
 
 
 @pytest.mark.parametrize(
@@ -97,35 +98,43 @@ def test_the_first_process_compares_and_tells_the_others(one_of_three):
     with pytest.raises(ValueError, match="a is 1 in processes 0, 1 and 2 in process 2"):
         in_agreement(lambda: 1, lambda a: {"a": a})
     told = json.loads(service.values["snclr/agreement/0/refusal"])
-    assert told[0] == [] and not told[2]
+    assert told[0] == [] and told[2] == 0
     one_of_three(1, {"refusal": told})
     with pytest.raises(ValueError, match="a is 1 in processes 0, 1 and 2 in process 2"):
         in_agreement(lambda: 1, lambda a: {"a": a})
-    one_of_three(1, {"refusal": [[], "", False]})
+    one_of_three(1, {"refusal": [[], "", 0]})
     assert in_agreement(lambda: 1, lambda a: {"a": a}) == 1
 
 
-@pytest.mark.parametrize("error", [OSError, ValueError])
-def test_what_one_process_cannot_open_ends_all_of_them(one_of_three, error):
+@pytest.mark.parametrize(
+    "error, heard, words",
+    [
+        (ValueError, ValueError, "it broke"),
+        (jax.errors.JaxRuntimeError, RuntimeError, "JaxRuntimeError: it broke"),
+        (OSError, OSError, "it broke"),
+    ],
+)
+def test_what_one_process_cannot_do_ends_all_of_them(one_of_three, error, heard, words):
     """A mount that may come back refuses the others as little as this process."""
 
     def fail() -> None:
-        raise error("a mount is gone")
+        raise error("it broke\nin many lines" if heard is RuntimeError else "it broke")
 
-    told = [[], "process 2: a mount is gone", error is OSError]
+    told = [[], f"process 2: {words}", KINDS.index(heard)]
     service = one_of_three(2, {"refusal": told})
-    with pytest.raises(error, match="^a mount is gone"):
+    with pytest.raises(error, match="^it broke") as own:
         in_agreement(fail, lambda _: {})
-    own = json.loads(service.values["snclr/agreement/0/2"])
-    service = one_of_three(0, {"1": facts(), "2": own})
-    with pytest.raises(error, match="^process 2: a mount is gone"):
+    assert own.type is error
+    answer = json.loads(service.values["snclr/agreement/0/2"])
+    service = one_of_three(0, {"1": facts(), "2": answer})
+    with pytest.raises(heard, match=f"^process 2: {words}$"):
         in_agreement(lambda: None, lambda _: {})
     assert json.loads(service.values["snclr/agreement/0/refusal"]) == told
     one_of_three(1, {"refusal": told})
-    with pytest.raises(error, match="^process 2: a mount is gone"):
+    with pytest.raises(heard, match=f"^process 2: {words}$"):
         in_agreement(lambda: None, lambda _: {})
     # One that is refused for good refuses all.
-    one_of_three(0, {"1": ERROR, "2": own})
+    one_of_three(0, {"1": ERROR, "2": answer})
     with pytest.raises(ValueError, match="process 1: data.path is 'b'"):
         in_agreement(lambda: None, lambda _: {})
 

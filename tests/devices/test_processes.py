@@ -203,9 +203,17 @@ def test_one_that_loses_its_peer_ends_within_a_minute(port, said, lost):
             process.wait()
 
 
-@pytest.mark.parametrize("error", [FileNotFoundError, OSError, ValueError])
+@pytest.mark.parametrize(
+    "error, heard, words",
+    [
+        (FileNotFoundError, OSError, "it is not there"),
+        (OSError, OSError, "it is not there"),
+        (ValueError, ValueError, "it is not there"),
+        (AttributeError, RuntimeError, "AttributeError: it is not there"),
+    ],
+)
 def test_what_the_first_process_cannot_do_ends_the_others_as_it_may_pass(
-    monkeypatch, error
+    monkeypatch, error, heard, words
 ):
     """Its own error stays what it is, which its exit status says."""
     said = []
@@ -215,15 +223,17 @@ def test_what_the_first_process_cannot_do_ends_the_others_as_it_may_pass(
         return array
 
     def fail():
-        raise error("metrics.jsonl is not there")
+        raise error("it is not there")
 
     monkeypatch.setattr(jax, "process_count", lambda: 2)
     monkeypatch.setattr(multihost_utils, "broadcast_one_to_all", broadcast)
-    with pytest.raises(error, match="^metrics.jsonl is not there"):
+    with pytest.raises(error, match="^it is not there"):
         from_first(fail)
     monkeypatch.setattr(jax, "process_index", lambda: 1)
-    heard = iter(said)
-    monkeypatch.setattr(multihost_utils, "broadcast_one_to_all", lambda _: next(heard))
-    with pytest.raises(Exception, match="^metrics.jsonl is not there") as other:
+    answers = iter(said)
+    monkeypatch.setattr(
+        multihost_utils, "broadcast_one_to_all", lambda _: next(answers)
+    )
+    with pytest.raises(heard, match=f"^{words}") as other:
         from_first(fail)
-    assert other.type is (ValueError if error is ValueError else OSError)
+    assert other.type is heard
