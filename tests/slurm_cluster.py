@@ -210,8 +210,10 @@ class Job:
     def wait_for(self, happens, *, seconds: float = 300) -> None:
         """Returns when `happens()` is true."""
         end = time.monotonic() + seconds
-        while not happens():
+        while True:
             state = self.field("JobState")
+            if happens():
+                return
             in_time = state not in ENDED and time.monotonic() < end
             assert in_time, f"{state}: {self.said}"
             time.sleep(0.2)

@@ -88,7 +88,9 @@ def test_a_refused_job_is_not_started_again(cluster, tmp_path):
     job = Job(cluster, tmp_path / "run", fields=("--config.epochs=-1",))
     job.end("FAILED")
     assert job.field("ExitCode") == "2:0" and job.field("Restarts") == "0"
-    assert "snclr: config.epochs is -1" in job.said and "slurm.sh" not in job.said
+    assert (
+        "snclr: epochs -1 must be at least 1" in job.said and "slurm.sh" not in job.said
+    )
 
 
 def test_a_preempted_job_saves_and_goes_on(cluster, undisturbed, held):
