@@ -109,12 +109,18 @@ class Cluster:
             "XLA_FLAGS": os.environ["XLA_FLAGS"]
             + " --xla_force_host_platform_device_count=1",
         }
-        self.call("mungekey", "--create", f"--keyfile={folder}/munge.key")
+        self._services: list[subprocess.Popen] = []
+
+    def start(self) -> None:
+        """Starts the services; `end` is to follow, also where this fails."""
+        munge = f"{self.folder}/munge"
+        self.call("mungekey", "--create", f"--keyfile={munge}.key")
         files = ("socket", "key-file", "pid-file", "seed-file", "log-file")
-        munge = [f"--{name}={folder}/munge.{name.partition('-')[0]}" for name in files]
-        self._services = [self._start("munged", "--foreground", "--force", *munge)]
-        self._wait_for(lambda: (folder / "munge.socket").exists())
-        self._services += [self._start("slurmctld", "-D"), self._start("slurmd", "-D")]
+        options = [f"--{name}={munge}.{name.partition('-')[0]}" for name in files]
+        self._serve("munged", "--foreground", "--force", *options)
+        self._wait_for(lambda: Path(f"{munge}.socket").exists())
+        self._serve("slurmctld", "-D")
+        self._serve("slurmd", "-D")
         self._wait_for(lambda: "idle" in self.call("sinfo", "-h", fails=True))
 
     def call(self, *command: str | Path, fails: bool = False) -> str:
@@ -133,17 +139,20 @@ class Cluster:
 
     def end(self) -> None:
         """Cancels the jobs and ends the services; SLURM ends the tasks."""
-        self.call("scancel", "--state=PENDING,RUNNING,SUSPENDED", fails=True)
-        self._wait_for(lambda: not self.call("squeue", "-h", fails=True))
-        for service in reversed(self._services):
-            service.terminate()
-            service.wait(timeout=30)
+        try:
+            self.call("scancel", "--state=PENDING,RUNNING,SUSPENDED", fails=True)
+            self._wait_for(lambda: not self.call("squeue", "-h", fails=True))
+        finally:
+            for service in reversed(self._services):
+                service.terminate()
+                service.wait(timeout=30)
 
-    def _start(self, *command: str) -> subprocess.Popen:
+    def _serve(self, *command: str) -> None:
         with open(self.folder / f"{command[0]}.log", "w") as log:
-            return subprocess.Popen(
+            service = subprocess.Popen(
                 command, env=self.environment, stdout=log, stderr=log
             )
+        self._services.append(service)
 
     def _wait_for(self, happens) -> None:
         end = time.monotonic() + 60

@@ -25,8 +25,11 @@ SAVED = re.compile(r"stopped by SIGTERM and saved step (\d+)")
 @pytest.fixture(scope="module")
 def cluster(tmp_path_factory):
     cluster = Cluster(tmp_path_factory.mktemp("slurm"))
-    yield cluster
-    cluster.end()
+    try:
+        cluster.start()
+        yield cluster
+    finally:
+        cluster.end()
 
 
 @pytest.fixture(scope="module")
@@ -112,7 +115,9 @@ def test_a_job_that_is_queued_again_by_hand_saves_and_goes_on(
 
 
 def test_a_job_whose_time_is_up_saves_and_goes_on(cluster, undisturbed, held):
-    cluster.call("scontrol", "update", f"JobId={held.number}", "TimeLimit=4")
+    _, minutes, _ = held.field("RunTime").split(":")
+    limit = f"TimeLimit={int(minutes) + 3}"  # the script hears of it two minutes before
+    cluster.call("scontrol", "update", f"JobId={held.number}", limit)
     stop_heard(held)
     start = assert_went_on(held, undisturbed)
     assert SAVED.findall(held.said) == [str(start)]
