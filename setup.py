@@ -21,7 +21,7 @@ setup(
     # The recipes live beside the package and are importable as snclr_jax.configs.
     packages=[*find_packages(include=["snclr_jax*"]), "snclr_jax.configs"],
     package_dir={"snclr_jax.configs": "configs"},
-    package_data={"snclr_jax": ["py.typed"]},
+    package_data={"snclr_jax": ["py.typed", "explore/page.css", "explore/page.js"]},
     entry_points={"console_scripts": ["snclr = snclr_jax.main:run"]},
     install_requires=[
         "absl-py>=2.1",

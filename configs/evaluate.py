@@ -33,6 +33,7 @@ def get_config(name: str = "") -> ConfigDict:
     config.fewshot = _fewshot()
     config.retrieval = _retrieval()
     config.quality = _quality()
+    config.explore = _explore()
     match name:
         case "":
             return config
@@ -167,6 +168,18 @@ def _quality() -> ConfigDict:
     # Neighbors whose class is compared, where there are labels.
     quality.k = 20
     return quality
+
+
+def _explore() -> ConfigDict:
+    """What `snclr explore` shows of a set of images, without labels."""
+    explore = ConfigDict()
+    # Images to label first, spread over all.
+    explore.subset = 100
+    # Clusters; None: half the square root of the number of images, at most 50.
+    explore.clusters = placeholder(int)
+    # Cosine from which on two images are near-duplicates; None: what images suggest.
+    explore.threshold = placeholder(float)
+    return explore
 
 
 def _debug(config: ConfigDict) -> ConfigDict:

@@ -50,6 +50,16 @@ snclr: contrastive pretraining of visual encoders with soft neighbors, in JAX
         snclr evaluate --workdir=DIR --config.data.name=tfds \\
             --config.data.tfds_name=cifar100 --config.data.path=DATA_DIR
 
+  snclr explore --workdir=DIR [--out=FOLDER] [--network=...] [--config.data...]
+      Shows what images hold, without labels: DIR/explore/explore.html, a page that
+      needs no network, has a map with pictures, clusters, near-duplicates, outliers,
+      covered regions and what to label first; tables of all images lie beside it.
+      --config.explore.subset=100, .clusters=N and .threshold=COSINE are its settings.
+
+  snclr similar IMAGE IMAGE ... --workdir=DIR [-n 10] [--out=FOLDER] [--config.data...]
+      Prints the images of the run that are most like each IMAGE, a file, and shows them
+      in DIR/explore/similar.html.
+
   snclr features --workdir=DIR --out=FILE.npz [--network=...] [--config.data...]
       Writes every image's features, label, split and name into one numpy file.
 
@@ -145,11 +155,12 @@ _path("source", "", "Images to prepare: folder or tar.")
 _SOURCE_TEST = _path("source_test", "", "Test images: folder or tar.")
 _TEST_LABELS = _path("test_labels", "", "Classes of the test images.")
 flags.DEFINE_string("name", "", "TFDS set to prepare.")
-_path("out", "", "File or folder to write.")
+_OUT = _path("out", "", "File or folder to write.")
 _WHAT = flags.DEFINE_list("what", None, "Evaluations.")
 _NETWORK = flags.DEFINE_string("network", None, "Encoder: online or target.")
 _FORMAT = flags.DEFINE_string("format", None, "Format of the exported file.")
 _path("weights", "", "Weights to import.")
+_N = flags.DEFINE_integer("n", None, "Similar images.", lower_bound=1)
 _BASELINES = flags.DEFINE_boolean("baselines", False, "Score the baselines too.")
 _ALLOW = flags.DEFINE_list("allow_changes", [], "Fields that may change.")
 _ALL = flags.DEFINE_boolean("all", False, "Show everything.")
@@ -194,15 +205,15 @@ def main(arguments: list[str]) -> None:
     logging.set_verbosity(logging.WARNING)
     command = arguments[1] if len(arguments) > 1 else ""
     operands = arguments[2:]
-    if command not in COMMANDS or (operands and command not in OF_RUNS):
+    if command not in COMMANDS or (operands and command not in OF_PATHS):
         near = difflib.get_close_matches(command, set(COMMANDS) - {command}, n=1)
         meant = f"did you mean {near[0]}? " if near and not operands else ""
         commands = ", ".join(COMMANDS)
         said = " ".join(arguments[1:])
         _fail(f"{said!r} is not a command; {meant}use one of {commands}")
     try:
-        runs = [expanded(operand) for operand in operands]
-        COMMANDS[command](*([runs] if command in OF_RUNS else []))
+        paths = [expanded(operand) for operand in operands]
+        COMMANDS[command](*([paths] if command in OF_PATHS else []))
     except (ValueError, *NAMED_WRONGLY) as error:
         _fail(str(error))
     except OSError as error:
@@ -267,6 +278,24 @@ def _features() -> None:
     from snclr_jax.evaluate.extract import extract
 
     extract(workdir, out, settings, network=_NETWORK.value)
+
+
+def _explore() -> None:
+    (workdir,) = _needed("explore", "workdir")
+    settings = _evaluation_settings()
+    from snclr_jax.explore.run import explore
+
+    print(explore(workdir, settings, network=_NETWORK.value, out=_OUT.value))
+
+
+def _similar(queries: list[str]) -> None:
+    (workdir,) = _needed("similar", "workdir")
+    settings = _evaluation_settings()
+    from snclr_jax.explore.similar import similar
+
+    given = _given(n=_N.value)
+    whose = {"network": _NETWORK.value, "out": _OUT.value}
+    print(similar(queries, workdir, settings, **whose, **given))
 
 
 def _export() -> None:
@@ -411,6 +440,8 @@ COMMANDS = {
     "train": _train,
     "recipes": _recipes,
     "evaluate": _evaluate,
+    "explore": _explore,
+    "similar": _similar,
     "features": _features,
     "export": _export,
     "import": _import,
@@ -423,8 +454,8 @@ COMMANDS = {
 
 # The exit status of a preflight; docs/reliability.md has all of them.
 DOES_NOT_FIT = 3
-# Commands that name runs without a flag.
-OF_RUNS = ("compare", "watch")
+# Commands that name runs, or images, without a flag.
+OF_PATHS = ("compare", "similar", "watch")
 # Commands that Ctrl-C reaches as an exception: they end their workers, or give the
 # terminal its cursor back.
 CLEANS_UP = {"prepare", "watch"}

@@ -12,7 +12,7 @@ ROOT = Path(__file__).parents[1]
 PACKAGE = ROOT / "snclr_jax"
 LINE = (
     "devices, models, visualize < step, queue < objectives < settings < run < data < "
-    "encoder < evaluate, export, preflight < report < loop < train < main"
+    "encoder < evaluate, export, preflight < report < explore < loop < train < main"
 )
 PLACE = {
     name: place

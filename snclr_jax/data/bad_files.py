@@ -92,14 +92,19 @@ def read_bad_files(workdir: epath.PathLike) -> list[dict[str, Any]]:
     return list(_read(epath.Path(workdir) / FILE).values())
 
 
-def describe_bad(data: Data) -> str:
-    """Says how many images were bad, and names the first ones; "" where none was."""
+def describe_bad(data: Data, become: str = "replaced by others") -> str:
+    """Says how many images were bad, and names the first ones; "" where none was.
+
+    Args:
+      data: the image set.
+      become: what was done about them.
+    """
     sets = {data.train.bad, data.test.bad if data.test else data.train.bad}
     errors = [error for bad in sets for error in bad.errors.values()]
     if not errors:
         return ""
     named = "; ".join(sorted(error.describe() for error in errors)[:_SHOWN])
-    return f"{len(errors)} images were replaced by others: {named}"
+    return f"{len(errors)} images were {become}: {named}"
 
 
 def _read(path: epath.Path) -> dict[tuple[str, int], dict[str, Any]]:

@@ -9,6 +9,7 @@ from typing import Any
 
 import jax
 import numpy as np
+from ml_collections import ConfigDict
 from PIL import Image
 
 from snclr_jax.data.decode import decode_image
@@ -65,16 +66,29 @@ class LoadedEncoder:
 
     def _features(self, images: Sequence[Any], names: Sequence[str]) -> np.ndarray:
         encoder = self.encoder
-        data = encoder.config.data
-        levels = parse_levels(data.get("range"))
-        squares = np.stack(
-            [
-                _square(*each, data.image_size, levels)
-                for each in zip(images, names, strict=True)
-            ]
-        )
+        squares = read_squares(images, names, encoder.config)
         features = self._encode(encoder.params, encoder.batch_stats, squares)
         return np.asarray(features, np.float32)
+
+
+def read_squares(
+    images: Sequence[Any], names: Sequence[str], config: ConfigDict
+) -> np.ndarray:
+    """Returns uint8 (b, s, s, 3), as an evaluation of the run reads the images.
+
+    Args:
+      images: see `LoadedEncoder`.
+      names: what to call them in an error.
+      config: the run's.
+
+    Raises:
+      ValueError: for one that cannot be read.
+      OSError: where no file can be read now.
+    """
+    side, levels = config.data.image_size, parse_levels(config.data.get("range"))
+    return np.stack(
+        [_square(*each, side, levels) for each in zip(images, names, strict=True)]
+    )
 
 
 def _is_one(images: Any) -> bool:

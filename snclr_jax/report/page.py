@@ -1,8 +1,9 @@
-"""HTML that needs nothing but itself: no script, no file beside it, no network."""
+"""HTML that needs nothing but itself: no file beside it, no network."""
 
 from __future__ import annotations
 
 import base64
+import hashlib
 from collections.abc import Iterable, Sequence
 from html import escape
 from typing import NamedTuple
@@ -80,7 +81,15 @@ class Section(NamedTuple):
     html: str = ""
 
 
-def page(title: str, subtitle: str, head: str, sections: Iterable[Section]) -> str:
+def page(
+    title: str,
+    subtitle: str,
+    head: str,
+    sections: Iterable[Section],
+    *,
+    style: str = "",
+    script: str = "",
+) -> str:
     """Returns a whole HTML page.
 
     Args:
@@ -88,9 +97,16 @@ def page(title: str, subtitle: str, head: str, sections: Iterable[Section]) -> s
       subtitle: plain text.
       head: HTML before the first section.
       sections: in order.
+      style: CSS after that of every page.
+      script: JavaScript at the end of the page, the only one that may run; "" for none.
     """
+    policy = POLICY
+    if script:
+        digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
+        policy += f"; script-src 'sha256-{digest}'"
+        script = f"<script>{script}</script>\n"
     light, dark = THEMES["light"], THEMES["dark"]
-    style = STYLE % {
+    common = STYLE % {
         "dark": DARK,
         "text": light.text,
         "background": light.background,
@@ -100,13 +116,13 @@ def page(title: str, subtitle: str, head: str, sections: Iterable[Section]) -> s
     return "\n".join(
         [
             '<!doctype html>\n<html lang="en">\n<head>\n<meta charset="utf-8">',
-            f'<meta http-equiv="Content-Security-Policy" content="{POLICY}">',
+            f'<meta http-equiv="Content-Security-Policy" content="{policy}">',
             '<meta name="viewport" content="width=device-width, initial-scale=1">',
-            f"<title>{escape(title)}</title>\n<style>{style}</style>\n</head>\n<body>",
+            f"<title>{escape(title)}</title>\n<style>{common}{style}</style>\n</head>\n<body>",
             f'<h1>{escape(title)}</h1>\n<p class="muted">{escape(subtitle)}</p>',
             head,
             *map(_section, sections),
-            "</body>\n</html>\n",
+            f"{script}</body>\n</html>\n",
         ]
     )
 

@@ -8,7 +8,6 @@ import io
 import json
 import re
 import shutil
-import subprocess
 from html import escape
 from html.parser import HTMLParser
 from pathlib import Path
@@ -17,6 +16,7 @@ import jax
 import numpy as np
 import pytest
 import tiny
+from browser import browse, needs_browser
 from PIL import Image
 from saved import CLOCK, batches, filled_queue
 from tensorboardX.proto.event_pb2 import Event
@@ -37,10 +37,6 @@ from snclr_jax.run.metrics import MetricWriter
 from snclr_jax.run.workdir import record_run
 from snclr_jax.visualize import style
 
-BROWSER = next(
-    filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))),
-    None,
-)
 LINES = [
     {"step": 0, "knn_untrained": 31.25, "knn_raw_pixels": 12.5, "majority": 10.5},
     {"step": 50, "loss": 2.5, "images_per_second": 1234.0, "positiveness_mean": 0.25},
@@ -338,18 +334,8 @@ def test_a_run_that_has_nothing_yet_is_refused(tmp_path):
         report(tmp_path)
 
 
-def browse(page, *options, width=1280):
-    command = [BROWSER, "--headless", "--no-sandbox", "--disable-gpu"]
-    command += ["--disable-background-networking", f"--window-size={width},800"]
-    result = subprocess.run(
-        [*command, *options, page.as_uri()], capture_output=True, timeout=120
-    )
-    assert result.returncode == 0, result.stderr.decode()
-    return result.stdout.decode()
-
-
 @pytest.mark.slow
-@pytest.mark.skipif(BROWSER is None, reason="no chromium or google-chrome in the PATH")
+@needs_browser
 def test_a_browser_shows_the_page_in_light_and_dark(run, tmp_path):
     path, seen = run[3], {}
     for theme, scheme in (("dark", 0), ("light", 1)):

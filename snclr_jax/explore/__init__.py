@@ -1,0 +1,1 @@
+"""An image set seen through an encoder: what is in it, without labels."""
