@@ -107,6 +107,13 @@ def test_a_copy_is_nearly_the_picture():
     assert 0 < off.mean() < 4
 
 
+def test_clusters_are_numbered_by_size(rng, monkeypatch):
+    of_k_means = np.repeat([0, 1, 2], (5, 20, 9))
+    monkeypatch.setattr("sklearn.cluster.KMeans.fit_predict", lambda *_: of_k_means)
+    found = find_clusters(rows_of(rng, 34), 3, seed=0)
+    assert found.label.tolist() == np.repeat([2, 0, 1], (5, 20, 9)).tolist()
+
+
 def test_clusters_are_sorted_by_size_and_typicality(rng):
     sizes = (5, 20, 9)
     parts = [

@@ -234,6 +234,7 @@ def test_an_image_that_cannot_be_read_is_left_out(tmp_path):
             1,
         ]
         assert note.startswith("1 images were left out: 2.png cannot be decoded")
+    assert _read(file, {"fingerprint": "b"}) is None
 
 
 def test_a_folder_beside_the_encoder_takes_the_files(tmp_path):
