@@ -6,12 +6,12 @@ import json
 from typing import Any
 
 import jax
-import numpy as np
 from etils import epath
-from jax.experimental import multihost_utils
 
 from snclr_jax.data import Data
-from snclr_jax.data.bad_images import BadImages
+from snclr_jax.data.shared import tell_bad
+from snclr_jax.devices.agreement import in_agreement
+from snclr_jax.devices.processes import from_first
 from snclr_jax.run.files import write_whole
 
 FILE = "bad_files.jsonl"
@@ -41,8 +41,15 @@ class BadFiles:
         if data.test is not None and data.test.bad is not data.train.bad:
             self._sets["test"] = data.test.bad
         self._told = 0
-        self._lines = _read(self._path)
-        for split, index in self._lines:
+        read = from_first(lambda: list(_read(self._path).values()))
+        self._lines = {(line["split"], line["index"]): line for line in read}
+        in_agreement(self._try_again, lambda _: {})
+        tell_bad([*self._sets.values()])
+
+    def _try_again(self) -> None:
+        """Decodes those of earlier runs; each process reads some of them."""
+        known = [*self._lines][jax.process_index() :: jax.process_count()]
+        for split, index in known:
             if split in self._sets and index < self._sets[split].size:
                 self._sets[split].try_again(index)
 
@@ -60,10 +67,7 @@ class BadFiles:
         Raises:
           ValueError: in all of them, where more images are bad than may be.
         """
-        if jax.process_count() > 1:
-            for bad in self._sets.values():
-                for index in _everyones(bad):
-                    bad.add_of_others(int(index))
+        tell_bad([*self._sets.values()])
         self.close()
         told, self._told = self._told, self.count
         return self.count - told
@@ -115,12 +119,3 @@ def _read(path: epath.Path) -> dict[tuple[str, int], dict[str, Any]]:
         return {(line["split"], line["index"]): line for line in lines}
     except (ValueError, KeyError, TypeError) as error:
         raise ValueError(f"{path} is damaged ({error}); remove it") from error
-
-
-def _everyones(bad: BadImages) -> np.ndarray:
-    """The bad images that any process has met, in their order."""
-    own = np.array(sorted(bad.errors.copy()), np.int32)
-    longest = multihost_utils.process_allgather(np.int32(len(own))).max()
-    padded = np.pad(own, (0, longest - len(own)), constant_values=-1)
-    every = np.unique(multihost_utils.process_allgather(padded))
-    return every[every >= 0]

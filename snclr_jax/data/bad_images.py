@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import numpy as np
@@ -37,6 +37,7 @@ class BadImages:
         self._load, self._names = load, names
         self.size, self._share = size, share
         self.errors: dict[int, UnreadableImage] = {}
+        self._told: set[int] = set()  # what all processes know
 
     def add(self, index: int, error: UnreadableImage) -> None:
         """Counts an image, once.
@@ -45,6 +46,9 @@ class BadImages:
           ValueError: where it is one more than allowed.
         """
         self.errors.setdefault(index, error)
+        self._check()
+
+    def _check(self) -> None:
         allowed = int(self._share * self.size + 1e-9)  # 0.29 x 100 is a little less
         if len(self.errors) > allowed:
             # Threads may be adding others.
@@ -82,6 +86,25 @@ class BadImages:
             (name,) = self._names(np.array([index]))
             reason = "could not be read in another process, and can in this one"
             self.add(index, UnreadableImage(name, reason))
+
+    def news(self) -> list[tuple[int, str, str]]:
+        """Returns index, name and reason of what was not `hear`d of yet."""
+        return [
+            (index, error.name, error.reason)
+            for index, error in sorted(self.errors.copy().items())
+            if index not in self._told
+        ]
+
+    def hear(self, news: Iterable[tuple[int, str, str]]) -> None:
+        """Counts what processes tell one another, each its own `news`.
+
+        Raises:
+          ValueError: in all of them, where more images are bad than may be.
+        """
+        for index, name, reason in news:
+            self.errors.setdefault(index, UnreadableImage(name, reason))
+            self._told.add(index)
+        self._check()
 
     def lines(self, indices: Sequence[int]) -> list[dict[str, Any]]:
         """Returns "index", "name" and "reason" of some that were found."""

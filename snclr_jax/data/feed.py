@@ -16,6 +16,7 @@ from jax.sharding import Mesh
 from snclr_jax.data.crop import View
 from snclr_jax.data.pipeline import train_batches
 from snclr_jax.data.python_source import NAME
+from snclr_jax.data.shared import keep_own
 from snclr_jax.data.split import Split
 from snclr_jax.devices.mesh import (
     over_batch,
@@ -24,6 +25,7 @@ from snclr_jax.devices.mesh import (
     place_batches,
     place_everywhere,
 )
+from snclr_jax.devices.shares import place_shares
 from snclr_jax.step.augment import view_settings
 from snclr_jax.step.views import Batch
 
@@ -50,10 +52,11 @@ def views_on_host(augment) -> list[View]:
 class Feed:
     """The global batches of a run.
 
-    A small set is decoded once and stays on every device, and batches are indices into
-    it. Of a large one, each process decodes and crops its own rows of every batch: a
-    thread makes the next batch and moves it to the devices while they compute. The
-    devices hold three batches then: one in use, one handed out and one on its way.
+    A small set is decoded once, by each process its share, and stays whole on every
+    device; batches are indices into it. Of a large one, each process decodes and crops
+    its own rows of every batch: a thread makes the next batch and moves it to the
+    devices while they compute. The devices hold three batches then: one in use, one
+    handed out and one on its way.
 
     Args:
       config: reads `data`, `augment`, `batch_size` and `seed`. `data.resident` decides
@@ -118,7 +121,9 @@ class Feed:
         known = split.labelled and (cheap or labels)
         self._batch = functools.partial(
             Batch,
-            resident=place_everywhere(split.images(), mesh) if self.resident else None,
+            resident=place_shares(keep_own(split), split.size, mesh)
+            if self.resident
+            else None,
             labels=place_everywhere(split.labels, mesh) if known else None,
         )
 

@@ -92,12 +92,6 @@ def train_batches(
     return TrainBatches(part, functools.partial(_read_views, part, num_workers))
 
 
-def eval_batches(split: Split, batch_size: int) -> Iterator[np.ndarray]:
-    """The images in order, uint8 (b, s, s, 3); the last batch may be shorter."""
-    for start in range(0, split.size, batch_size):
-        yield split.read(range(start, min(start + batch_size, split.size)))
-
-
 @functools.lru_cache(maxsize=2)  # threads at both sides of an epoch's end
 def epoch_order(size: int, seed: int, epoch: int) -> np.ndarray:
     """The permutation of [0, size) that epoch `epoch` follows, int32 (size,)."""

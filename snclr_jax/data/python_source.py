@@ -193,5 +193,5 @@ def _originals(items: _Items, indices: np.ndarray) -> list[np.ndarray]:
     return [items.image(number) for number in indices.tolist()]
 
 
-def _read_labels(items: _Items) -> np.ndarray:
-    return np.array([items.label(number) for number in range(len(items))], np.int32)
+def _read_labels(items: _Items, rows: range) -> np.ndarray:
+    return np.array([items.label(number) for number in rows], np.int32)

@@ -20,7 +20,7 @@ _SAMPLE = 64  # images whose size tells a set from another one under the same na
 
 Load = Callable[[np.ndarray], np.ndarray]
 Read = Callable[[np.ndarray], Sequence[Encoded | np.ndarray]]
-Labels = np.ndarray | Callable[[], np.ndarray] | None
+Labels = np.ndarray | Callable[[range], np.ndarray] | None
 Names = Callable[[np.ndarray], list[str]] | str
 
 
@@ -41,7 +41,12 @@ class _Opened:
 
     @functools.cached_property
     def labels(self) -> np.ndarray | Any:
-        return self.read_labels() if callable(self.read_labels) else self.read_labels
+        if not callable(self.read_labels):
+            return self.read_labels
+        # Worker processes load this file, and not JAX.
+        from snclr_jax.devices.shares import read_in_shares
+
+        return np.asarray(read_in_shares(self.read_labels, self.bad.size), np.int32)
 
 
 class Split:
@@ -60,8 +65,8 @@ class Split:
         (b,) indices -> b of them, in any size; the same threads and processes call it.
         None where there is nothing beyond what `load` returns.
       size: number of images, n.
-      labels: int32 (n,), or a function that reads them when first asked for, or
-        None for an unlabelled set.
+      labels: int32 (n,), or a function that reads those of some rows when they are
+        first asked for, or None for an unlabelled set.
       group: int32 (n,), pictures of one original share a group, so that no original
         is ever divided between two splits; None where every image is its own.
       names: names some images, (b,) indices -> b of them, the same in every run; or
@@ -94,6 +99,7 @@ class Split:
         self._opened = opened
         self._of = of  # a row's index in the set as it was opened
         self._shown: dict[int, int] = {}  # a bad image's row: the one in its place
+        self._kept: tuple[range, np.ndarray] | None = None  # rows and their images
         self.size = len(of)
         self.group = None if opened.group is None else opened.group[of]
 
@@ -132,7 +138,10 @@ class Split:
     # Any, not None: who reads them has asked whether the images are `labelled`.
     @property
     def labels(self) -> np.ndarray | Any:
-        """int32 (n,), or None; the first access may read the whole set."""
+        """int32 (n,), or None; the first access may read the whole set.
+
+        Where it does, each process reads its share, so all of them ask.
+        """
         if not self.labelled:
             return None
         return self._opened.labels[self._of[self.shown(np.arange(self.size))]]
@@ -150,7 +159,7 @@ class Split:
         return np.array(shown, indices.dtype)
 
     def replaced(self, row: int, other: int) -> None:
-        """Takes note that a worker process found a bad image, and what it showed.
+        """Takes note that another process found a bad image, and what it showed.
 
         Raises:
           ValueError: where more images are bad than may be.
@@ -162,14 +171,21 @@ class Split:
             self.bad.add_of_others(int(self._of[row]))
             row = self._next(row)
 
+    def replacements(self, rows: np.ndarray) -> list[tuple[int, int]]:
+        """Returns which of some rows show another one, and which: for `replaced`."""
+        shown = self._shown.copy()
+        return [(row, shown[row]) for row in np.intersect1d(rows, [*shown]).tolist()]
+
     def read(self, indices: Sequence[int] | np.ndarray) -> np.ndarray:
         """Decodes some images with threads: (b,) indices -> uint8 (b, s, s, 3).
 
-        Once `images` has decoded all of them, they are taken from there.
+        Where `keep` has decoded all of them, they are taken from there.
         """
         indices = np.asarray(indices)
-        if "_images" in vars(self):
-            return self._images[indices]
+        if self._kept is not None:
+            rows, images = self._kept
+            if rows.start <= indices.min() and indices.max() < rows.stop:
+                return images[indices - rows.start]
         chunks = [indices[i : i + _CHUNK] for i in range(0, len(indices), _CHUNK)]
         return np.concatenate(list(_thread_pool().map(self._read_chunk, chunks)))
 
@@ -238,11 +254,13 @@ class Split:
 
     def images(self) -> np.ndarray:
         """All images, uint8 (n, s, s, 3), decoded once; for sets that fit in memory."""
-        return self._images
+        return self.keep(range(self.size))
 
-    @functools.cached_property
-    def _images(self) -> np.ndarray:
-        return self.read(np.arange(self.size))
+    def keep(self, rows: range) -> np.ndarray:
+        """Some images, uint8 (m, s, s, 3), decoded once; `read` then has them."""
+        if self._kept is None or self._kept[0] != rows:
+            self._kept = rows, self.read(rows)
+        return self._kept[1]
 
     def thinned(self, count: int) -> np.ndarray:
         """Returns `count` rows at equal distances, or all where there are no more."""

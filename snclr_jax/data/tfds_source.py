@@ -33,9 +33,9 @@ def open_tfds(
     """Opens a prepared TFDS set with an "image" feature; never uses the network.
 
     Labels, where there is a "label" of classes, are read when first asked for: a record
-    cannot be read without its encoded image, so that costs one pass over the files
-    (no image is decoded). The images' own names, where there is a "file_name",
-    "filename" or "id", are read when they are asked for.
+    cannot be read without its encoded image, so that costs one pass over the files,
+    which processes share (no image is decoded). The images' own names, where there is
+    a "file_name", "filename" or "id", are read when they are asked for.
 
     Args:
       name: as TFDS spells it, "name", "name/config", each with ":version" if wanted;
@@ -157,8 +157,8 @@ def _encoded(
     ]
 
 
-def _read_labels(source: Any, name: str) -> np.ndarray:
-    return np.array(_read_feature(source, name, "label", range(len(source))), np.int32)
+def _read_labels(source: Any, name: str, rows: range) -> np.ndarray:
+    return np.array(_read_feature(source, name, "label", rows), np.int32)
 
 
 def _read_names(source: Any, name: str, feature: str, indices: np.ndarray) -> list[str]:

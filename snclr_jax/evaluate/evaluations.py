@@ -10,6 +10,7 @@ import numpy as np
 from jax.sharding import Mesh
 
 from snclr_jax.data import Split
+from snclr_jax.devices.shares import read_in_shares
 from snclr_jax.evaluate.frozen.accuracy import Accuracy
 from snclr_jax.evaluate.frozen.fewshot import few_shot
 from snclr_jax.evaluate.frozen.knn import knn_accuracies
@@ -201,7 +202,7 @@ def _share(task: Task, share: float, lists: str) -> np.ndarray:
             f"semi.share {share} has no published list; use shares of "
             f"{tuple(LISTS)}, or semi.lists='' for subsets by the seed"
         )
-    names = task.train.names(np.arange(task.train.size))
+    names = list(read_in_shares(task.train.names, task.train.size))
     return listed(Path(lists) / LISTS[share], names)
 
 

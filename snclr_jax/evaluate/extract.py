@@ -9,6 +9,7 @@ from ml_collections import ConfigDict
 
 from snclr_jax.data.bad_files import describe_bad
 from snclr_jax.devices.mesh import make_mesh
+from snclr_jax.devices.shares import read_in_shares
 from snclr_jax.evaluate.run import open_both
 from snclr_jax.evaluate.subject import make_subjects
 from snclr_jax.evaluate.write_features import check_features_path, write_features
@@ -44,11 +45,16 @@ def extract(
         split.labels if split.labelled else np.full(split.size, -1)
         for split in splits.values()
     ]
+    names = [
+        name
+        for split in splits.values()
+        for name in read_in_shares(split.names, split.size)
+    ]
     write_features(
         out,
         features,
         np.concatenate(labels),
-        [name for split in splits.values() for name in split.names(range(split.size))],
+        names,
         split=np.repeat(list(splits), [split.size for split in splits.values()]),
         metadata={
             "source": encoder.source,

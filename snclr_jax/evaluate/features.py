@@ -10,8 +10,9 @@ from jax import Array
 from jax.sharding import Mesh
 
 from snclr_jax.data import Split
-from snclr_jax.data.pipeline import eval_batches
-from snclr_jax.devices.mesh import own_rows, place_batch, replicated
+from snclr_jax.data.shared import own_batches
+from snclr_jax.devices.mesh import place_batch, replicated
+from snclr_jax.devices.shares import shares
 from snclr_jax.encoder.encode import Encode, prepare
 from snclr_jax.run.metrics import progress_bar
 
@@ -56,26 +57,36 @@ def extract_features(
       batch_stats: their running BatchNorm statistics.
       split: the images.
       batch_size: images per call; rounded up to a multiple of the devices.
-      mesh: the devices. Every process reads all images and keeps its share.
+      mesh: the devices. Each process reads its share of the images, and all of them
+        have all features.
       description: of a progress bar; None shows none.
+
+    Raises:
+      ValueError, OSError: on every process, where one cannot read its images.
     """
     batch_size = -(-min(batch_size, split.size) // mesh.size) * mesh.size
-    own = own_rows(batch_size, mesh)
-    batches, features = eval_batches(split, batch_size), None
+    every, height = shares(split.size), batch_size // jax.process_count()
+    rows = [
+        [share[start : start + height] for share in every]
+        for start in range(0, max(map(len, every)), height)
+    ]
+    own = [of_processes[jax.process_index()] for of_processes in rows]
+    batches, features = own_batches(split, own, height), None
     if description is not None:
-        total = -(-split.size // batch_size)
-        batches = progress_bar(batches, total=total, desc=description, unit="batch")
-    for start, images in zip(range(0, split.size, batch_size), batches, strict=True):
-        missing = batch_size - len(images)  # the last batch keeps the compiled shape
-        padded = np.pad(images, ((0, missing), (0, 0), (0, 0), (0, 0)))
-        placed = place_batch(padded[own], mesh)
-        encoded = jax.device_get(encode(params, batch_stats, placed))
+        batches = progress_bar(batches, total=len(own), desc=description, unit="batch")
+    for of_processes, images in zip(rows, batches, strict=True):
+        encoded = jax.device_get(encode(params, batch_stats, place_batch(images, mesh)))
         if features is None:
             # Filled in place: to join parts at the end would take the memory twice.
             features = jax.tree.map(
-                lambda rows: np.empty((split.size, *rows.shape[1:]), np.float32),
+                lambda values: np.empty((split.size, *values.shape[1:]), np.float32),
                 encoded,
             )
-        for whole, rows in zip(*map(jax.tree.leaves, (features, encoded)), strict=True):
-            whole[start : start + len(images)] = rows[: len(images)]
+        for whole, values in zip(
+            *map(jax.tree.leaves, (features, encoded)), strict=True
+        ):
+            for start, part in zip(
+                range(0, batch_size, height), of_processes, strict=True
+            ):
+                whole[part.start : part.stop] = values[start : start + len(part)]
     return features

@@ -12,6 +12,7 @@ from ml_collections import ConfigDict
 
 from snclr_jax.data import Data, Split
 from snclr_jax.data.feed import is_resident
+from snclr_jax.data.shared import keep_own
 from snclr_jax.encoder.encode import make_encode
 from snclr_jax.evaluate.features import extract_features, make_raw_pixels
 from snclr_jax.evaluate.frozen.accuracy import Accuracy, accuracy, majority
@@ -121,7 +122,7 @@ class OnlineKnn:
         settings = self._config.evaluate
         for split in (self._train, self._test):
             if is_resident(self._config, split.size):
-                split.images()  # decoded once, not for every evaluation
+                keep_own(split)  # decoded once, not for every evaluation
         train, test = (
             extract_features(
                 encode,

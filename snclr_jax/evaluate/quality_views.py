@@ -11,7 +11,7 @@ from jax import Array
 from jax.sharding import Mesh
 
 from snclr_jax.data import Split
-from snclr_jax.data.pipeline import eval_batches
+from snclr_jax.data.shared import own_batches
 from snclr_jax.devices.mesh import own_rows, place_batch, replicated
 from snclr_jax.encoder.stored import Encoder
 from snclr_jax.evaluate.memory.networks import Networks, Search
@@ -90,17 +90,18 @@ def encode_random_views(
     count = split.size
     order = np.random.RandomState(config.seed).permutation(count)
     order_of_all = np.resize(order, -(-count // batch_size) * batch_size)
-    filled_up = split.subset(order_of_all)
-    ids = image_id[order_of_all].reshape(-1, batch_size)
+    rows = order_of_all.reshape(-1, batch_size)[:, own]
     arrays = encoder.params, encoder.batch_stats, networks
     batches = []
     for number, images in enumerate(
         progress_bar(
-            eval_batches(filled_up, batch_size), total=len(ids), desc="random views"
+            own_batches(split, rows, rows.shape[1]),
+            total=len(rows),
+            desc="random views",
         )
     ):
         pixels, image_ids = (
-            place_batch(array[own], mesh) for array in (images, ids[number])
+            place_batch(array, mesh) for array in (images, image_id[rows[number]])
         )
         batches.append(
             jax.device_get(encode(*arrays, pixels, image_ids, np.int32(number)))

@@ -10,6 +10,7 @@ import numpy as np
 from jax import Array
 
 from snclr_jax.data import Split
+from snclr_jax.data.shared import own_batches
 from snclr_jax.devices.mesh import own_rows, place_batch, place_everywhere, replicated
 from snclr_jax.encoder.encode import prepare
 from snclr_jax.evaluate.memory.networks import Networks, Search
@@ -137,11 +138,11 @@ def search_memory(
     images, position = _fill_batches(image_id, batch_size, split.size, config.seed)
     networks = Networks(*(getattr(state, name) for name in Networks._fields))
     networks = networks._replace(step=np.int32(networks.step))
-    batches = []
-    for batch in images.reshape(-1, batch_size):
-        pixels = place_batch(split.read(batch[own]), mesh)
-        ids = place_everywhere(batch, mesh)
-        batches.append(jax.device_get(_search(networks, pixels, ids, search=search)))
+    ids = images.reshape(-1, batch_size)
+    rows, batches = ids[:, own], []
+    for batch, pixels in zip(ids, own_batches(split, rows, rows.shape[1]), strict=True):
+        placed = place_batch(pixels, mesh), place_everywhere(batch, mesh)
+        batches.append(jax.device_get(_search(networks, *placed, search=search)))
     return jax.tree.map(lambda *parts: np.concatenate(parts)[position], *batches)
 
 
