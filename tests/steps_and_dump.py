@@ -15,6 +15,7 @@ import numpy as np
 import pytest
 import tiny
 from jax.experimental.multihost_utils import process_allgather
+from share_and_dump import shared
 
 from snclr_jax.devices.mesh import make_mesh, place_batch, place_everywhere
 from snclr_jax.devices.processes import start
@@ -135,8 +136,8 @@ def run(case: str, mesh) -> dict[str, Any]:
 
 
 def dumped(mesh) -> dict[str, Any]:
-    """Returns `run` of every case."""
-    arrays = {}
+    """Returns `run` of every case, and `shared`."""
+    arrays = shared(mesh)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(SNCLR, "metrics", metrics_and_neighbors)
         for case in CASES:

@@ -5,7 +5,6 @@ from __future__ import annotations
 from pathlib import Path
 
 import jax
-import numpy as np
 import pytest
 import tiny
 from bad_pictures import (
@@ -17,9 +16,8 @@ from bad_pictures import (
     make_folder,
     open_train,
 )
-from jax.experimental import multihost_utils
 
-from snclr_jax.data import Data, open_data
+from snclr_jax.data import Data, bad_files, open_data, shared
 from snclr_jax.data.bad_files import FILE, BadFiles, describe_bad
 
 pytestmark = pytest.mark.filterwarnings("ignore::PIL.Image.DecompressionBombWarning")
@@ -68,30 +66,48 @@ def test_both_splits_are_listed_and_a_holdback_once(folder, tmp_path):
 
 
 def test_processes_tell_each_other_and_one_writes(folder, tmp_path, monkeypatch):
-    """Two processes that met different images, and one that can be read again."""
+    """Two processes that met different images, and the first of them."""
     split = open_train(folder)
     split.read(range(8))
     files = BadFiles(str(tmp_path), Data(split, None, None))
-    own, theirs = [1, 4, 7], [4, 5, 10]
-    assert sorted(split.bad.errors) == own
+    assert sorted(split.bad.errors) == [1, 4, 7]
+    theirs = [(row, f"theirs/{row}", "torn") for row in (4, 5, 10)]
+    told = []
 
-    def gather(array):
-        if not np.ndim(array):
-            return np.array([array, len(theirs)])
-        missing = len(array) - len(theirs)
-        return np.stack([array, np.pad(theirs, (0, missing), constant_values=-1)])
+    def gather(value):
+        told.append(value)
+        return [value, [theirs] if len(told) == 1 else [[]]]
 
-    monkeypatch.setattr(multihost_utils, "process_allgather", gather)
+    monkeypatch.setattr(shared, "from_all", gather)
     monkeypatch.setattr(jax, "process_count", lambda: 2)
     monkeypatch.setattr(jax, "process_index", lambda: 1)
     assert files.update() == 5 and files.update() == 0
+    # What all know is not told again, by nobody.
+    assert [[row for row, *_ in met] for (met,) in told] == [[1, 4, 7], []]
     assert sorted(split.bad.errors) == [1, 4, 5, 7, 10]
     assert not list(tmp_path.iterdir())
     monkeypatch.setattr(jax, "process_index", lambda: 0)
     files.close()
     by_index = {line["index"]: line["reason"] for line in lines_in(tmp_path)}
-    assert by_index[5].startswith("could not be read in another process")
+    assert by_index[5] == "torn" and by_index[4] != "torn"
     assert sorted(by_index) == [1, 4, 5, 7, 10]
+
+
+def test_what_was_bad_before_is_tried_again_by_one_process_each(
+    folder, tmp_path, monkeypatch
+):
+    split = open_train(folder)
+    split.read(range(20))
+    BadFiles(str(tmp_path), Data(split, None, None)).close()
+    lines = [line["index"] for line in lines_in(tmp_path)]
+    monkeypatch.setattr(bad_files, "from_first", lambda compute: compute())
+    monkeypatch.setattr(bad_files, "in_agreement", lambda compute, facts: compute())
+    monkeypatch.setattr(shared, "from_all", lambda value: [value])
+    monkeypatch.setattr(jax, "process_count", lambda: 3)
+    monkeypatch.setattr(jax, "process_index", lambda: 1)
+    again = open_train(folder)
+    assert BadFiles(str(tmp_path), Data(again, None, None)).count == len(lines[1::3])
+    assert sorted(again.bad.errors) == lines[1::3] and len(lines) > 3
 
 
 def test_the_first_ones_are_named(folder):

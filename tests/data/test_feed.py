@@ -70,7 +70,7 @@ def test_labels_that_have_to_be_read_are_left_out_of_what_the_host_crops(
     labels = np.arange(SIZE, dtype=np.int32)
     at_hand = Split(Numbered(), size=SIZE, labels=labels)
     assert open_feed(at_hand, resident=resident).next().labels is not None
-    to_be_read = Split(Numbered(), size=SIZE, labels=lambda: labels)
+    to_be_read = Split(Numbered(), size=SIZE, labels=lambda rows: labels[rows])
     read = open_feed(to_be_read, resident=resident).next().labels
     assert (read is not None) == resident
 

@@ -18,7 +18,7 @@ import pytest
 from snclr_jax.data import Split, pipeline
 from snclr_jax.data.crop import View, crop_boxes, cut_views, draw_uniforms
 from snclr_jax.data.folder import open_folder
-from snclr_jax.data.pipeline import eval_batches, train_batches
+from snclr_jax.data.pipeline import train_batches
 from snclr_jax.devices.signals import SIGNALS
 
 VIEWS = (View(6, (0.1, 1.0), (3 / 4, 4 / 3)), View(3, (0.1, 0.5), (3 / 4, 4 / 3)))
@@ -270,12 +270,6 @@ def test_resident_batches_are_cheap():
         next(iterator)
         times.append(time.perf_counter() - start)
     assert np.median(times) < 1e-3
-
-
-def test_eval_batches_are_in_order_and_whole():
-    read = list(eval_batches(numbered(23), 10))
-    assert [len(batch) for batch in read] == [10, 10, 3]
-    assert np.concatenate(read)[:, 0, 0, 0].tolist() == list(range(23))
 
 
 @pytest.mark.parametrize(

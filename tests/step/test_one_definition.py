@@ -13,6 +13,7 @@ from pathlib import Path
 import jax
 import numpy as np
 import pytest
+from share_and_dump import BAD, IMAGES, SHOWN, Counted
 from steps_and_dump import STEPS, dumped
 
 HERE = Path(__file__).parents[1]
@@ -20,6 +21,7 @@ ONE = "one device"
 # Over how many devices the queue is spread in each run.
 RUNS = {ONE: 1, "eight devices": 8, "process 0 of 2": 2, "process 1 of 2": 2}
 PROGRAMS = "programs"
+PROCESSES = [name for name in RUNS if name.startswith("process")]
 OTHERS = [name for name in RUNS if name != ONE]
 QUEUE_SIZE = 64
 # Of each array's maximum. Ten steps were measured to differ by 2e-13, and two steps by
@@ -196,3 +198,41 @@ def test_gradients_of_all_parameters_are_among_what_agrees(runs, case):
 def test_shardings_survive_the_steps(runs, case, name):
     assert runs[name][f"moved/{case}"].tolist() == []
     assert runs[name][f"owned_rows/{case}"] == QUEUE_SIZE // RUNS[name]
+
+
+@pytest.mark.parametrize("other", OTHERS)
+def test_scores_and_images_agree_whoever_reads_them(runs, other):
+    one, many = of_case(runs[ONE], "share"), of_case(runs[other], "share")
+    assert one.keys() == many.keys() and one["share/False/knn"].any()
+    for name in one:
+        np.testing.assert_array_equal(one[name], many[name], err_msg=name)
+
+
+def test_what_stands_in_place_of_bad_images_is_in_order(runs):
+    pixels = Counted(IMAGES).pixels[SHOWN]
+    np.testing.assert_array_equal(runs[ONE]["share/resident"], pixels)
+    for kind in ("False", "True"):
+        labels = runs[ONE][f"share/{kind}/labels"]
+        np.testing.assert_array_equal(labels, SHOWN % 3)
+        assert [text.count("torn") for text in runs[ONE][f"share/{kind}/bad"]] == [1, 1]
+
+
+@pytest.mark.parametrize("name", RUNS)
+def test_a_process_reads_its_share_alone(runs, name):
+    """And what stands in place of its bad images."""
+    own = {"process 0 of 2": range(BAD[0] + 1), "process 1 of 2": range(22, IMAGES)}
+    own = own.get(name, range(IMAGES))
+    for kind in ("False", "True", "feed"):
+        read = runs[name][f"reads/{kind}/images"]
+        assert [*read] == sorted({*own, *SHOWN[own]}), kind
+    for kind in ("False", "True"):
+        assert [*runs[name][f"reads/{kind}/labels"]] == [*own]
+
+
+def test_one_that_cannot_read_its_images_ends_all(runs):
+    alone = str(runs[ONE]["refused"])
+    assert alone.startswith("1 of 45 images so far, and data.max_bad 0 allows 0: image")
+    assert [str(runs[name]["refused"]) for name in PROCESSES] == [
+        f"process 1: {alone}",
+        alone,
+    ]
