@@ -17,8 +17,8 @@ FEW = {
     "data/depth.py": 1,  # levels of 16
     "evaluate/memory/gallery.py": 1,  # pictures, drawn by the first process alone
 }
-# The images themselves, and the rows of a process.
-OWN = ("data/split.py", "data/pipeline.py", "data/shared.py")
+# Who is told.
+OWN = ("data/pipeline.py", "data/shared.py")
 
 
 def reads(path) -> int:

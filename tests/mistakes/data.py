@@ -76,10 +76,51 @@ MISTAKES = [
             "draw_uniforms(self.seed, step, view, rows)",
             "draw_uniforms(self.seed, step, 0, rows)",
         ),
+    ),
+    *of(
+        "snclr_jax/data/bad_images.py",
+        "tests/data/test_bad_files.py",
         (
-            "evaluation drops the last images",
-            "for start in range(0, split.size, batch_size):",
-            "for start in range(0, split.size - batch_size + 1, batch_size):",
+            "what all processes know is told again",
+            "            if index not in self._told\n",
+            "",
+        ),
+    ),
+    *of(
+        "snclr_jax/data/shared.py",
+        "tests/step/test_one_definition.py",
+        (
+            "labels of bad images differ between processes",
+            "split.replaced(row, other)",
+            "(row, other)",
+        ),
+        (
+            "a process that cannot read goes on with other images",
+            "in_agreement(partial(_end_with, failed), lambda _: {})",
+            "in_agreement(partial(_end_with, None), lambda _: {})",
+        ),
+    ),
+    *of(
+        "snclr_jax/devices/shares.py",
+        "tests/step/test_one_definition.py",
+        (
+            "every process reads all labels",
+            "read(own_share(size)), lambda",
+            "read(range(size))[own_share(size).start :], lambda",
+        ),
+        (
+            "images on the devices lie where the shares were padded",
+            "process * height + np.arange(len(share))",
+            "process * len(share) + np.arange(len(share))",
+        ),
+    ),
+    *of(
+        "snclr_jax/devices/shares.py",
+        "tests/data/test_shared.py",
+        (
+            "every process reads the first share",
+            "return shares(size)[jax.process_index()]",
+            "return shares(size)[0]",
         ),
     ),
     *of(

@@ -27,6 +27,24 @@ MISTAKES = [
         ),
     ),
     *of(
+        "snclr_jax/evaluate/features.py",
+        "tests/evaluate/test_features.py",
+        (
+            "evaluation drops the last images",
+            "range(0, max(map(len, every)), height)",
+            "range(0, max(map(len, every)) - height + 1, height)",
+        ),
+    ),
+    *of(
+        "snclr_jax/evaluate/features.py",
+        "tests/step/test_one_definition.py",
+        (
+            "features come as the processes read them",
+            "whole[part.start : part.stop] = values[start : start + len(part)]",
+            "whole[part.start : part.stop] = values[: len(part)]",
+        ),
+    ),
+    *of(
         "snclr_jax/evaluate/memory/choices.py",
         "tests/evaluate/memory/test_choices.py",
         (
