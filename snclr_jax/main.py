@@ -105,6 +105,8 @@ snclr: contrastive pretraining of visual encoders with soft neighbors, in JAX
       ImageNet, from its tars:
         snclr prepare --source=ILSVRC2012_img_train.tar --name=imagenet2012 \\
             --source_test=ILSVRC2012_img_val.tar --out=DIR
+      Several machines that all see DIR share the work by --processes=N --process=I on
+      each; the one that ends last finishes the set.
       Test images without class folders take their classes from --test_labels=FILE,
       one a line in the order of names; for ImageNet's the list is known.
 
@@ -362,6 +364,9 @@ def _preflight() -> None:
 
 def _prepare() -> None:
     source, name, out = _needed("prepare", "source", "name", "out")
+    if (_PROCESS.value is None) != (_PROCESSES.value is None):
+        _fail("prepare needs both --processes=N and --process=0 to N-1, or neither")
+    from snclr_jax.data.prepare.parts import Part
     from snclr_jax.data.prepare.run import prepare
 
     prepare(
@@ -371,6 +376,7 @@ def _prepare() -> None:
         source_test=_SOURCE_TEST.value,
         test_labels=_TEST_LABELS.value,
         workers=_WORKERS.value,
+        part=Part(_PROCESS.value or 0, _PROCESSES.value or 1),
         **_given(shard_mb=_SHARD_MB.value, max_unreadable=_MAX_UNREADABLE.value),
     )
 

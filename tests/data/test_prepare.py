@@ -25,7 +25,8 @@ from PIL import Image
 
 from snclr_jax.data import open_data
 from snclr_jax.data.folder import open_folder
-from snclr_jax.data.prepare import shards
+from snclr_jax.data.prepare import run, shards
+from snclr_jax.data.prepare.parts import ALONE, Part
 from snclr_jax.data.prepare.run import prepare
 
 ROOT = Path(__file__).parents[2]
@@ -208,6 +209,44 @@ def test_another_source_or_setting_is_refused(folder, tmp_path, no_pool):
     next(made.glob("*-train.*")).unlink()
     with pytest.raises(ValueError, match="-train.*is missing or has changed"):
         prepare(*arguments)
+
+
+@pytest.mark.filterwarnings("ignore::PIL.Image.DecompressionBombWarning")
+def test_processes_share_the_shards_and_the_last_one_finishes(
+    folder, tmp_path, no_pool, capsys, monkeypatch
+):
+    damage(folder)
+    min(folder.glob("train/*/*.png")).write_bytes(b"")  # of the first part, too
+    options = dict(max_unreadable=0.3, shard_mb=1e-3)
+    alone = prepare(str(folder), "photos", str(tmp_path / "alone"), **options)
+    arguments = str(folder), "photos", str(tmp_path / "shared")
+    decoded, check = [], run.read_checked
+
+    def read_checked(images, workers):
+        decoded.append(len(images))
+        return check(images, workers)
+
+    monkeypatch.setattr(run, "read_checked", read_checked)
+    for process in (2, 0):
+        made = prepare(*arguments, **options, part=Part(process, 3))
+        assert not (made / "dataset_info.json").exists()
+    assert "process 0 of 3 has written its" in capsys.readouterr().out
+    for wrong in (Part(0, 2), ALONE):
+        with pytest.raises(ValueError, match=r"another .*prepared-0-of-3\.jsonl, prep"):
+            prepare(*arguments, **options, part=wrong)
+    with pytest.raises(ValueError, match="--process=3 is not one of --processes=3"):
+        prepare(*arguments, **options, part=Part(3, 3))
+    # Of all together: each of them had fewer.
+    with pytest.raises(ValueError, match="processes are unreadable: 6 are, .* 5 of 23"):
+        prepare(*arguments, **options | {"max_unreadable": 0.25}, part=Part(1, 3))
+    prepare(*arguments, **options, part=Part(1, 3))
+    assert snapshot(made) == snapshot(alone)
+    total = sum(
+        json.loads((alone / "prepared.jsonl").open().readline())["images"].values()
+    )
+    assert sum(decoded) == total and max(decoded) < total / 2
+    prepare(*arguments, **options, part=Part(2, 3))
+    assert "is finished" in capsys.readouterr().out
 
 
 def test_folders_of_others_and_of_the_source_are_not_touched(folder, tmp_path, no_pool):

@@ -106,12 +106,12 @@ MISTAKES = [
         (
             "every process reads all labels",
             "read(own_share(size)), lambda",
-            "read(range(size))[own_share(size).start :], lambda",
+            "[read(range(size))[row] for row in own_share(size)], lambda",
         ),
         (
             "images on the devices lie where the shares were padded",
             "process * height + np.arange(len(share))",
-            "process * len(share) + np.arange(len(share))",
+            "process * len(every[0]) + np.arange(len(share))",
         ),
     ),
     *of(

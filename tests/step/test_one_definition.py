@@ -41,7 +41,8 @@ def two_processes(folder: Path):
     flags = os.environ["XLA_FLAGS"] + " --xla_force_host_platform_device_count=1"
     environment = os.environ | {
         "XLA_FLAGS": flags,
-        "PYTHONPATH": str(HERE),
+        # The package beside these tests, wherever they were copied to.
+        "PYTHONPATH": os.pathsep.join(map(str, (HERE, HERE.parent))),
         "JAX_COMPILATION_CACHE_DIR": str(folder / PROGRAMS),
     }
     processes = []

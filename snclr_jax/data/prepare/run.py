@@ -14,18 +14,22 @@ import json
 import os
 import re
 import shlex
-import shutil
 from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import tensorflow_datasets as tfds
-from etils import epath
 from tqdm import tqdm
 
 from snclr_jax.data.prepare.checking import Checked, read_checked
+from snclr_jax.data.prepare.metadata import (
+    METADATA,
+    VERSION,
+    features,
+    write_metadata,
+)
+from snclr_jax.data.prepare.parts import ALONE, Part, check_part, joined
 from snclr_jax.data.prepare.shards import (
-    JOURNAL,
     PART,
     Journal,
     Shard,
@@ -36,9 +40,7 @@ from snclr_jax.data.prepare.shards import (
 from snclr_jax.data.prepare.sources import Source, open_source
 from snclr_jax.settings.paths import expanded
 
-VERSION = "1.0.0"
 UNREADABLE = "unreadable.jsonl"
-METADATA = "dataset_info.json"  # without it, TFDS sees no set
 _SHOWN = 3  # files named on the console
 
 
@@ -52,13 +54,15 @@ def prepare(
     shard_mb: float = 256,
     workers: int | None = None,
     max_unreadable: float = 0.01,
+    part: Part = ALONE,
 ) -> Path:
     """Writes the images of a source as the TFDS set `name` under `out`, or continues.
 
     Records hold the encoded bytes as they were found ("image"), the label of a labelled
     set ("label") and the path below the folder of the split ("file_name"), in the order
     of these paths. An image that cannot be decoded is left out and listed in
-    `unreadable.jsonl`. The same source and `shard_mb` give the same bytes.
+    `unreadable.jsonl`. The same source and `shard_mb` give the same bytes, in whatever
+    number of processes; the one that ends last finishes the set.
 
     Args:
       source: see `open_source`, also for `source_test` and `test_labels`.
@@ -69,6 +73,8 @@ def prepare(
       max_unreadable: share of the images, 0 to 1, up to which unreadable ones are left
         out. Damage that befalls single files stays far below one in a hundred; more
         of it is a broken copy, better fetched again than trained on.
+      part: which one this is of several processes that write shards at once, on
+        machines that all see `out`.
 
     Returns:
       The folder of the set.
@@ -82,7 +88,11 @@ def prepare(
     opened = open_source(source, source_test, test_labels)
     folder.mkdir(parents=True, exist_ok=True)
     identity = _identity(opened, shard_mb)
-    with contextlib.closing(Journal(folder, identity)) as journal:
+    if (folder / METADATA).exists():
+        part = ALONE
+    else:
+        check_part(folder, part)
+    with contextlib.closing(Journal(folder, identity, part.journal)) as journal:
         if (folder / METADATA).exists():
             print(f"{folder} is finished; nothing is left to do")
         else:
@@ -90,9 +100,24 @@ def prepare(
             _say_what_is_found(name, identity, shards, journal)
             for note in opened.notes:
                 print(f"--source: {note}")
-            _write_shards(folder, shards, journal, opened, workers, max_unreadable)
-            _write_unreadable(folder, opened, journal)
-            _write_metadata(folder, name, opened, shards, journal)
+            images = sum(identity["images"].values())
+            limit = _Limit(max_unreadable, images, folder)
+            own = part.of(shards)
+            _write_shards(folder, own, journal, opened, workers, limit)
+            lines = part.written(folder)
+            if len(lines) < len(shards):
+                print(
+                    f"process {part.process} of {part.processes} has written its "
+                    f"{len(own):,} shards, and {len(lines):,} of {len(shards):,} are "
+                    "there; the process that ends last finishes the set"
+                )
+                return folder
+            # Each of several processes had fewer.
+            unreadable = sum(len(line["unreadable"]) for line in lines)
+            limit.check(unreadable, "images of all processes are unreadable")
+            with joined(folder, identity, part, lines):
+                _write_unreadable(folder, opened, lines)
+                write_metadata(folder, name, opened, shards, lines)
     test_split = "test" if "test" in opened.splits else ""
     print(
         f"use it with --config.data.name=tfds --config.data.tfds_name={name} "
@@ -113,7 +138,8 @@ def _choose_folder(name: str, out: str, sources: Iterable[str]) -> Path:
             raise ValueError(
                 f"{folder}, for the set, lies inside {source}; use another --out"
             )
-    if folder.exists() and not (folder / JOURNAL).exists() and any(folder.iterdir()):
+    begun = [*folder.glob("prepared*.jsonl")]
+    if folder.exists() and not begun and any(folder.iterdir()):
         raise ValueError(
             f"{folder} holds files that snclr prepare has not written; use another "
             "--name or --out"
@@ -143,14 +169,14 @@ def _write_shards(
     journal: Journal,
     source: Source,
     workers: int | None,
-    max_unreadable: float,
+    limit: _Limit,
 ) -> None:
     total = sum(len(shard.images) for shard in shards)
     left = shards[len(journal.shards) :]
     images = [image for shard in left for image in shard.images]
     unreadable = sum(len(line["unreadable"]) for line in journal.shards)
     # TFDS's annotations of the two do not agree.
-    serialized: Any = _features(source).get_serialized_info()
+    serialized: Any = features(source).get_serialized_info()
     serializer = tfds.core.ExampleSerializer(serialized)
     bar = tqdm(
         total=total,
@@ -161,7 +187,7 @@ def _write_shards(
     )
     checked = read_checked(images, workers or os.cpu_count() or 1)
     with bar, contextlib.closing(checked):
-        counted = _count(checked, bar, unreadable, max_unreadable * total, folder)
+        counted = _count(checked, bar, unreadable, limit)
         for shard in left:
             of_shard = itertools.islice(counted, len(shard.images))
             line = write_shard(
@@ -175,39 +201,43 @@ def _write_shards(
 
 
 def _count(
-    checked: Iterable[Checked],
-    bar: tqdm,
-    unreadable: int,
-    allowed: float,
-    folder: Path,
+    checked: Iterable[Checked], bar: tqdm, unreadable: int, limit: _Limit
 ) -> Iterator[Checked]:
     """Passes images on, up to one unreadable image too many."""
     for image, content in checked:
         bar.update()
         if isinstance(content, str):
             unreadable += 1
-            if unreadable > allowed:
-                raise ValueError(
-                    f"{image.location} is unreadable ({content}): {unreadable} are, "
-                    f"and --max_unreadable allows {int(allowed)} of {bar.total}; raise "
-                    "it to leave such images out and have them listed, or repair the "
-                    f"source, delete {folder} and start again"
-                )
+            limit.check(unreadable, f"{image.location} is unreadable ({content})")
         yield image, content
 
 
-def _features(source: Source) -> tfds.features.FeaturesDict:
-    features = {"image": tfds.features.Image(), "file_name": tfds.features.Text()}
-    if source.classes is not None:
-        features["label"] = tfds.features.ClassLabel(names=source.classes)
-    return tfds.features.FeaturesDict(features)
+class _Limit(NamedTuple):
+    """How many unreadable images are left out: a share of all of them."""
+
+    share: float
+    images: int
+    folder: Path
+
+    def check(self, unreadable: int, named: str) -> None:
+        """Refuses one too many."""
+        allowed = self.share * self.images
+        if unreadable > allowed:
+            raise ValueError(
+                f"{named}: {unreadable} are, and --max_unreadable allows "
+                f"{int(allowed)} of {self.images}; raise it to leave such images out "
+                f"and have them listed, or repair the source, delete {self.folder} and "
+                "start again"
+            )
 
 
-def _write_unreadable(folder: Path, source: Source, journal: Journal) -> None:
-    unreadable = [entry for line in journal.shards for entry in line["unreadable"]]
+def _write_unreadable(
+    folder: Path, source: Source, lines: list[dict[str, Any]]
+) -> None:
+    unreadable = [entry for line in lines for entry in line["unreadable"]]
     others = [{"file": f, "reason": r} for f, r in sorted(source.passed_over)]
-    lines = [json.dumps(entry) + "\n" for entry in unreadable + others]
-    (folder / (UNREADABLE + PART)).write_text("".join(lines), encoding="utf-8")
+    text = "".join(json.dumps(entry) + "\n" for entry in unreadable + others)
+    (folder / (UNREADABLE + PART)).write_text(text, encoding="utf-8")
     publish(folder / UNREADABLE)
     for kind, left_out in (("unreadable images", unreadable), ("other files", others)):
         if left_out:
@@ -215,54 +245,6 @@ def _write_unreadable(folder: Path, source: Source, journal: Journal) -> None:
             for entry in left_out[:_SHOWN]:
                 # A name that is not UTF-8 could not be printed.
                 print(ascii(entry["file"])[1:-1], f"({entry['reason']})")
-
-
-def _write_metadata(
-    folder: Path, name: str, source: Source, shards: list[Shard], journal: Journal
-) -> None:
-    info = tfds.core.DatasetInfo(
-        builder=tfds.core.DatasetIdentity(
-            name=name,
-            version=tfds.core.Version(VERSION),
-            data_dir=str(folder),
-            module_name="",
-        ),
-        features=_features(source),
-    )
-    info.set_file_format("array_record")
-    splits = []
-    for split in source.splits:
-        lines = [
-            line
-            for shard, line in zip(shards, journal.shards, strict=True)
-            if shard.split == split
-        ]
-        splits.append(
-            tfds.core.SplitInfo(
-                name=split,
-                shard_lengths=[line["images"] for line in lines],
-                num_bytes=sum(line["bytes"] for line in lines),
-                filename_template=tfds.core.ShardedFileTemplate(
-                    dataset_name=name,
-                    data_dir=epath.Path(folder),
-                    split=split,
-                    filetype_suffix="array_record",
-                ),
-            )
-        )
-        if not splits[-1].num_examples:
-            raise ValueError(f"no image of split {split} can be read; see {UNREADABLE}")
-    info.set_splits(tfds.core.SplitDict(splits))
-    part = folder / f"metadata{PART}"
-    shutil.rmtree(part, ignore_errors=True)
-    part.mkdir()
-    info.write_to_directory(part)
-    files = sorted(os.listdir(part), key=lambda file: file == METADATA)  # it comes last
-    for file in files:
-        os.replace(part / file, folder / (file + PART))
-    part.rmdir()
-    for file in files:
-        publish(folder / file)
 
 
 def _say_what_is_found(

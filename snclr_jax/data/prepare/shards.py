@@ -126,6 +126,7 @@ class Journal:
     Args:
       folder: of the set.
       begun: the settings and the source; what decides on the bytes of the shards.
+      file: its name.
 
     Attributes:
       shards: the lines of `write_shard`.
@@ -135,8 +136,10 @@ class Journal:
         else, or one of its shards is gone.
     """
 
-    def __init__(self, folder: Path, begun: dict[str, Any]) -> None:
-        self._file = (folder / JOURNAL).open("a+b")
+    def __init__(
+        self, folder: Path, begun: dict[str, Any], file: str = JOURNAL
+    ) -> None:
+        self._file = (folder / file).open("a+b")
         try:
             self.shards = self._read(folder, begun)
         except BaseException:
