@@ -30,6 +30,7 @@ FIELDS = {
     "epochs": 1,
     "batch_size": 64,
     "data.num_workers": 0,
+    "data.resident": False,
     "data.image_size": 40,
     "augment.size": 32,
     "augment.local_size": 16,
@@ -50,12 +51,12 @@ pixels and on the untrained encoder, in the epoch, and at the evaluation (kNN, g
 choices). Until 2026-11-30 each of several processes read as much as one does alone, but
 in the epoch and for the choices."""
 AFTER = """\
-An image counts as often as it is opened. What does not fall with more processes is a
+An image counts as often as it is opened. None is at the start: a folder's images are
+compared by the sizes of their files, and a set that stays on the devices, which would be
+decoded then, was not counted here (`tests/step/test_one_definition.py` does). What does not fall with more processes is a
 sample, whatever the number of images: in the epoch 16, whose levels are looked at, and
 at an evaluation the pictures of the gallery, which the first process reads alone.
-Choices are of 1,024 images here, and of 2,000 at most. Images that stay on the devices
-are decoded at the start, test images at the first kNN, and then never again but for
-choices and gallery."""
+Choices are of 1,024 images here, and of 2,000 at most."""
 
 
 class Reads:
@@ -89,7 +90,7 @@ class Reads:
         return {name: (len(all), sum(all) / 1e6) for name, all in self._sizes.items()}
 
 
-def run(folder: str, resident: bool, process: int, processes: int, port: int) -> None:
+def run(folder: str, process: int, processes: int, port: int) -> None:
     """Trains as one of the processes, and prints what it has read."""
     from snclr_jax.configs import folder as recipe
 
@@ -101,28 +102,22 @@ def run(folder: str, resident: bool, process: int, processes: int, port: int) ->
     if processes > 1:
         start(coordinator=f"127.0.0.1:{port}", processes=processes, process=process)
     config = recipe.get_config()
-    config.update_from_flattened_dict(
-        FIELDS | {"data.path": folder, "data.resident": resident}
-    )
+    config.update_from_flattened_dict(FIELDS | {"data.path": folder})
     reads = Reads(folder)
     OnlineKnn.baseline = reads.during(BASELINE, OnlineKnn.baseline)
     Loop._evaluate = reads.during(EVALUATION, Loop._evaluate)
-    train(config, f"{folder}/run-{resident}-{processes}")
+    train(config, f"{folder}/run-{processes}")
     Path(f"{folder}/{process}.json").write_text(json.dumps(reads.counted()))
 
 
-def most_read(folder: str, resident: bool, processes: int) -> dict[str, list[float]]:
+def most_read(folder: str, processes: int) -> dict[str, list[float]]:
     """Returns what the process with the most images has read, by phase."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
     started = [
         subprocess.Popen(
-            [
-                sys.executable,
-                __file__,
-                *map(str, (folder, int(resident), process, processes, port)),
-            ],
+            [sys.executable, __file__, *map(str, (folder, process, processes, port))],
             env=os.environ | {"JAX_PLATFORMS": "cpu"},
             stdout=subprocess.DEVNULL,
         )
@@ -158,21 +153,17 @@ def main() -> None:
     origin = report.origin(
         "python benchmarks/shared_evaluation.py", packages, timed=False
     )
-    rows = []
     with tempfile.TemporaryDirectory() as folder:
         write_images(Path(folder))
-        for resident in (False, True):
-            where = "on the devices" if resident else "read by the host"
-            for processes in PROCESSES:
-                read = most_read(folder, resident, processes)
-                cells = [f"{count:,} ({mb:.1f})" for count, mb in read.values()]
-                rows.append([where, processes, *cells])
-                print(rows[-1], flush=True)
-    header = ["training images", "processes", *PHASES]
+        read = [most_read(folder, processes).values() for processes in PROCESSES]
+    rows = [
+        [processes, *(f"{count:,} ({mb:.1f})" for count, mb in of_phases)]
+        for processes, of_phases in zip(PROCESSES, read, strict=True)
+    ]
     report.write(
         "Images that each process reads",
         TEXT,
-        report.table(header, rows),
+        report.table(["processes", *PHASES], rows),
         AFTER,
         origin,
     )
@@ -181,7 +172,6 @@ def main() -> None:
 if __name__ == "__main__":
     if sys.argv[1:]:
         folder, *numbers = sys.argv[1:]
-        resident, process, processes, port = map(int, numbers)
-        run(folder, bool(resident), process, processes, port)
+        run(folder, *map(int, numbers))
     else:
         main()

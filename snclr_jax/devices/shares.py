@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -23,8 +24,7 @@ def shares(size: int) -> list[range]:
     count = jax.process_count()
     starts = [process * size // count for process in range(count + 1)]
     return [
-        range(start, max(stop, start + 1))
-        for start, stop in zip(starts, starts[1:], strict=False)
+        range(start, max(stop, start + 1)) for start, stop in itertools.pairwise(starts)
     ]
 
 
