@@ -51,12 +51,13 @@ pixels and on the untrained encoder, in the epoch, and at the evaluation (kNN, g
 choices). Until 2026-11-30 each of several processes read as much as one does alone, but
 in the epoch and for the choices."""
 AFTER = """\
-An image counts as often as it is opened. None is at the start: a folder's images are
-compared by the sizes of their files, and a set that stays on the devices, which would be
-decoded then, was not counted here (`tests/step/test_one_definition.py` does). What does not fall with more processes is a
-sample, whatever the number of images: in the epoch 16, whose levels are looked at, and
-at an evaluation the pictures of the gallery, which the first process reads alone.
-Choices are of 1,024 images here, and of 2,000 at most."""
+An image counts as often as it is opened. At the start none is: a folder's images are
+compared by the sizes of their files. A set that stays on the devices would be decoded
+then, and was not counted here (`tests/step/test_one_definition.py` counts it). What
+does not fall with more processes is a sample, whatever the number of images: in the
+epoch 16, whose levels are looked at, and at an evaluation the pictures of the gallery,
+which the first process reads alone. Choices are of 1,024 images here, and of 2,000 at
+most."""
 
 
 class Reads:
