@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import fcntl
 import json
@@ -239,11 +240,14 @@ def test_processes_share_the_shards_and_the_last_one_finishes(
     # Of all together: each of them had fewer.
     with pytest.raises(ValueError, match="processes are unreadable: 6 are, .* 5 of 23"):
         prepare(*arguments, **options | {"max_unreadable": 0.25}, part=Part(1, 3))
+    # Two that end at once: one of them finishes.
+    identity = json.loads((alone / "prepared.jsonl").open().readline())
+    with contextlib.closing(shards.Journal(made, identity)):
+        prepare(*arguments, **options, part=Part(1, 3))
+        assert not (made / "dataset_info.json").exists()
     prepare(*arguments, **options, part=Part(1, 3))
     assert snapshot(made) == snapshot(alone)
-    total = sum(
-        json.loads((alone / "prepared.jsonl").open().readline())["images"].values()
-    )
+    total = sum(identity["images"].values())
     assert sum(decoded) == total and max(decoded) < total / 2
     prepare(*arguments, **options, part=Part(2, 3))
     assert "is finished" in capsys.readouterr().out

@@ -82,7 +82,7 @@ def joined(
       lines: of all shards.
 
     Raises:
-      ValueError: where another process is at it.
+      Busy: where another process is at it.
     """
     if part.processes == 1:
         yield

@@ -31,6 +31,7 @@ from snclr_jax.data.prepare.metadata import (
 from snclr_jax.data.prepare.parts import ALONE, Part, check_part, joined
 from snclr_jax.data.prepare.shards import (
     PART,
+    Busy,
     Journal,
     Shard,
     plan_shards,
@@ -104,20 +105,12 @@ def prepare(
             limit = _Limit(max_unreadable, images, folder)
             own = part.of(shards)
             _write_shards(folder, own, journal, opened, workers, limit)
-            lines = part.written(folder)
-            if len(lines) < len(shards):
+            if not _finish(folder, name, opened, shards, identity, part, limit):
                 print(
                     f"process {part.process} of {part.processes} has written its "
-                    f"{len(own):,} shards, and {len(lines):,} of {len(shards):,} are "
-                    "there; the process that ends last finishes the set"
+                    f"{len(own):,} shards; the one that ends last finishes the set"
                 )
                 return folder
-            # Each of several processes had fewer.
-            unreadable = sum(len(line["unreadable"]) for line in lines)
-            limit.check(unreadable, "images of all processes are unreadable")
-            with joined(folder, identity, part, lines):
-                _write_unreadable(folder, opened, lines)
-                write_metadata(folder, name, opened, shards, lines)
     test_split = "test" if "test" in opened.splits else ""
     print(
         f"use it with --config.data.name=tfds --config.data.tfds_name={name} "
@@ -229,6 +222,31 @@ class _Limit(NamedTuple):
                 f"and have them listed, or repair the source, delete {self.folder} and "
                 "start again"
             )
+
+
+def _finish(
+    folder: Path,
+    name: str,
+    source: Source,
+    shards: list[Shard],
+    identity: dict[str, Any],
+    part: Part,
+    limit: _Limit,
+) -> bool:
+    """Makes a set of the shards; False where others are still to do it."""
+    lines = part.written(folder)
+    if len(lines) < len(shards):
+        return False
+    # Each of several processes had fewer.
+    unreadable = sum(len(line["unreadable"]) for line in lines)
+    limit.check(unreadable, "images of all processes are unreadable")
+    try:
+        with joined(folder, identity, part, lines):
+            _write_unreadable(folder, source, lines)
+            write_metadata(folder, name, source, shards, lines)
+    except Busy:
+        return False
+    return True
 
 
 def _write_unreadable(

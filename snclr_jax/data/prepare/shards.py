@@ -120,6 +120,10 @@ def write_shard(
     }
 
 
+class Busy(ValueError):
+    """Another run is at work in the folder."""
+
+
 class Journal:
     """What a folder was begun with, and its whole shards: JSON, one object a line.
 
@@ -132,8 +136,9 @@ class Journal:
       shards: the lines of `write_shard`.
 
     Raises:
-      ValueError: where another run is at work, the folder was begun with something
-        else, or one of its shards is gone.
+      Busy: where another run is at work.
+      ValueError: where the folder was begun with something else, or one of its shards
+        is gone.
     """
 
     def __init__(
@@ -150,7 +155,7 @@ class Journal:
         try:
             lacking = lock(self._file)
         except BlockingIOError as error:
-            raise ValueError(f"another snclr prepare is writing {folder}") from error
+            raise Busy(f"another snclr prepare is writing {folder}") from error
         if lacking:
             print(f"{folder}: {lacking}; start no second snclr prepare in it")
         self._file.seek(0)
