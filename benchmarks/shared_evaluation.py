@@ -108,7 +108,8 @@ def run(folder: str, process: int, processes: int, port: int) -> None:
     OnlineKnn.baseline = reads.during(BASELINE, OnlineKnn.baseline)
     Loop._evaluate = reads.during(EVALUATION, Loop._evaluate)
     train(config, f"{folder}/run-{processes}")
-    Path(f"{folder}/{process}.json").write_text(json.dumps(reads.counted()))
+    counted = json.dumps(reads.counted())
+    Path(f"{folder}/{process}.json").write_text(counted, encoding="utf-8")
 
 
 def most_read(folder: str, processes: int) -> dict[str, list[float]]:
@@ -128,7 +129,7 @@ def most_read(folder: str, processes: int) -> dict[str, list[float]]:
     if any(codes):
         raise RuntimeError(f"{processes} processes ended with {codes}")
     read = [
-        json.loads(Path(f"{folder}/{process}.json").read_text())
+        json.loads(Path(f"{folder}/{process}.json").read_text(encoding="utf-8"))
         for process in range(processes)
     ]
     return {phase: max(own[phase] for own in read) for phase in PHASES}
