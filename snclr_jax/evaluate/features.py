@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import chain, pairwise
 from typing import Any
 
 import jax
@@ -74,8 +75,11 @@ def extract_features(
     batches, features = own_batches(split, own, height), None
     if description is not None:
         batches = progress_bar(batches, total=len(own), desc=description, unit="batch")
-    for of_processes, images in zip(rows, batches, strict=True):
-        encoded = jax.device_get(encode(params, batch_stats, place_batch(images, mesh)))
+    started = (encode(params, batch_stats, place_batch(each, mesh)) for each in batches)
+    # The next batch is read, and started, while the devices are at one: no waiting.
+    ahead = pairwise(chain(started, [None]))
+    for of_processes, (encoded, _) in zip(rows, ahead, strict=True):
+        encoded = jax.device_get(encoded)
         if features is None:
             # Filled in place: to join parts at the end would take the memory twice.
             features = jax.tree.map(
