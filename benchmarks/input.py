@@ -158,7 +158,7 @@ def main() -> None:
         size = write_photos(folder)
         prepare(str(folder), "photos", f"{temporary}/tfds", workers=1)
         tfds = {"train_split": "train", "test_split": "", "max_bad": 0.0}
-        files = open_folder(str(folder), VIEW.size, max_bad=0.0)[0]
+        files = open_folder(str(folder), VIEW.size, max_bad=0.0, pages=None)[0]
         records = open_tfds("photos", f"{temporary}/tfds", VIEW.size, **tfds)[0]
         sides = {
             (PILLOW, "folder"): (lambda: pillow_batches(folder), 1),

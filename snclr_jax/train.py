@@ -136,7 +136,7 @@ def train(
     built_in = (OnlineGallery(run), knn, OnlineProbe(run), OnlineChoices(run))
     evaluators = [*(own for own in built_in if own.possible), *evaluators]
     with own_workdir(config, workdir, identity=data.identity, allow=allow) as changes:
-        bad_files = in_agreement(lambda: BadFiles(workdir, data), lambda _: {})
+        bad_files = BadFiles(workdir, data)
         checkpoints = Checkpoints(workdir, keep=config.checkpoint.keep)
         with (
             contextlib.closing(bad_files),

@@ -94,7 +94,7 @@ def make_bad_folder(root: Path) -> str:
 
 
 def open_train(folder: str, max_bad: float = 0.5) -> Split:
-    return open_folder(folder, 12, max_bad=max_bad)[0]
+    return open_folder(folder, 12, max_bad=max_bad, pages=None)[0]
 
 
 def lines_in(workdir: Path) -> list[dict]:

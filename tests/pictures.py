@@ -59,7 +59,7 @@ def records(folder: Path, split: str) -> list[dict]:
 
 
 def assert_reads_as(source: Path, folder: Path, test_split: str) -> None:
-    want = open_folder(str(source), 8, max_bad=0.0)
+    want = open_folder(str(source), 8, max_bad=0.0, pages=None)
     out, name = str(folder.parents[1]), folder.parent.name
     got = open_tfds(
         name, out, 8, train_split="train", test_split=test_split, max_bad=0.0

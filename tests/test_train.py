@@ -24,7 +24,6 @@ from tensorboard_events import scalars
 from snclr_jax import loop as loop_module
 from snclr_jax import train as train_module
 from snclr_jax.data import open_data
-from snclr_jax.data.bad_files import FILE as BAD_FILES
 from snclr_jax.data.feed import Feed
 from snclr_jax.devices.mesh import make_mesh
 from snclr_jax.devices.stop_requests import Interrupted
@@ -193,23 +192,6 @@ def test_no_process_runs_the_step_before_all_have_compiled_it(monkeypatch):
     )
     with pytest.raises(TimeoutError, match="process 1 of 2"):
         loop_module.Loop._compile(loop, jax.jit(lambda a, b: a), 0, 0)
-
-
-def test_what_one_process_alone_sees_of_bad_images_ends_all(tmp_path, monkeypatch):
-    (tmp_path / BAD_FILES).write_text("{")
-    told = []
-
-    def agree(compute, facts):
-        try:
-            return compute()
-        except ValueError as error:
-            told.append(error)
-            raise
-
-    monkeypatch.setattr(train_module, "in_agreement", agree)
-    with pytest.raises(ValueError, match=f"{BAD_FILES} is damaged") as refused:
-        train(tiny.config(data__holdback=100), str(tmp_path))
-    assert told == [refused.value]
 
 
 def test_an_evaluator_without_an_interval_is_refused(tmp_path):

@@ -67,7 +67,7 @@ def open_data(config: ConfigDict, given: Any = None) -> Data:
       ValueError: for an unknown name, or a set that cannot be read.
     """
     max_bad, levels = config.get("max_bad", 0.0), parse_levels(config.get("range"))
-    splits = config.train_split, config.test_split
+    splits = config.get("train_split"), config.get("test_split")
     # A source is imported when it is asked for: TFDS alone takes seconds.
     if config.name == "digits":
         from snclr_jax.data.digits import open_digits

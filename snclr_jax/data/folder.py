@@ -49,7 +49,7 @@ def open_folder(
     max_bad: float,
     splits: tuple[str, str] = USUAL,
     levels: Levels = FULL,
-    pages: str | None = None,
+    pages: str | None,
 ) -> tuple[Split, Split | None, tuple[str, ...] | None, tuple[str, ...]]:
     """Opens an image folder; images are decoded when they are asked for.
 

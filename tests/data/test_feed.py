@@ -163,7 +163,7 @@ def test_an_error_is_raised_when_its_batch_is_asked_for(open_feed, tmp_path):
         image = Image.new("RGB", (8, 8), (number,) * 3)
         image.save(tmp_path / f"{number:02}.png")
     (tmp_path / f"{broken:02}.png").write_bytes(b"no image")
-    feed = open_feed(open_folder(str(tmp_path), 8, max_bad=0.0)[0])
+    feed = open_feed(open_folder(str(tmp_path), 8, max_bad=0.0, pages=None)[0])
     ids(feed, 3)
     wait_until_ready(feed)
     for _ in range(2):

@@ -35,7 +35,7 @@ def labelled(tmp_path):
 
 
 def test_class_folders_become_labels(labelled):
-    train, test, names, _ = open_folder(str(labelled), 8, max_bad=0.0)
+    train, test, names, _ = open_folder(str(labelled), 8, max_bad=0.0, pages=None)
     assert names == ("ant", "bee") and (train.size, test.size) == (6, 4)
     for split in (train, test):
         assert split.labels.dtype == np.int32 and split.group is None
@@ -47,7 +47,10 @@ def test_class_folders_become_labels(labelled):
 
 def test_splits_of_other_names_are_the_same(labelled):
     def identities() -> list[str]:
-        return [s.identity for s in open_folder(str(labelled), 8, max_bad=0.0)[:2]]
+        return [
+            s.identity
+            for s in open_folder(str(labelled), 8, max_bad=0.0, pages=None)[:2]
+        ]
 
     before = identities()
     (labelled / "test").rename(labelled / "Valid")
@@ -57,7 +60,7 @@ def test_splits_of_other_names_are_the_same(labelled):
 
 def test_train_alone_has_no_test_split(labelled):
     (labelled / "test").rename(labelled / "other")
-    train, test, names, _ = open_folder(str(labelled), 8, max_bad=0.0)
+    train, test, names, _ = open_folder(str(labelled), 8, max_bad=0.0, pages=None)
     assert train.size == 6 and test is None and names == ("ant", "bee")
 
 
@@ -66,7 +69,7 @@ def test_flat_and_nested_images_are_unlabelled(tmp_path):
         save(tmp_path / name, (60 * number,) * 3)
     save(tmp_path / ".hidden.jpg")
     (tmp_path / "notes.txt").write_text("not an image")
-    train, test, names, _ = open_folder(str(tmp_path), 8, max_bad=0.0)
+    train, test, names, _ = open_folder(str(tmp_path), 8, max_bad=0.0, pages=None)
     assert train.labels is None and test is None and names is None
     # Sorted by path: a/b/x.PNG, a/c.webp, a/z.JPEG, b.jpg.
     levels = train.images()[:, 4, 4, 0].astype(int)
@@ -74,18 +77,18 @@ def test_flat_and_nested_images_are_unlabelled(tmp_path):
 
 
 def test_a_subset_has_the_originals_of_its_images(labelled):
-    train = open_folder(str(labelled), 8, max_bad=0.0)[0]
+    train = open_folder(str(labelled), 8, max_bad=0.0, pages=None)[0]
     part = train.subset(np.array([4, 0, 5])).subset(np.array([2, 0]))
     names = [original.name for original in part.originals(np.array([1, 0, 0]))]
     assert names == [str(labelled / "train/bee" / f"{i}.png") for i in (1, 2, 2)]
 
 
 def test_names_are_paths_below_the_root(labelled):
-    train, test, *_ = open_folder(str(labelled), 8, max_bad=0.0)
+    train, test, *_ = open_folder(str(labelled), 8, max_bad=0.0, pages=None)
     assert train.names([5, 0]) == ["train/bee/2.png", "train/ant/0.png"]
     assert test.names([1]) == ["test/ant/1.png"]
     (labelled / "train").rename(labelled / "other")
-    everything = open_folder(str(labelled), 8, max_bad=0.0)[0]
+    everything = open_folder(str(labelled), 8, max_bad=0.0, pages=None)[0]
     assert everything.names([0, 9]) == ["other/ant/0.png", "test/bee/1.png"]
 
 
@@ -93,7 +96,9 @@ def test_a_file_name_that_is_not_text_is_spelled_out(tmp_path):
     saved = save(tmp_path / "train" / "ant" / "0.png", (9, 9, 9))
     (tmp_path / "train" / "käfer").mkdir()
     os.rename(saved, os.fsencode(tmp_path) + b"/train/k\xc3\xa4fer/\xff.png")
-    train = open_folder(str(tmp_path), 8, max_bad=0.0)[0].subset(np.array([0]))
+    train = open_folder(str(tmp_path), 8, max_bad=0.0, pages=None)[0].subset(
+        np.array([0])
+    )
     assert train.names([0]) == [r"train/käfer/\xff.png"]
     assert (train.images() == 9).all()
 
@@ -103,7 +108,7 @@ def test_a_class_folder_of_any_name_has_one_that_can_be_printed(tmp_path):
     (tmp_path / "train" / "plain").rename(tmp_path / "train" / "$x^{_}$\nnl")
     save(tmp_path / "train" / "plain" / "0.png")
     os.rename(tmp_path / "train" / "plain", os.fsencode(tmp_path) + b"/train/caf\xe9")
-    names = open_folder(str(tmp_path), 8, max_bad=0.0)[2]
+    names = open_folder(str(tmp_path), 8, max_bad=0.0, pages=None)[2]
     assert names == (r"$x^{_}$\nnl", r"caf\xe9")
 
 
@@ -112,20 +117,20 @@ def test_a_link_that_leads_back_up_is_named(labelled, link):
     (labelled / link).parent.mkdir(parents=True, exist_ok=True)
     (labelled / link).symlink_to((labelled / link).parent)
     with pytest.raises(ValueError, match=f"{link} is a link to a folder that it lies"):
-        open_folder(str(labelled), 8, max_bad=0.0)
+        open_folder(str(labelled), 8, max_bad=0.0, pages=None)
 
 
 def test_links_to_folders_elsewhere_are_followed(labelled, tmp_path):
     save(tmp_path / "elsewhere" / "0.png")
     for name in ("train", "test"):
         (labelled / name / "cat").symlink_to(tmp_path / "elsewhere")
-    train, _, names, _ = open_folder(str(labelled), 8, max_bad=0.0)
+    train, _, names, _ = open_folder(str(labelled), 8, max_bad=0.0, pages=None)
     assert names == ("ant", "bee", "cat") and train.size == 7
 
 
 def test_other_files_make_another_set(labelled):
     def identity() -> str:
-        return open_folder(str(labelled), 8, max_bad=0.0)[0].identity
+        return open_folder(str(labelled), 8, max_bad=0.0, pages=None)[0].identity
 
     before = identity()
     assert before.startswith("6 images, names ") and identity() == before
@@ -135,7 +140,7 @@ def test_other_files_make_another_set(labelled):
 
 def test_train_without_classes_is_unlabelled(tmp_path):
     save(tmp_path / "train" / "0.png")
-    train, test, names, _ = open_folder(str(tmp_path), 8, max_bad=0.0)
+    train, test, names, _ = open_folder(str(tmp_path), 8, max_bad=0.0, pages=None)
     assert train.size == 1 and train.labels is None and test is None and names is None
 
 
@@ -143,14 +148,14 @@ def test_train_without_classes_is_unlabelled(tmp_path):
 def test_missing_folder_is_named(tmp_path, monkeypatch, path):
     monkeypatch.chdir(tmp_path)
     with pytest.raises(ValueError, match=rf"data\.path is '{path}', .* not a folder"):
-        open_folder(path, 8, max_bad=0.0)
+        open_folder(path, 8, max_bad=0.0, pages=None)
 
 
 def test_folder_without_images_lists_the_suffixes_and_what_is_there(labelled):
     for path in (labelled / "train").rglob("*.png"):
         path.rename(path.with_suffix(".AVIF"))
     with pytest.raises(ValueError, match=r"/train; .*\.jpeg, \.jpg, .* 6 x \.avif"):
-        open_folder(str(labelled), 8, max_bad=0.0)
+        open_folder(str(labelled), 8, max_bad=0.0, pages=None)
 
 
 def test_every_format_is_read_and_the_rest_is_counted(tmp_path):
@@ -159,7 +164,7 @@ def test_every_format_is_read_and_the_rest_is_counted(tmp_path):
         save(tmp_path / f"{number}.{kind}", (200, 60, 10), (32, 32))
     save(tmp_path / "@eaDir" / "1.jpg")
     (tmp_path / "notes.txt").write_text("not an image")
-    train, *_, notes = open_folder(str(tmp_path), 8, max_bad=0.0)
+    train, *_, notes = open_folder(str(tmp_path), 8, max_bad=0.0, pages=None)
     assert train.size == len(kinds) and train.labels is None
     assert np.abs(train.images().astype(int) - [200, 60, 10]).max() <= 4
     assert notes == ("data.path: passed over 1 x folder @eaDir, 1 x .txt",)
@@ -170,7 +175,7 @@ def test_every_format_is_read_and_the_rest_is_counted(tmp_path):
 
 def test_classes_that_differ_are_named_and_not_scored(labelled):
     (labelled / "test" / "bee").rename(labelled / "test" / "cat")
-    _, test, names, notes = open_folder(str(labelled), 8, max_bad=0.0)
+    _, test, names, notes = open_folder(str(labelled), 8, max_bad=0.0, pages=None)
     assert names == ("ant", "bee") and test.labels.tolist() == [0, 0, -1, -1]
     assert notes == (
         "data.path: 2 of 4 test images (cat/0.png, cat/1.png) are of no class of the "
@@ -181,7 +186,7 @@ def test_classes_that_differ_are_named_and_not_scored(labelled):
 
 def test_loose_images_beside_classes_have_no_label(labelled):
     save(labelled / "train" / "loose.png")
-    train, *_, notes = open_folder(str(labelled), 8, max_bad=0.0)
+    train, *_, notes = open_folder(str(labelled), 8, max_bad=0.0, pages=None)
     assert train.labels.tolist() == [0, 0, 0, 1, 1, 1, -1]
     assert "1 images (loose.png) lie beside the class folders of train" in notes[0]
 
@@ -189,13 +194,15 @@ def test_loose_images_beside_classes_have_no_label(labelled):
 def test_unsorted_test_images_are_not_scored(labelled):
     (labelled / "test").rename(labelled / "other")
     save(labelled / "test" / "0.png")
-    _, test, _, notes = open_folder(str(labelled), 8, max_bad=0.0)
+    _, test, _, notes = open_folder(str(labelled), 8, max_bad=0.0, pages=None)
     assert test.labels.tolist() == [-1] and "4 in other" in notes[0]
     assert "1 of 1 test images (0.png) are of no class" in notes[1]
 
 
 def test_class_folders_alone_have_labels(labelled):
-    train, test, names, _ = open_folder(str(labelled / "train"), 8, max_bad=0.0)
+    train, test, names, _ = open_folder(
+        str(labelled / "train"), 8, max_bad=0.0, pages=None
+    )
     assert test is None and names == ("ant", "bee")
     assert train.labels.tolist() == [0, 0, 0, 1, 1, 1]
 
@@ -205,7 +212,7 @@ def test_unreadable_file_is_named(tmp_path, content):
     path = save(tmp_path / "a.jpg", size=(64, 64))
     whole = path.read_bytes()
     path.write_bytes(whole[: len(whole) // 2] if content == "half" else content)
-    split = open_folder(str(tmp_path), 8, max_bad=0.0)[0]
+    split = open_folder(str(tmp_path), 8, max_bad=0.0, pages=None)[0]
     with pytest.raises(ValueError, match=r"a\.jpg cannot be decoded .*replace or"):
         split.images()
 

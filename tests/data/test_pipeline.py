@@ -249,7 +249,7 @@ def test_a_worker_ends_where_the_main_process_is_killed(tmp_path):
 def test_an_image_that_cannot_be_decoded_is_named(tmp_path, num_workers):
     for name in ("a.jpg", "b.jpg"):
         (tmp_path / name).write_bytes(b"no image")
-    split = open_folder(str(tmp_path), 8, max_bad=0.0)[0]
+    split = open_folder(str(tmp_path), 8, max_bad=0.0, pages=None)[0]
     iterator = train_batches(
         split, batch_size=2, seed=0, num_workers=num_workers, views=VIEWS
     )

@@ -95,7 +95,7 @@ def test_a_folder_without_train_is_unlabelled_and_opens_as_data(tmp_path, no_poo
     assert data.train.size == 4 and not data.train.labelled and data.test is None
     assert np.array_equal(
         data.train.images(),
-        open_folder(str(tmp_path / "in"), 8, max_bad=0.0)[0].images(),
+        open_folder(str(tmp_path / "in"), 8, max_bad=0.0, pages=None)[0].images(),
     )
 
 

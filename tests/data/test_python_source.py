@@ -180,7 +180,7 @@ def save_folder(root, rng):
 
 def test_pictures_are_those_of_a_folder(tmp_path, rng):
     pictures, labels = save_folder(tmp_path, rng)
-    want = open_folder(str(tmp_path), 32, max_bad=0.0)[0]
+    want = open_folder(str(tmp_path), 32, max_bad=0.0, pages=None)[0]
     got = opened(list(zip(pictures, labels, strict=True)), side=32)
     assert np.array_equal(got.images(), want.images())
     assert np.array_equal(got.labels, want.labels)

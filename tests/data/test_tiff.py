@@ -48,7 +48,7 @@ def test_pages_are_images_where_that_is_asked_for(tmp_path, options):
     (tmp_path / "stack.tif").write_bytes(written(PAGES, **options))
     Image.fromarray(PAGES[3]).save(tmp_path / "single.tif")
     Image.fromarray(PAGES[4]).save(tmp_path / "z.png")
-    first = open_folder(str(tmp_path), 8, max_bad=0.0)[0]
+    first = open_folder(str(tmp_path), 8, max_bad=0.0, pages=None)[0]
     assert np.array_equal(first.images()[..., 0], PAGES[[3, 0, 4]])
     split = open_folder(str(tmp_path), 8, max_bad=0.0, pages="all")[0]
     assert np.array_equal(split.images()[..., 0], PAGES[[3, 0, 1, 2, 3, 4, 4]])
@@ -154,7 +154,7 @@ def test_heic_is_read_upright(tmp_path):
     for suffix, options in ((".heic", {"exif": exif.tobytes()}), (".HEIF", {})):
         stored = pillow_heif.from_pillow(image if options else Image.fromarray(pixels))
         stored.save(tmp_path / f"0{suffix}", quality=90, **options)
-    split = open_folder(str(tmp_path), 8, max_bad=0.0)[0]
+    split = open_folder(str(tmp_path), 8, max_bad=0.0, pages=None)[0]
     want = np.concatenate([np.tile(pixels[:1, :8], (4, 1, 1)), pixels[-4:, :8]])
     assert split.size == 2
     for image in split.originals(np.arange(2)):
