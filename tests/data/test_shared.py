@@ -15,6 +15,7 @@ READ = {"read", "images", "originals", "keep"}
 FEW = {
     "data/choose.py": 1,  # sizes of 256
     "data/depth.py": 1,  # levels of 16
+    "explore/images.py": 1,  # pictures; one process explores
     "evaluate/memory/gallery.py": 1,  # pictures, drawn by the first process alone
 }
 # Who is told.
