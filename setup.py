@@ -62,6 +62,7 @@ setup(
         # Images of iPhones; TIFFs that Pillow cannot read.
         "heic": ["pillow-heif>=1"],
         "tiff": ["tifffile>=2024.1"],
+        "onnx": ["onnx>=1.20", "onnxruntime>=1.24"],
         "dev": [
             # Pyright, with the Node.js that it runs on among the wheels it requires.
             "basedpyright>=1.40,<1.41",
@@ -70,6 +71,8 @@ setup(
             "ipykernel>=6.29",
             "nbclient>=0.10",
             "nbconvert>=7.16",
+            "onnx>=1.20",
+            "onnxruntime>=1.24",
             "pillow-heif>=1",
             "pytest>=8",
             "pytest-xdist>=3.6",

@@ -39,8 +39,9 @@ def load_encoder(path: str | Path, *, network: str | None = None) -> LoadedEncod
     An image is a path, a PIL image or an array, grey, RGB or RGBA.
 
     Args:
-      path: a run's workdir (its newest checkpoint), a checkpoint in it, or a file from
-        `snclr export` in this package's own format, or from `snclr import`.
+      path: a run's workdir (its newest checkpoint), a checkpoint in it, a file from
+        `snclr export` in this package's own format or from `snclr import`, or a folder
+        from `snclr export --format=hub`.
       network: "online", or "target", its moving average; None is what the run's
         `evaluate.network` says, or what a file holds.
 
@@ -48,6 +49,6 @@ def load_encoder(path: str | Path, *, network: str | None = None) -> LoadedEncod
       ValueError: where the path holds no whole encoder.
     """
     # What prepares images on worker processes imports this package without JAX.
-    from snclr_jax.encoder.loaded import LoadedEncoder
+    from snclr_jax.encoder.loaded import load
 
-    return LoadedEncoder(path, network=network)
+    return load(path, network=network)

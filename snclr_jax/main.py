@@ -67,7 +67,9 @@ snclr: contrastive pretraining of visual encoders with soft neighbors, in JAX
       Writes the encoder into one file and, beside it, FILE.md, which says what it is,
       what it scored and how to load it. FORMAT is safetensors (this package's own;
       evaluate and features take it as DIR), torchvision or detectron2 (ResNets), timm
-      (ViTs), or stablehlo (a program that needs JAX alone, FILE.stablehlo).
+      (ViTs), stablehlo (a program that needs JAX alone, FILE.stablehlo), onnx (a
+      program for onnxruntime, FILE.onnx; --opset=N, 17 or later), or hub (a folder in
+      the layout of Hugging Face's, which evaluate and features take as DIR, too).
 
   snclr import --weights=FILE --config=RECIPE[:VARIANT] --out=FILE.safetensors
       Turns a ResNet under torchvision's names or a ViT under timm's, alone or in a
@@ -81,8 +83,9 @@ snclr: contrastive pretraining of visual encoders with soft neighbors, in JAX
 
   snclr report --workdir=DIR [--network=...]
       Writes DIR/report.html, one page that needs no network: curves, neighbor gallery,
-      positiveness, map of the embedding, confusion, queue, evaluations, settings; and
-      its figures as DIR/figures/*.png. The run may still be training.
+      positiveness, where the encoder looks, map of the embedding, confusion, queue,
+      evaluations, settings; and its figures as DIR/figures/*.png. The run may still
+      be training.
 
   snclr watch DIR DIR ... [--once]
       Shows runs in the terminal until all are finished: step, time left, loss, kNN,
@@ -160,6 +163,7 @@ flags.DEFINE_string("name", "", "TFDS set to prepare.")
 _OUT = _path("out", "", "File or folder to write.")
 _WHAT = flags.DEFINE_list("what", None, "Evaluations.")
 _NETWORK = flags.DEFINE_string("network", None, "Encoder: online or target.")
+_OPSET = flags.DEFINE_integer("opset", None, "Version of ONNX's operators.")
 _FORMAT = flags.DEFINE_string("format", None, "Format of the exported file.")
 _path("weights", "", "Weights to import.")
 _N = flags.DEFINE_integer("n", None, "Similar images.", lower_bound=1)
@@ -306,7 +310,7 @@ def _export() -> None:
     from snclr_jax.export.run import export
 
     records = read_records(records_path(workdir))
-    given = _given(format=_FORMAT.value)
+    given = _given(format=_FORMAT.value, opset=_OPSET.value)
     print(export(workdir, out, network=_NETWORK.value, records=records, **given))
 
 

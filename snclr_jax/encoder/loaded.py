@@ -2,21 +2,23 @@
 
 from __future__ import annotations
 
+import functools
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 import jax
 import numpy as np
+from jax.sharding import Mesh
 from ml_collections import ConfigDict
 from PIL import Image
 
 from snclr_jax.data.decode import decode_image
 from snclr_jax.data.pixels import CHANNELS, pixels_of, to_square
 from snclr_jax.devices.mesh import make_mesh
-from snclr_jax.encoder.encode import make_encode
-from snclr_jax.encoder.stored import open_encoder
+from snclr_jax.encoder.encode import Encode, make_encode
+from snclr_jax.encoder.stored import Encoder, open_encoder
 from snclr_jax.settings.levels import Levels, parse_levels
 
 _AT_ONCE = 256  # images in one call of the network
@@ -26,18 +28,19 @@ class LoadedEncoder:
     """Maps images to features; compiled once for each number of images.
 
     Args:
-      path: a workdir, a checkpoint in it, or an exported file.
-      network: see `open_encoder`.
+      encoder: from `open_encoder`.
+      mesh: the devices that it is on.
 
     Attributes:
       encoder: which it is: config, step, fingerprint.
     """
 
-    def __init__(self, path: str | Path, *, network: str | None = None) -> None:
-        mesh = make_mesh(jax.local_devices()[:1])
-        encoder = open_encoder(path, network=network, mesh=mesh)
+    def __init__(self, encoder: Encoder, mesh: Mesh) -> None:
         self.encoder = encoder
-        self._encode = make_encode(encoder.model.encode, encoder.config, mesh)
+        self._encode, self._maps = (
+            make_encode(method, encoder.config, mesh)
+            for method in (encoder.model.encode, encoder.model.maps)
+        )
 
     def __call__(self, images: Any) -> np.ndarray:
         """Returns features, float32 (f,) of one image, (b, f) of several.
@@ -54,21 +57,47 @@ class LoadedEncoder:
           ValueError: where there is no image, or one that cannot be read; names it.
           OSError: where no file can be read now.
         """
+        return self._of(images, functools.partial(self._apply, self._encode))
+
+    def maps(self, images: Any) -> dict[str, np.ndarray]:
+        """Returns where the encoder looks, float32, see `Model.maps`.
+
+        Args:
+          images: as for features; one image has maps without the first axis.
+        """
+        return self._of(images, functools.partial(self._apply, self._maps))
+
+    def views(self, images: Any) -> np.ndarray:
+        """Returns what the encoder sees of images, uint8 (v, v, 3) or (b, v, v, 3)."""
+        size = self.encoder.config.augment.size
+        first = (self.encoder.config.data.image_size - size) // 2
+        middle = slice(first, first + size)
+        return self._of(images, lambda squares: squares[:, middle, middle])
+
+    def _of(self, images: Any, function: Callable[[np.ndarray], Any]) -> Any:
+        """Returns arrays of one image, or of several, some at a time."""
+        config = self.encoder.config
         if _is_one(images):
-            return self._features([images], ["the image"])[0]
+            squares = read_squares([images], ["the image"], config)
+            return jax.tree.map(lambda array: array[0], function(squares))
         if not len(images):
             raise ValueError("images are empty; give one image, or a list of them")
         names = [f"image {number}" for number in range(len(images))]
         parts = [slice(i, i + _AT_ONCE) for i in range(0, len(images), _AT_ONCE)]
-        return np.concatenate(
-            [self._features(images[part], names[part]) for part in parts]
-        )
+        arrays = [
+            function(read_squares(images[part], names[part], config)) for part in parts
+        ]
+        return jax.tree.map(lambda *parts: np.concatenate(parts), *arrays)
 
-    def _features(self, images: Sequence[Any], names: Sequence[str]) -> np.ndarray:
-        encoder = self.encoder
-        squares = read_squares(images, names, encoder.config)
-        features = self._encode(encoder.params, encoder.batch_stats, squares)
-        return np.asarray(features, np.float32)
+    def _apply(self, method: Encode, squares: np.ndarray) -> Any:
+        arrays = method(self.encoder.params, self.encoder.batch_stats, squares)
+        return jax.tree.map(lambda array: np.asarray(array, np.float32), arrays)
+
+
+def load(path: str | Path, *, network: str | None = None) -> LoadedEncoder:
+    """Returns the encoder at a path on the first device, see `open_encoder`."""
+    mesh = make_mesh(jax.local_devices()[:1])
+    return LoadedEncoder(open_encoder(path, network=network, mesh=mesh), mesh)
 
 
 def read_squares(

@@ -22,12 +22,14 @@ from safetensors.numpy import save_file
 
 from snclr_jax import __version__
 from snclr_jax.devices.mesh import placed_shapes, replicated
+from snclr_jax.encoder.torch_names import BATCHES, POSITIONS, Tensors, from_torch
 from snclr_jax.models import Model, Variables, build_model
 from snclr_jax.run.checkpoint_reader import (
     check_same_arrays,
     checkpoint_config,
     find_checkpoint,
     read_arrays,
+    saved_steps,
 )
 from snclr_jax.run.files import replaced
 from snclr_jax.run.workdir import as_json
@@ -35,6 +37,8 @@ from snclr_jax.settings.objective import objective_class
 from snclr_jax.settings.paths import located
 
 SUFFIX = ".safetensors"
+HUB_FILE = f"model{SUFFIX}"  # of a folder for a hub
+TORCH = {"format": "pt"}  # of a header: the arrays have PyTorch's names and layouts
 TREES = ("params", "batch_stats")  # of a file
 # Where a checkpoint's state keeps the parameters and BN statistics of each network.
 FIELDS = {
@@ -112,8 +116,8 @@ def open_encoder(
     """Returns an encoder that was trained, and refuses one that is not whole.
 
     Args:
-      path: a run's workdir (its newest checkpoint), the folder of one checkpoint, or a
-        file from `save_encoder`.
+      path: a run's workdir (its newest checkpoint), the folder of one checkpoint, a
+        file from `save_encoder`, or a folder for a hub.
       network: "online" or "target"; None is what the run's `evaluate.network` says, or
         what a file holds.
       mesh: devices that each get a copy.
@@ -125,6 +129,8 @@ def open_encoder(
     if network is not None and network not in FIELDS:
         raise ValueError(f"network {network!r} is unknown; use one of {tuple(FIELDS)}")
     path = located(path)
+    if (path / HUB_FILE).is_file() and not saved_steps(path):
+        path = path / HUB_FILE
     if path.is_file():
         return _read_file(path, network, mesh)
     folder = find_checkpoint(path)
@@ -159,8 +165,14 @@ def save_encoder(path: str | Path, encoder: Encoder) -> None:
     path = Path(path)
     if path.suffix != SUFFIX:
         raise ValueError(f"{path} must end in {SUFFIX}")
+    with replaced(path) as part:
+        save_file(encoder.tensors(), part, metadata=file_header(encoder))
+
+
+def file_header(encoder: Encoder) -> dict[str, str]:
+    """Returns all that a file says of an encoder beside its arrays."""
     config = encoder.config
-    header = {
+    return {
         "snclr_jax": __version__,
         "config": json.dumps(as_json(config)),
         "preprocessing": json.dumps(
@@ -175,8 +187,6 @@ def save_encoder(path: str | Path, encoder: Encoder) -> None:
         "step": str(encoder.step),
         "fingerprint": encoder.fingerprint,
     }
-    with replaced(path) as part:
-        save_file(encoder.tensors(), part, metadata=header)
 
 
 def _read_file(path: epath.Path, network: str | None, mesh: Mesh) -> Encoder:
@@ -197,9 +207,12 @@ def _read_file(path: epath.Path, network: str | None, mesh: Mesh) -> Encoder:
             f"{path} holds the {header['network']} network, not the {network} one; "
             "export that one from the run"
         )
+    config = ml_collections.ConfigDict(json.loads(header["config"]))
+    if header.items() >= TORCH.items():
+        arrays = _learned(arrays, config, path)
     encoder = assemble_encoder(
         arrays,
-        ml_collections.ConfigDict(json.loads(header["config"])),
+        config,
         network=header["network"],
         step=int(header["step"]),
         source=str(path),
@@ -212,6 +225,21 @@ def _read_file(path: epath.Path, network: str | None, mesh: Mesh) -> Encoder:
             "again"
         )
     return encoder
+
+
+def _learned(
+    tensors: Tensors, config: ml_collections.ConfigDict, path: epath.Path
+) -> Tensors:
+    """Returns an encoder's arrays of those that a library of PyTorch loads."""
+    kept = {
+        name: array
+        for name, array in tensors.items()
+        if name != POSITIONS and not name.endswith(f".{BATCHES}")
+    }
+    try:
+        return from_torch(kept, expected_tensors(config))
+    except ValueError as error:
+        raise ValueError(f"{path} is damaged: {error}; export it again") from error
 
 
 def assemble_encoder(

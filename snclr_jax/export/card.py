@@ -11,6 +11,7 @@ from ml_collections import ConfigDict
 
 from snclr_jax import __version__
 from snclr_jax.encoder.stored import Encoder
+from snclr_jax.export.hub import front_matter
 from snclr_jax.export.load_lines import image_lines, load_lines
 from snclr_jax.settings.check import get_field
 from snclr_jax.settings.objective import objective_class
@@ -33,6 +34,7 @@ SUMMARY = (
     "optim.learning_rate",
     "seed",
 )
+PROGRAMS = ("stablehlo", "onnx")  # formats that prepare images themselves
 # Fields that only some networks read.
 ONLY = {
     "model.stem": ("resnet",),
@@ -86,7 +88,7 @@ trained on.
 def model_card(
     encoder: Encoder, file: str, format: str, records: Sequence[dict[str, Any]]
 ) -> str:
-    """Returns the card of an exported encoder, in Markdown.
+    """Returns the card of an exported encoder, in Markdown; a hub's has front matter.
 
     Args:
       encoder: that was exported.
@@ -95,7 +97,7 @@ def model_card(
       records: of evaluations; those with the encoder's fingerprint are shown.
     """
     config = encoder.config
-    return CARD.format(
+    return (front_matter(encoder) if format == "hub" else "") + CARD.format(
         file=html.escape(file),
         origin=NETWORK[encoder.network].format(version=__version__),
         name=config.model.name,
@@ -149,7 +151,13 @@ def _images(encoder: Encoder, format: str) -> str:
             "Paths, PIL images or arrays, grey, RGB or RGBA, of any sizes. The loader "
             "does what these lines do:"
         )
-    elif format == "stablehlo":
+    elif format == "hub":
+        text = (
+            "`snclr_jax.load_encoder` takes images of any sizes and does what these "
+            f"lines do. Other loaders take RGB, float32, (b, 3, {size}, {size}): "
+            "`view` of these lines, its channels first."
+        )
+    elif format in PROGRAMS:
         text = (
             f"RGB, uint8, (b, {stored}, {stored}, 3): `pixels` of these lines. The "
             f"program itself cuts out the middle {size} x {size} of them and "
@@ -161,7 +169,7 @@ def _images(encoder: Encoder, format: str) -> str:
             "channels first."
         )
     return (
-        f"{text}\n\n{image_lines(config, view=format != 'stablehlo')}\n\n"
+        f"{text}\n\n{image_lines(config, view=format not in PROGRAMS)}\n\n"
         "Evaluations saw these pixels, to the last bit; cropping and resizing by other "
         "code moves some of them by several of 255 levels. Transparent images are laid "
         "on white first, and of 16 bits the upper 8 count."

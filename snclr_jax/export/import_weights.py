@@ -11,9 +11,9 @@ from ml_collections import ConfigDict
 from snclr_jax.data.choose import choose_from_data
 from snclr_jax.devices.mesh import make_mesh
 from snclr_jax.encoder.stored import assemble_encoder, expected_tensors, save_encoder
+from snclr_jax.encoder.torch_names import BATCHES, POSITIONS, Tensors, from_torch
 from snclr_jax.export.read_weights import read_weights
-from snclr_jax.export.torch_file import BATCHES, attention_heads, positions
-from snclr_jax.export.torch_names import Tensors, from_torch
+from snclr_jax.export.torch_file import attention_heads, positions
 from snclr_jax.models.resnet import STRUCTURE
 from snclr_jax.models.vit import WIDTH
 
@@ -128,10 +128,10 @@ def _check_heads(header: dict[str, str], model: ConfigDict) -> None:
 
 def _without_positions(tensors: Tensors) -> Tensors:
     """Returns a ViT's tensors without "pos_embed", which has to be the fixed one."""
-    if not {"pos_embed", "cls_token"} <= tensors.keys():
+    if not {POSITIONS, "cls_token"} <= tensors.keys():
         return tensors  # a missing class token is reported with all that is missing
     tensors = dict(tensors)
-    embedding, token = tensors.pop("pos_embed"), tensors["cls_token"]
+    embedding, token = tensors.pop(POSITIONS), tensors["cls_token"]
     side = round((embedding.shape[1] - 1) ** 0.5) if embedding.ndim == 3 else 0
     if side < 1 or embedding.shape != (1, side**2 + 1, token.shape[-1]):
         raise ValueError(

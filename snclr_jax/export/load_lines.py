@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from ml_collections import ConfigDict
 
-from snclr_jax.encoder.stored import Encoder
+from snclr_jax.encoder.stored import HUB_FILE, Encoder
 from snclr_jax.export.torch_file import attention_heads
-from snclr_jax.models.resnet import WIDTH
+from snclr_jax.models.resnet import STRUCTURE, WIDTH
 from snclr_jax.models.vit import DEPTH
 
 # timm's names of the networks, whose sizes are then given one by one.
@@ -27,6 +27,8 @@ def load_lines(encoder: Encoder, file: str, format: str) -> str:
         "torchvision": _torchvision,
         "detectron2": _detectron2,
         "timm": _timm,
+        "onnx": _onnx,
+        "hub": _hub,
     }
     return write[format](encoder, file)
 
@@ -124,20 +126,13 @@ def _detectron2(encoder: Encoder, file: str) -> str:
 
 
 def _timm(encoder: Encoder, file: str) -> str:
-    model, size = encoder.config.model, encoder.config.augment.size
-    heads = attention_heads(model)
-    settings = dict(
-        img_size=size,
-        patch_size=model.patch_size,
-        embed_dim=encoder.model.feature_dim,
-        depth=model.depth or DEPTH[model.name],
-        num_heads=heads,
-    )
+    name, settings = timm_model(encoder)
+    heads = settings["num_heads"]
     arguments = ", ".join(f"{name}={value}" for name, value in settings.items())
     text = _python(
         "import timm, safetensors.torch",
         "model = timm.create_model(",
-        f'    "vit_{_TIMM[model.name]}_patch16_224", num_classes=0,',
+        f'    "{name}", num_classes=0,',
         f"    {arguments},",
         ")",
         f"model.load_state_dict(safetensors.torch.load_file({file!r}))",
@@ -147,6 +142,51 @@ def _timm(encoder: Encoder, file: str) -> str:
         f"\n\n**It has {heads} attention heads.** No shape tells: with another number "
         "the file loads as well, and the features are wrong. (timm's own ViT-S has 6 "
         "heads, MoCo v3's 12; the file's header has `num_heads`.)"
+    )
+
+
+def timm_model(encoder: Encoder) -> tuple[str, dict[str, int]]:
+    """Returns timm's name of a network, and the arguments that make it this one.
+
+    The name is "" where timm has no such network: patchnet, a ResNet of another width
+    or with the stem for small images.
+    """
+    model = encoder.config.model
+    if model.name in STRUCTURE:
+        known = model.stem == "imagenet" and model.width in (None, WIDTH)
+        return model.name if known else "", {}
+    if model.name not in _TIMM:
+        return "", {}
+    return f"vit_{_TIMM[model.name]}_patch16_224", dict(
+        img_size=encoder.config.augment.size,
+        patch_size=model.patch_size,
+        embed_dim=encoder.model.feature_dim,
+        depth=model.depth or DEPTH[model.name],
+        num_heads=attention_heads(model),
+    )
+
+
+def _hub(encoder: Encoder, file: str) -> str:
+    text = _own(encoder, file)
+    if timm_model(encoder)[0]:
+        return f"{text}\n\nOr, with timm:\n\n" + _python(
+            "import timm",
+            f'model = timm.create_model("local-dir:{file}", pretrained=True)',
+            'model.eval()  # "hf-hub:OWNER/NAME" in its place, once it is on a hub',
+        )
+    if encoder.config.model.name in STRUCTURE:
+        lines = _torchvision(encoder, f"{file}/{HUB_FILE}")
+        return f"{text}\n\nOr, with torchvision:\n\n{lines}"
+    return text
+
+
+def _onnx(encoder: Encoder, file: str) -> str:
+    side = encoder.config.data.image_size
+    return "With `pip install onnxruntime`:\n\n" + _python(
+        "import onnxruntime",
+        f"session = onnxruntime.InferenceSession({file!r})",
+        '(features,) = session.run(None, {"images": images})  # uint8, '
+        f"(b, {side}, {side}, 3)",
     )
 
 

@@ -9,7 +9,7 @@ import numpy as np
 from safetensors import SafetensorError, safe_open
 
 from snclr_jax.encoder.stored import SUFFIX
-from snclr_jax.export.torch_names import Tensors
+from snclr_jax.encoder.torch_names import Tensors
 
 
 def read_weights(path: str | Path) -> tuple[Tensors, dict[str, str]]:

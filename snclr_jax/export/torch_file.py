@@ -11,23 +11,14 @@ from safetensors.numpy import save_file
 
 from snclr_jax import __version__
 from snclr_jax.encoder.stored import Encoder
-from snclr_jax.export.torch_names import Tensors, to_torch
+from snclr_jax.encoder.torch_names import BATCHES, POSITIONS, Tensors, to_torch
 from snclr_jax.models.vit import HEADS, sincos_positions
 from snclr_jax.run.files import replaced
-
-BATCHES = "num_batches_tracked"
 
 
 def save_torchvision(path: Path, encoder: Encoder) -> None:
     """Writes a ResNet under torchvision's names, without its classifier."""
-    tensors = to_torch(encoder.tensors())
-    for name in list(tensors):
-        module, _, leaf = name.rpartition(".")
-        if leaf == "running_mean":
-            # PyTorch counts a layer's updates, and reads the count only where the
-            # statistics are a plain average.
-            tensors[f"{module}.{BATCHES}"] = np.asarray(encoder.step, np.int64)
-    _save(path, tensors, encoder)
+    _save(path, library_tensors(encoder), encoder)
 
 
 def save_detectron2(path: Path, encoder: Encoder) -> None:
@@ -39,11 +30,26 @@ def save_detectron2(path: Path, encoder: Encoder) -> None:
 
 def save_timm(path: Path, encoder: Encoder) -> None:
     """Writes a ViT under timm's names, its fixed positions included."""
+    heads = attention_heads(encoder.config.model)
+    _save(path, library_tensors(encoder), encoder, num_heads=str(heads))
+
+
+def library_tensors(encoder: Encoder) -> Tensors:
+    """Returns an encoder's arrays, and what its library keeps beside what is learned:
+
+    of a ViT the fixed positions, of BatchNorm layers the count of their updates.
+    """
     tensors = to_torch(encoder.tensors())
-    model = encoder.config.model
-    side = encoder.config.augment.size // model.patch_size
-    tensors["pos_embed"] = positions(side, tensors["cls_token"].shape[-1])
-    _save(path, tensors, encoder, num_heads=str(attention_heads(model)))
+    if "cls_token" in tensors:
+        side = encoder.config.augment.size // encoder.config.model.patch_size
+        tensors[POSITIONS] = positions(side, tensors["cls_token"].shape[-1])
+    for name in list(tensors):
+        module, _, leaf = name.rpartition(".")
+        if leaf == "running_mean":
+            # PyTorch counts a layer's updates, and reads the count only where the
+            # statistics are a plain average.
+            tensors[f"{module}.{BATCHES}"] = np.asarray(encoder.step, np.int64)
+    return tensors
 
 
 def detectron2_name(torchvision: str) -> str:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+import math
 from typing import Any, NamedTuple, cast
 
 import flax.linen as nn
@@ -17,6 +18,8 @@ import jax.numpy as jnp
 
 from snclr_jax.models.encoders import build_encoder, check_choice
 from snclr_jax.models.heads import MLPHead
+from snclr_jax.models.layers import MAPS
+from snclr_jax.models.vit import STACKED
 
 Variables = dict[str, Any]  # a tree of arrays, parameters or batch statistics
 
@@ -159,6 +162,38 @@ class Model:
         # Linen keeps a tuple of all that was sown under a name.
         earlier = cast(Any, sown)["intermediates"]["encoder"].items()
         return {name: rows for name, (rows,) in earlier} | {"features": features}
+
+    def maps(
+        self, params: Variables, batch_stats: Variables, images: jax.Array
+    ) -> dict[str, jax.Array]:
+        """Returns where an encoder looks, from one pass on the running statistics.
+
+        Args:
+          params, batch_stats: read under the key "encoder" alone.
+          images: (b, s, s, c), float32, channels already normalized.
+
+        Returns:
+          Of a ViT "attention", (b, heads, side, side), what the class token of the last
+          block attends to: see `class_attention`. Of other encoders "activation",
+          (b, side, side): the length of the last features at each position.
+        """
+        _, sown = self.network.apply(
+            {"params": params, "batch_stats": batch_stats},
+            images,
+            method="encode",
+            mutable=[MAPS],
+        )
+        # Linen keeps a tuple of all that was sown under a name.
+        maps = cast(Any, sown)[MAPS]["encoder"]
+        if "activation" in maps:
+            return {"activation": maps["activation"][0]}
+        if STACKED in maps:
+            (weights,) = maps[STACKED]["attention"]
+            weights = weights[-1]
+        else:
+            (weights,) = maps[f"{STACKED}_{len(maps) - 1}"]["attention"]
+        side = math.isqrt(weights.shape[-1])
+        return {"attention": weights.reshape(*weights.shape[:-1], side, side)}
 
     def tune(
         self,

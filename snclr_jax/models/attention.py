@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import jax
 import jax.numpy as jnp
 
@@ -37,3 +39,24 @@ def self_attention(qkv: jax.Array, *, fused: bool) -> jax.Array:
         query, key, value, key_value_seq_lengths=seen, implementation="cudnn"
     )
     return y[:, :tokens]
+
+
+def class_attention(qkv: jax.Array) -> jax.Array:
+    """Returns how much the class token attends to each patch: `self_attention`'s
+
+        softmax(q k' / sqrt(h))
+
+    of the first token's query, without its weight of itself, so that the rest sums to
+    less than 1.
+
+    Args:
+      qkv: (b, tokens, 3, heads, h): queries, keys and values.
+
+    Returns:
+      float32 (b, heads, tokens - 1).
+    """
+    query, keys = qkv[:, 0, 0], qkv[:, :, 1]
+    scores = jnp.einsum(
+        "bnh,btnh->bnt", query, keys, preferred_element_type=jnp.float32
+    )
+    return jax.nn.softmax(scores / math.sqrt(qkv.shape[-1]))[..., 1:]

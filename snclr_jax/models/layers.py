@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+from collections.abc import Callable
 from typing import Any
 
 import flax.linen as nn
@@ -10,6 +11,8 @@ import jax
 import jax.numpy as jnp
 
 from snclr_jax.models.convolution import convolution
+
+MAPS = "maps"  # Linen's collection of what `Model.maps` returns
 
 # PyTorch's kaiming_normal_(mode="fan_out"), which torchvision uses: not truncated.
 _he_fan_out = nn.initializers.variance_scaling(2.0, "fan_out", "normal")
@@ -198,6 +201,17 @@ def _per_image(groups: jax.Array, x: jax.Array) -> jax.Array:
     """Repeats (groups, v, c) for the images of each: (b, v, 1, ..., c), to meet x."""
     images = jnp.repeat(groups, x.shape[0] // groups.shape[0], axis=0)
     return jnp.expand_dims(images, tuple(range(2, x.ndim - 1)))
+
+
+def sow_map(module: nn.Module, name: str, make: Callable[[], jax.Array]) -> None:
+    """Keeps a map for `Model.maps`, where it asks for one; else nothing is computed."""
+    if module.is_mutable_collection(MAPS) and not module.is_initializing():
+        module.sow(MAPS, name, make())
+
+
+def activation(x: jax.Array) -> jax.Array:
+    """Returns the length of the features at each position, float32 (..., h, w)."""
+    return jnp.linalg.norm(x.astype(jnp.float32), axis=-1)
 
 
 def branch_scales(

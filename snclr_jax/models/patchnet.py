@@ -10,10 +10,23 @@ import jax
 import jax.numpy as jnp
 
 from snclr_jax.models.convolution import convolution
-from snclr_jax.models.layers import BatchNorm, split_patches
+from snclr_jax.models.layers import BatchNorm, activation, sow_map, split_patches
 
 WIDTH = 48
 DEPTH = 1
+CONTRAST_FLOOR = 1e-3  # of an image's mean square: where it is flat, noise stays small
+
+
+def gaussian(size: int, sigma: float) -> jax.Array:
+    """Returns the (size, size) product that blurs a side; every row sums to 1.
+
+    Args:
+      size: of the side, in pixels.
+      sigma: of the Gaussian, in pixels.
+    """
+    distance = jnp.arange(size)[:, None] - jnp.arange(size)
+    kernel = jnp.exp(-0.5 * (distance / sigma) ** 2)
+    return kernel / kernel.sum(axis=1, keepdims=True)
 
 
 def local_contrast(images: jax.Array, sigma: float) -> jax.Array:
@@ -33,16 +46,12 @@ def local_contrast(images: jax.Array, sigma: float) -> jax.Array:
     Returns:
       (..., h, w, c).
     """
-
-    def gaussian(size: int) -> jax.Array:
-        distance = jnp.arange(size)[:, None] - jnp.arange(size)
-        kernel = jnp.exp(-0.5 * (distance / sigma) ** 2)
-        return (kernel / kernel.sum(axis=1, keepdims=True)).astype(images.dtype)
-
-    rows, columns = gaussian(images.shape[-3]), gaussian(images.shape[-2])
+    rows, columns = (
+        gaussian(size, sigma).astype(images.dtype) for size in images.shape[-3:-1]
+    )
     x = images - jnp.einsum("hi,...ijc,wj->...hwc", rows, images, columns)
     power = jnp.mean(x * x, axis=(-3, -2, -1), keepdims=True)
-    return x * jax.lax.rsqrt(power + 1e-3)
+    return x * jax.lax.rsqrt(power + CONTRAST_FLOOR)
 
 
 class PatchNet(nn.Module):
@@ -116,4 +125,5 @@ class PatchNet(nn.Module):
         x = normalize(x, "join_bn")
         for i in range(self.depth):
             x = x + normalize(conv(x, coarse, 3, f"coarse_{i}"), f"coarse_bn_{i}")
+        sow_map(self, "activation", lambda: activation(x))
         return mean(x)

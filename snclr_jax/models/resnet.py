@@ -10,7 +10,14 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from snclr_jax.models.layers import BatchNorm, branch_scales, he_conv, scale_branch
+from snclr_jax.models.layers import (
+    BatchNorm,
+    activation,
+    branch_scales,
+    he_conv,
+    scale_branch,
+    sow_map,
+)
 
 # He et al. (2016), Table 1: blocks per stage, and whether a block is a bottleneck.
 STRUCTURE = {
@@ -146,4 +153,5 @@ class ResNet(nn.Module):
             before_last = stage == len(self.stage_sizes) - 2
             if before_last and self.is_mutable_collection("intermediates"):
                 self.sow("intermediates", f"stage{stage + 1}", mean(x))
+        sow_map(self, "activation", lambda: activation(x))
         return mean(x)

@@ -11,8 +11,14 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from snclr_jax.models.attention import self_attention
-from snclr_jax.models.layers import branch_scales, scale_branch, split_patches
+from snclr_jax.models.attention import class_attention, self_attention
+from snclr_jax.models.layers import (
+    MAPS,
+    branch_scales,
+    scale_branch,
+    sow_map,
+    split_patches,
+)
 
 # Width of each network: Touvron et al. (2021), "Training data-efficient image
 # transformers", Table 1, and, for ViT-L, Dosovitskiy et al. (2021), Table 1. `timm`
@@ -99,6 +105,7 @@ class TransformerBlock(nn.Module):
         y = nn.LayerNorm(epsilon=1e-6, dtype=self.dtype, name="norm1")(x)
         qkv = dense(3 * width, "qkv", _qkv_init)(y)
         qkv = qkv.reshape(batch, tokens, 3, self.heads, width // self.heads)
+        sow_map(self, "attention", lambda: class_attention(qkv))
         y = self_attention(qkv, fused=self.fused_attention)
         y = dense(width, "proj")(y.reshape(batch, tokens, width))
         x = x + scale_branch(y, attention_scale)
@@ -213,7 +220,7 @@ class VisionTransformer(nn.Module):
 
         over_layers = nn.scan(
             layer,
-            variable_axes={"params": 0},
+            variable_axes={"params": 0, MAPS: 0},
             split_rngs={"params": True},
             length=self.depth,
         )

@@ -9,6 +9,7 @@ from jax.sharding import Mesh
 
 from snclr_jax.data import Data, Split
 from snclr_jax.encoder.encode import make_encode
+from snclr_jax.encoder.loaded import LoadedEncoder
 from snclr_jax.encoder.stored import Encoder
 from snclr_jax.evaluate.frozen.accuracy import Accuracy, majority
 from snclr_jax.evaluate.frozen.knn import vote
@@ -22,7 +23,9 @@ from snclr_jax.evaluate.memory.gallery import (
 from snclr_jax.evaluate.memory.networks import Networks, Search
 from snclr_jax.evaluate.online import with_labels
 from snclr_jax.evaluate.subject import Subject
+from snclr_jax.models.vit import WIDTH as VITS
 from snclr_jax.report.online import QUERIES
+from snclr_jax.visualize.attention import activation, attention
 from snclr_jax.visualize.embedding import MOST_CLASSES, Map
 from snclr_jax.visualize.gallery import MOST_NEIGHBORS
 from snclr_jax.visualize.project import METHODS, can_umap, project
@@ -56,6 +59,22 @@ class Shown(NamedTuple):
     queries: np.ndarray
     neighbors: np.ndarray
     gallery: Gallery
+
+
+class Looks(NamedTuple):
+    """Pictures uint8 (n, v, v, 3), and where the encoder looks, (n, v, v)."""
+
+    pictures: np.ndarray
+    maps: np.ndarray
+    kind: str  # "attention" or "activation"
+
+
+def look(encoder: Encoder, train: Split, mesh: Mesh) -> Looks:
+    """Returns where an encoder looks in the training images of the gallery."""
+    images = train.read(choose_queries(train, QUERIES, seed=encoder.config.seed))
+    loaded = LoadedEncoder(encoder, mesh)
+    make = attention if encoder.config.model.name in VITS else activation
+    return Looks(loaded.views(images), make(loaded, images), make.__name__)
 
 
 def open_subject(encoder: Encoder, mesh: Mesh) -> Subject:

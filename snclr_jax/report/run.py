@@ -128,6 +128,7 @@ def _of_images(
             "The objective of the run finds no neighbors for its images, so there is "
             "no gallery, and no use of a memory.",
         )
+    yield sections.looks(measure.look(encoder, data.train, mesh))
     subject = measure.open_subject(encoder, mesh)
     mapped = measure.map_embedding(subject, data, seed=config.seed)
     if mapped is not None:

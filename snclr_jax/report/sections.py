@@ -19,7 +19,7 @@ from snclr_jax.encoder.stored import Encoder
 from snclr_jax.evaluate.frozen.accuracy import accuracy, in_words
 from snclr_jax.evaluate.results import GOOD, Record, versions
 from snclr_jax.report import page
-from snclr_jax.report.measure import Confusion, EmbeddingMap
+from snclr_jax.report.measure import Confusion, EmbeddingMap, Looks
 from snclr_jax.report.page import Drawing, Section
 from snclr_jax.run.workdir import as_json
 from snclr_jax.step.objective import Objective
@@ -53,6 +53,29 @@ def curves(
                 )
             ],
         )
+
+
+def looks(seen: Looks) -> Section:
+    """Where the encoder looks."""
+    meanings = {
+        "attention": "the weights by which the class token of the last block attends "
+        "to each patch, the mean over its heads",
+        "activation": "the length of the encoder's last features at each position, "
+        "whose mean over the positions is the feature",
+    }
+    return Section(
+        "Where the encoder looks",
+        "Training images and, beside each, "
+        f"{meanings[seen.kind]}: the lighter, the larger, from the smallest to the "
+        "largest value of each image.",
+        [
+            drawing(
+                seen.kind,
+                f"training images with maps of the encoder's {seen.kind}",
+                *(visualize.overlays, seen.pictures, seen.maps),
+            )._replace(photos=True)
+        ],
+    )
 
 
 def embedding(mapped: EmbeddingMap, names: Names) -> Section:

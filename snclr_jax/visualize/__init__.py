@@ -1,6 +1,7 @@
 """Figures of a run, from plain arrays: for notebooks, PNG files and the report.
 
-Every function returns a matplotlib Figure and takes `theme="light"` or `"dark"`.
+A figure is one of matplotlib's, and takes `theme="light"` or `"dark"`. `attention` and
+`activation` make the arrays that `overlays` draws, of an encoder and images.
 
     from snclr_jax import visualize
     from snclr_jax.run.metrics import read_metrics
@@ -12,6 +13,7 @@ Every function returns a matplotlib Figure and takes `theme="light"` or `"dark"`
 
 from __future__ import annotations
 
+from snclr_jax.visualize.attention import activation, attention, overlays
 from snclr_jax.visualize.confusion import confusion
 from snclr_jax.visualize.curves import curves
 from snclr_jax.visualize.embedding import embedding
@@ -21,12 +23,15 @@ from snclr_jax.visualize.project import project
 from snclr_jax.visualize.style import new_figure, pixels, save_all, themed
 
 __all__ = [
+    "activation",
+    "attention",
     "confusion",
     "curves",
     "embedding",
     "gallery",
     "neighbor_ranks",
     "new_figure",
+    "overlays",
     "pixels",
     "project",
     "queue_age",

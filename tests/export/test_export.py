@@ -18,9 +18,9 @@ from saved import random_encoder, save_random_encoder
 from snclr_jax.data.decode import decode_image
 from snclr_jax.encoder.encode import prepare
 from snclr_jax.encoder.stored import expected_tensors
+from snclr_jax.encoder.torch_names import to_torch
 from snclr_jax.export.run import FORMATS, export
 from snclr_jax.export.torch_file import detectron2_name, positions
-from snclr_jax.export.torch_names import to_torch
 
 GOLDEN = Path(__file__).parents[1] / "golden"
 

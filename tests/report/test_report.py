@@ -128,6 +128,7 @@ def test_a_page_has_every_section_and_needs_nothing_else(run):
     assert titles == [
         *("Training", "Objective", "Neighbors", "Right neighbors", "Queue"),
         *(
+            "Where the encoder looks",
             "Map of the embedding",
             "Confusion",
             "Unreadable images",
@@ -137,7 +138,7 @@ def test_a_page_has_every_section_and_needs_nothing_else(run):
         "Versions and commands",
     ]
     # Light and dark, all but those of ranks and of the queue also for phones.
-    assert len(page.loaded) == 2 * (8 + 5)
+    assert len(page.loaded) == 2 * (9 + 6)
     for number, source in enumerate(page.loaded):
         content = base64.b64decode(source.removeprefix("data:image/webp;base64,"))
         image = np.asarray(Image.open(io.BytesIO(content)).convert("RGB"))
@@ -149,7 +150,7 @@ def test_a_page_has_every_section_and_needs_nothing_else(run):
     assert len(text) < 5e6
     names = sorted(each.stem for each in (workdir / "figures").iterdir())
     assert names == [
-        *("confusion", "curves", "embedding", "gallery"),
+        *("activation", "confusion", "curves", "embedding", "gallery"),
         *("neighbor_ranks", "objective", "queue_age", "queue_coverage"),
     ]
     for number in ("43.75%", "31.25%", "12.50%", "60 of 93 so far", "1,235 images/s"):
@@ -283,7 +284,7 @@ def test_a_run_without_labels_or_neighbors_says_so(tmp_path, rng):
     for absent in ("Confusion", "Objective", "Queue", "Right neighbors", "kNN"):
         assert absent not in text
     assert {each.stem for each in (workdir / "figures").iterdir()} == {
-        *("curves", "embedding")
+        *("activation", "curves", "embedding")
     }
     shutil.rmtree(photos)
     text = report(workdir).read_text()

@@ -31,6 +31,9 @@ _LEAVES = {
     "mean": "running_mean",
     "var": "running_var",
 }
+# What the libraries keep beside what is learned: the updates of a BatchNorm layer, and
+# the positions of a ViT, which are fixed here.
+BATCHES, POSITIONS = "num_batches_tracked", "pos_embed"
 _PATCHES = "patch_embed.proj.weight"
 _COLORS = 3
 
