@@ -16,7 +16,7 @@ from snclr_jax import __version__
 from snclr_jax.encoder.stored import HUB_FILE, TORCH, Encoder, file_header
 from snclr_jax.export.load_lines import timm_model
 from snclr_jax.export.torch_file import library_tensors
-from snclr_jax.run.files import replaced, write_whole
+from snclr_jax.run.files import CHECKPOINTS, replaced, write_whole
 
 CARD_FILE, CONFIG_FILE = "README.md", "config.json"
 _TASK = "image-feature-extraction"
@@ -41,6 +41,8 @@ def check_folder(path: Path) -> None:
     if path.is_file():
         raise ValueError(f"--out={path} is a file, and --format=hub writes a folder")
     ours = (path / HUB_FILE).exists() or (path / ".git").exists()
+    if (path / CHECKPOINTS).exists():
+        ours = False  # a run, whose own config.json this would replace
     if path.exists() and any(path.iterdir()) and not ours:
         raise ValueError(
             f"--out={path} holds other files; name a new folder, or one that "

@@ -14,7 +14,7 @@ import pytest
 from PIL import Image
 from safetensors import safe_open
 from safetensors.numpy import save_file
-from saved import save_run
+from saved import save_random_encoder, save_run
 
 import snclr_jax
 from snclr_jax.data.decode import decode_image
@@ -223,6 +223,22 @@ def test_a_loaded_encoder_maps_images_of_any_size(run, rng, mesh_of, monkeypatch
     expected = encode_view(encoder.params, encoder.batch_stats, view)
     np.testing.assert_allclose(features, expected, atol=1e-5)
     np.testing.assert_allclose(encode(images[1]), expected[1], atol=1e-5)
+
+
+def test_maps_and_views_are_of_what_the_encoder_sees(tmp_path, rng, mesh_of):
+    """The middle 8 of 12 pixels; on a grid of one place the map is the feature's."""
+    own = tmp_path / "own.safetensors"
+    fields = dict(data__image_size=12, augment__size=8, model__patch_size=4)
+    save_random_encoder(own, "patchnet", mesh_of(1), **fields)
+    encode = snclr_jax.load_encoder(own)
+    images = rng.integers(0, 256, (3, 12, 12, 3), dtype=np.uint8)
+    np.testing.assert_array_equal(encode.views(images), images[:, 2:10, 2:10])
+    np.testing.assert_array_equal(encode.views(images[0]), images[0, 2:10, 2:10])
+    found = encode.maps(images)["activation"]
+    assert found.shape == (3, 1, 1) and found.dtype == np.float32
+    lengths = np.linalg.norm(encode(images), axis=-1)
+    np.testing.assert_allclose(found[:, 0, 0], lengths, rtol=1e-5)
+    assert encode.maps(images[0])["activation"].shape == (1, 1)
 
 
 class Tensor:

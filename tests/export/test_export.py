@@ -144,7 +144,7 @@ def test_a_format_refuses_what_it_has_no_names_for(tmp_path, mesh_of):
     refused("resnet18", "timm", "'resnet18'; use one of .*'torchvision', 'stablehlo'")
     refused("resnet18", "detectron2", "model.stem 'cifar'")
     refused("vit_ti", "torchvision", "'vit_ti'; use one of .*'timm'")
-    refused("patchnet", "onnx", "--format=onnx is unknown; use one of")
+    refused("patchnet", "caffe", "--format=caffe is unknown; use one of")
     refused("patchnet", "stablehlo", "does not end in .stablehlo")
 
 

@@ -158,8 +158,10 @@ def test_stems_pad_both_sides_alike_and_features_are_means(stem: str) -> None:
         x = pooled
     expected = x.sum((0, 1)) / (x.shape[0] * x.shape[1])
     float32 = jax.tree.map(jnp.float32, variables)
-    actual = encoder.apply(float32, images, train=False)[0]
-    np.testing.assert_allclose(actual, expected, rtol=1e-5)
+    actual, sown = encoder.apply(float32, images, train=False, mutable=["maps"])
+    np.testing.assert_allclose(actual[0], expected, rtol=1e-5)
+    lengths = np.sqrt((x**2).sum(axis=-1))
+    np.testing.assert_allclose(sown["maps"]["activation"][0][0], lengths, atol=1e-6)
 
 
 @pytest.mark.parametrize("bottleneck", [False, True])

@@ -130,6 +130,42 @@ def block_in_loops(tokens: list[np.ndarray], block: Variables, heads: int) -> An
     return after
 
 
+def tokens_in_loops(image: np.ndarray, encoder: Variables) -> list[np.ndarray]:
+    """The class token, and the 8 x 8 patches of a 16-pixel image with positions."""
+    tokens = [encoder["cls_token"]]
+    for r in range(2):
+        for c in range(2):
+            patch = image[8 * r : 8 * r + 8, 8 * c : 8 * c + 8]
+            omega = [1, 10000 ** (-1 / 3), 10000 ** (-2 / 3)]
+            position = [f(r * o) for f in (math.sin, math.cos) for o in omega]
+            position += [f(c * o) for f in (math.sin, math.cos) for o in omega]
+            token = linear(patch.reshape(-1), encoder["patch_embed"])
+            tokens.append(token + np.array(position))
+    return tokens
+
+
+@pytest.mark.parametrize("scan", [False, True])
+def test_attention_is_a_plain_softmax_of_the_last_block(scan: bool) -> None:
+    params, batch_stats = arbitrary_variables(small_model("vit_ti", depth=2))
+    encoder = jax.tree.map(lambda leaf: np.asarray(leaf, np.float64), params["encoder"])
+    model = small_model("vit_ti", depth=2, scan=scan)
+    given = stack_layers(params) if scan else params
+    maps = jax.jit(model.maps)(given, batch_stats, random_images(2))
+    assert list(maps) == ["attention"] and maps["attention"].shape == (2, 3, 2, 2)
+    for image, of_image in zip(
+        np.float64(random_images(2)), maps["attention"], strict=True
+    ):
+        tokens = block_in_loops(tokens_in_loops(image, encoder), encoder["blocks_0"], 3)
+        block = encoder["blocks_1"]
+        qkv = [linear(layer_norm(x, block["norm1"]), block["qkv"]) for x in tokens]
+        for head in range(3):
+            own = slice(4 * head, 4 * head + 4)
+            scores = [np.exp(qkv[0][:12][own] @ x[12:24][own] / 2) for x in qkv]
+            weights = np.array(scores[1:]) / sum(scores)
+            np.testing.assert_allclose(of_image[head].ravel(), weights, atol=1e-5)
+        assert np.ptp(of_image) > 0.05, "weights that differ"
+
+
 def test_a_vit_is_the_loop_over_tokens_and_heads() -> None:
     """MoCo v3 and timm: GELU by erf, epsilon 1e-6, the class token as the feature.
 
@@ -146,15 +182,7 @@ def test_a_vit_is_the_loop_over_tokens_and_heads() -> None:
     features = jax.jit(model.encode)(params, batch_stats, random_images())
     encoder = jax.tree.map(lambda leaf: np.asarray(leaf, np.float64), encoder)
     for image, feature in zip(np.float64(random_images()), features, strict=True):
-        tokens = [encoder["cls_token"]]
-        for r in range(2):
-            for c in range(2):
-                patch = image[8 * r : 8 * r + 8, 8 * c : 8 * c + 8]
-                omega = [1, 10000 ** (-1 / 3), 10000 ** (-2 / 3)]
-                position = [f(r * o) for f in (math.sin, math.cos) for o in omega]
-                position += [f(c * o) for f in (math.sin, math.cos) for o in omega]
-                token = linear(patch.reshape(-1), encoder["patch_embed"])
-                tokens.append(token + np.array(position))
+        tokens = tokens_in_loops(image, encoder)
         tokens = block_in_loops(tokens, encoder["blocks_0"], heads=3)
         assert 1e-7 < tokens[0].var() < 3e-5
         expected = layer_norm(tokens[0], encoder["norm"])
@@ -198,7 +226,8 @@ def test_vit_large_has_16_heads_by_either_rule() -> None:
 def stack_layers(params: Variables) -> Variables:
     """From the parameters of an unrolled network to those of a loop."""
     encoder = dict(params["encoder"])
-    layers = [encoder.pop(f"blocks_{i}") for i in range(3)]
+    blocks = sum(name.startswith("blocks_") for name in encoder)
+    layers = [encoder.pop(f"blocks_{i}") for i in range(blocks)]
     encoder["blocks"] = jax.tree.map(lambda *each: jnp.stack(each), *layers)
     return {**params, "encoder": encoder}
 
