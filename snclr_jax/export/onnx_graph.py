@@ -30,7 +30,7 @@ class Graph:
         self._read: dict[str, np.ndarray] = {}
 
     def __call__(
-        self, operator: str, *inputs: str | np.ndarray, **attributes: Any
+        self, operator: str, *inputs: str | np.ndarray | np.generic, **attributes: Any
     ) -> str:
         """Adds a node; returns the name of its output.
 
@@ -41,7 +41,8 @@ class Graph:
         """
         output = f"{operator}_{len(self.nodes)}"
         names = [
-            each if isinstance(each, str) else self._constant(each) for each in inputs
+            each if isinstance(each, str) else self._constant(np.asarray(each))
+            for each in inputs
         ]
         for name in names:
             if name in self.tensors:
