@@ -36,7 +36,7 @@ from snclr_jax.run.common import common_facts
 from snclr_jax.run.files import OWN
 from snclr_jax.run.metrics import say
 from snclr_jax.run.workdir import as_json, has_images
-from snclr_jax.settings.paths import absolute_paths, located
+from snclr_jax.settings.paths import absolute_paths
 
 DEFAULT = ("knn", "linear")
 WITHOUT_LABELS = "quality"
@@ -137,7 +137,7 @@ def evaluate(
             records.append(_record(name, subject, outcome, origin, task))
             # One by one: what took hours is kept, whatever comes after it.
             _keep(destination, records[-1])
-    if origin == OWN and not located(path).is_file():
+    if origin == OWN and epath.Path(encoder.source).is_dir():
         BadFiles(str(destination.parent), data).close()
     say("\n".join(filter(None, [table(records), str(destination), describe_bad(data)])))
     return records

@@ -78,6 +78,20 @@ MISTAKES = [
             "(qkv[:, :, 0], qkv[:, :, 1], qkv[:, :, 2])",
             "(qkv[:, :, 1], qkv[:, :, 0], qkv[:, :, 2])",
         ),
+        (
+            "a map of attention is shifted by the class token",
+            "jax.nn.softmax(scores / math.sqrt(qkv.shape[-1]))[..., 1:]",
+            "jax.nn.softmax(scores / math.sqrt(qkv.shape[-1]))[..., :-1]",
+        ),
+    ),
+    *of(
+        "snclr_jax/models/__init__.py",
+        "tests/models/test_vit.py",
+        (
+            "a map of attention is that of the first block",
+            "weights = weights[-1]",
+            "weights = weights[0]",
+        ),
     ),
     *of(
         "snclr_jax/models/attention.py",
