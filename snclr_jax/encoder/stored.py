@@ -22,7 +22,7 @@ from safetensors.numpy import save_file
 
 from snclr_jax import __version__
 from snclr_jax.devices.mesh import placed_shapes, replicated
-from snclr_jax.encoder.torch_names import BATCHES, POSITIONS, Tensors, from_torch
+from snclr_jax.encoder.torch_names import from_torch, learned
 from snclr_jax.models import Model, Variables, build_model
 from snclr_jax.run.checkpoint_reader import (
     check_same_arrays,
@@ -209,7 +209,10 @@ def _read_file(path: epath.Path, network: str | None, mesh: Mesh) -> Encoder:
         )
     config = ml_collections.ConfigDict(json.loads(header["config"]))
     if header.items() >= TORCH.items():
-        arrays = _learned(arrays, config, path)
+        try:
+            arrays = from_torch(learned(arrays), expected_tensors(config))
+        except ValueError as error:
+            raise ValueError(f"{path} is damaged: {error}; export it again") from error
     encoder = assemble_encoder(
         arrays,
         config,
@@ -225,21 +228,6 @@ def _read_file(path: epath.Path, network: str | None, mesh: Mesh) -> Encoder:
             "again"
         )
     return encoder
-
-
-def _learned(
-    tensors: Tensors, config: ml_collections.ConfigDict, path: epath.Path
-) -> Tensors:
-    """Returns an encoder's arrays of those that a library of PyTorch loads."""
-    kept = {
-        name: array
-        for name, array in tensors.items()
-        if name != POSITIONS and not name.endswith(f".{BATCHES}")
-    }
-    try:
-        return from_torch(kept, expected_tensors(config))
-    except ValueError as error:
-        raise ValueError(f"{path} is damaged: {error}; export it again") from error
 
 
 def assemble_encoder(

@@ -75,6 +75,15 @@ def to_torch(tensors: Tensors) -> Tensors:
     return converted
 
 
+def learned(tensors: Tensors) -> Tensors:
+    """Returns the tensors without what the libraries keep beside what is learned."""
+    return {
+        name: array
+        for name, array in tensors.items()
+        if name != POSITIONS and not name.endswith(f".{BATCHES}")
+    }
+
+
 def from_torch(tensors: Tensors, expected: dict[str, jax.ShapeDtypeStruct]) -> Tensors:
     """Returns the arrays of an encoder by Flax's names and in its layouts.
 

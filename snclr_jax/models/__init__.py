@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-import math
 from typing import Any, NamedTuple, cast
 
 import flax.linen as nn
@@ -19,7 +18,7 @@ import jax.numpy as jnp
 from snclr_jax.models.encoders import build_encoder, check_choice
 from snclr_jax.models.heads import MLPHead
 from snclr_jax.models.layers import MAPS
-from snclr_jax.models.vit import STACKED
+from snclr_jax.models.vit import last_attention
 
 Variables = dict[str, Any]  # a tree of arrays, parameters or batch statistics
 
@@ -187,13 +186,7 @@ class Model:
         maps = cast(Any, sown)[MAPS]["encoder"]
         if "activation" in maps:
             return {"activation": maps["activation"][0]}
-        if STACKED in maps:
-            (weights,) = maps[STACKED]["attention"]
-            weights = weights[-1]
-        else:
-            (weights,) = maps[f"{STACKED}_{len(maps) - 1}"]["attention"]
-        side = math.isqrt(weights.shape[-1])
-        return {"attention": weights.reshape(*weights.shape[:-1], side, side)}
+        return {"attention": last_attention(maps)}
 
     def tune(
         self,

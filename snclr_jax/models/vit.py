@@ -225,3 +225,21 @@ class VisionTransformer(nn.Module):
             length=self.depth,
         )
         return over_layers(block(name=STACKED), x, scales)
+
+
+def last_attention(maps: dict[str, Any]) -> jax.Array:
+    """Returns the last block's `class_attention` on the grid of a square image.
+
+    Args:
+      maps: what the blocks have sown, by their names; Linen keeps a tuple of each.
+
+    Returns:
+      float32 (b, heads, side, side).
+    """
+    if STACKED in maps:
+        (weights,) = maps[STACKED]["attention"]
+        weights = weights[-1]
+    else:
+        (weights,) = maps[f"{STACKED}_{len(maps) - 1}"]["attention"]
+    side = math.isqrt(weights.shape[-1])
+    return weights.reshape(*weights.shape[:-1], side, side)

@@ -95,7 +95,7 @@ def test_a_resnet_is_timms_where_timm_has_it_else_torchvisions(hub):
     assert not config["model_args"]
     tensors = load_file(folder / "model.safetensors")
     assert tensors["bn1.num_batches_tracked"] == 7 and "fc.weight" not in tensors
-    _, folder = hub("resnet18", model__stem="cifar", model__width=None)
+    _, folder = hub("resnet18")
     assert "architecture" not in json.loads((folder / "config.json").read_text())
     card = front_matter(folder)[1]
     assert "torchvision.models.resnet18()" in card

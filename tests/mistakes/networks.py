@@ -85,7 +85,7 @@ MISTAKES = [
         ),
     ),
     *of(
-        "snclr_jax/models/__init__.py",
+        "snclr_jax/models/vit.py",
         "tests/models/test_vit.py",
         (
             "a map of attention is that of the first block",
