@@ -251,11 +251,8 @@ def test_fields_in_backticks_exist(page):
     for text in re.findall(r"`([^`\n]+)`", FENCE.sub("", TEXT[page.name])):
         field = re.match(r"(?:--config\.)?([a-z_]\w*(?:\.\w+)+)", text)
         if field and field[1].split(".")[0] in sections:
-<<<<<<< HEAD
-            if not field[1].endswith((".py", ".json", ".jsonl", ".html")):
-=======
-            if not field[1].endswith((".py", ".json", ".jsonl", ".safetensors")):
->>>>>>> e813308 (The last block's attention is picked where its names are known; shorter files)
+            ends = (".py", ".json", ".jsonl", ".html", ".safetensors")
+            if not field[1].endswith(ends):
                 assert field[1] in known, f"{field[1]} is no field of a config"
 
 
