@@ -60,6 +60,9 @@ def get_config() -> ConfigDict:
     config.log = ConfigDict()
     # Metrics are averaged over this many steps, then written.
     config.log.every_steps = 50
+    # Where numbers and images go besides metrics.jsonl: any of "tensorboard", "wandb",
+    # "mlflow" and "trackio", or () for none. The last three are extras of pip.
+    config.log.to = ("tensorboard",)
 
     config.checkpoint = ConfigDict()
     # Steps between checkpoints; what is evaluated is saved first, too.

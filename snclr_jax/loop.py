@@ -28,6 +28,7 @@ from snclr_jax.run.metrics import (
     read_metrics,
     say,
 )
+from snclr_jax.run.workdir import as_json
 from snclr_jax.step.state import TrainState
 from snclr_jax.step.train_step import several_steps
 from snclr_jax.step.views import Batch
@@ -68,7 +69,12 @@ class Loop:
             *(every for every, _ in self.evaluators if every),
         )
         self.bad_files, self.pending = bad_files, PendingMetrics()
-        self.writer = MetricWriter(workdir, first_step=first_step)
+        self.writer = MetricWriter(
+            workdir,
+            first_step=first_step,
+            to=config.log.to,
+            settings=as_json(config),
+        )
 
     def run(self, step_function: Callable, state: TrainState) -> TrainState:
         """Takes every step from `first_step` on, and saves the last state."""

@@ -33,6 +33,7 @@ from snclr_jax.report.summary import summarize
 from snclr_jax.run.checkpoint import Checkpoints
 from snclr_jax.run.common import common_facts
 from snclr_jax.run.digest import digest_of_json, digests
+from snclr_jax.run.loggers import check_loggers
 from snclr_jax.run.metrics import (
     Clock,
     read_metrics,
@@ -61,8 +62,9 @@ def train(
 
     The same call continues a run that was killed at any moment, and ends with the same
     bits as one that never was. Writes `config.json`, `data.json`, `packages.json`,
-    `shown.json`, `metrics.jsonl`, `tensorboard/`, `checkpoints/`, `summary.json`, where
-    images cannot be read `bad_files.jsonl`, and where it stops early `stopped.json`.
+    `shown.json`, `metrics.jsonl`, `checkpoints/`, `summary.json`, what `log.to` leaves,
+    where images cannot be read `bad_files.jsonl`, and where it stops early
+    `stopped.json`.
 
     Args:
       config: a recipe, see `configs/base.py`.
@@ -180,6 +182,7 @@ def _open(
         config = named_python(config)
     config, chosen = choose_from_data(config, devices=devices, given=given)
     check_config(config, devices=devices)
+    check_loggers(config.log.to)
     data = open_data(config.data, given)
     check_against_data(config, data.train.size)
     return config, chosen, data

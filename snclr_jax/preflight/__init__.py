@@ -29,6 +29,7 @@ from snclr_jax.preflight.report import (
     memory_lines,
     time_lines,
 )
+from snclr_jax.run.loggers import check_loggers
 from snclr_jax.settings.check import check_against_data, check_config, notes
 
 SHOWN = 5  # arrays
@@ -64,6 +65,7 @@ def preflight(
     chip = chip_of(device)
     config, chosen = choose_from_data(config, devices=mesh.size)
     check_config(config, devices=mesh.size)
+    check_loggers(config.log.to)
     images = number_of_images(config, images)
     check_against_data(config, images)
     steps = config.epochs * (images // config.batch_size)

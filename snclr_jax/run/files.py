@@ -18,6 +18,7 @@ SHOWN_FILE = "shown.json"
 METRICS_FILE = "metrics.jsonl"
 SUMMARY_FILE = "summary.json"
 EVALUATION_FILE = "evaluation.json"
+LOGGERS_FILE = "loggers.json"
 CHECKPOINTS = "checkpoints"
 # What another path, or leave for it, mends; every other OSError may pass by itself.
 NAMED_WRONGLY = (

@@ -1,4 +1,4 @@
-"""Reporting: console, a JSON-lines file and TensorBoard, from one call."""
+"""Reporting: console, a JSON-lines file and loggers, from one call."""
 
 from __future__ import annotations
 
@@ -10,16 +10,20 @@ import sys
 import tempfile
 import time
 import warnings
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
+from typing import Any
 
 import jax
 import numpy as np
 from etils import epath
-from tensorboardX import SummaryWriter
 from tqdm import tqdm
 
+from snclr_jax.devices.processes import from_first
 from snclr_jax.run.files import METRICS_FILE, write_whole
+from snclr_jax.run.loggers import LoggedRun, Loggers
+from snclr_jax.settings.paths import located
 from snclr_jax.step.objective import Shown
 
 COPY_SECONDS = 60
@@ -31,7 +35,7 @@ class NonFiniteError(RuntimeError):
 
 
 class MetricWriter:
-    """Writes scalars of a step to `workdir/metrics.jsonl` and TensorBoard.
+    """Writes scalars of a step to `workdir/metrics.jsonl` and to loggers.
 
     Only process 0 writes. A continued run first drops the lines that the killed run
     wrote after its last checkpoint, so every step stands there once.
@@ -39,12 +43,31 @@ class MetricWriter:
     Args:
       workdir: the run's folder.
       first_step: the step that the run starts or continues from.
+      to: names of `LOGGERS`.
+      settings: the run's config, for the loggers.
+
+    Raises:
+      OSError, ValueError: on every process, where one cannot be opened.
     """
 
-    def __init__(self, workdir: epath.PathLike, *, first_step: int) -> None:
+    def __init__(
+        self,
+        workdir: epath.PathLike,
+        *,
+        first_step: int,
+        to: Sequence[str] = (),
+        settings: Mapping[str, Any] = MappingProxyType({}),
+    ) -> None:
         self._writes = jax.process_index() == 0
-        if not self._writes:
-            return
+        from_first(lambda: self._open(workdir, first_step, to, settings))
+
+    def _open(
+        self,
+        workdir: epath.PathLike,
+        first_step: int,
+        to: Sequence[str],
+        settings: Mapping[str, Any],
+    ) -> None:
         self._workdir = epath.Path(workdir)
         # An object store cannot append: what grows is written here and copied there.
         self._copies = "://" in str(workdir)
@@ -56,20 +79,15 @@ class MetricWriter:
         path = self._folder / METRICS_FILE
         write_whole(path, "".join(map(_line, kept)))
         self._file = path.open("a", buffering=1, encoding="utf-8")
-        self._board = SummaryWriter(
-            str(self._folder / "tensorboard"),
-            purge_step=first_step + 1,
-            # On a full disk its thread dies, and a queue with an end would block.
-            max_queue=0,
-        )
+        run = LoggedRun(self._folder, located(workdir).name, first_step, settings)
+        self._loggers = Loggers(to, self._workdir, run, say=say)
 
     def write(self, step: int, scalars: dict[str, float]) -> None:
         """Writes one step's scalars."""
         if not self._writes:
             return
         self._file.write(_line({"step": step, **scalars}))
-        for name, value in scalars.items():
-            self._board.add_scalar(name, value, step)
+        self._loggers.tell(lambda logger: logger.write(step, scalars))
         if time.monotonic() - self._copied > COPY_SECONDS:
             self.flush()
 
@@ -77,23 +95,23 @@ class MetricWriter:
         """Brings what was written to a workdir that is no folder of this machine."""
         if not self._writes or not self._copies:
             return
-        self._board.flush()
+        self._loggers.tell(lambda logger: logger.flush())
         for source in filter(Path.is_file, self._folder.rglob("*")):
             target = self._workdir / source.relative_to(self._folder)
             target.parent.mkdir(parents=True, exist_ok=True)
             target.write_bytes(source.read_bytes())
         self._copied = time.monotonic()
 
-    def write_image(self, step: int, name: str, image: np.ndarray | None) -> None:
-        """Writes an image, uint8 (height, width, 3), to TensorBoard; on process 0."""
+    def write_image(self, step: int, name: str, image: np.ndarray) -> None:
+        """Gives an image, uint8 (height, width, 3), to the loggers; on process 0."""
         if self._writes:
-            self._board.add_image(name, image, step, dataformats="HWC")
+            self._loggers.tell(lambda logger: logger.write_image(step, name, image))
 
     def close(self) -> None:
-        """Flushes both files."""
+        """Closes the file and the loggers."""
         if self._writes:
             self._file.close()
-            self._board.close()
+            self._loggers.close()
             self.flush()
             if self._copies:
                 shutil.rmtree(self._folder)

@@ -158,8 +158,9 @@ def _check_tuple(field: str, value: Any, default: tuple) -> None:
     """Ranges and channels have as many numbers as in the base; widths are a list."""
     kind, count = type(default[0]), len(default)
     fits = isinstance(value, list | tuple)
-    if kind is int and not fits:
-        raise _wrong(field, value, "a tuple of integers")
+    if kind is not float and not fits:
+        elements = "integers" if kind is int else "strings"
+        raise _wrong(field, value, f"a tuple of {elements}")
     if kind is float and not (fits and len(value) == count):
         raise _wrong(field, value, f"a tuple of {count} numbers")
     for index, element in enumerate(value):
