@@ -16,6 +16,7 @@ import jax
 import numpy as np
 import pytest
 import tiny
+from kept_logger import KeptLogger
 from PIL import Image
 from real_runs import STEPS, RealRun, assert_same_bits, interrupt_at_batch
 from snclr_jax.configs import evaluate as evaluation
@@ -34,6 +35,7 @@ from snclr_jax.evaluate.run import evaluate
 from snclr_jax.report.summary import _sentence, in_sentence
 from snclr_jax.run.checkpoint import Checkpoints
 from snclr_jax.run.checkpoint_reader import saved_steps
+from snclr_jax.run.loggers import LOGGERS
 from snclr_jax.run.metrics import NonFiniteError, read_metrics
 from snclr_jax.run.watch import WatchedRun
 from snclr_jax.train import train
@@ -147,8 +149,14 @@ class EveryFewSteps:
         return {"twice_the_step": 2 * int(state.step), "a_picture": picture}
 
 
-def test_an_evaluator_of_ones_own_is_called_at_its_interval(tmp_path, capsys):
-    config = tiny.config(data__holdback=100, evaluate__every_epochs=0)
+def test_an_evaluator_of_ones_own_is_called_at_its_interval(
+    tmp_path, capsys, monkeypatch
+):
+    monkeypatch.setitem(LOGGERS, "kept", KeptLogger)
+    monkeypatch.setattr(KeptLogger, "opened", [])
+    config = tiny.config(
+        data__holdback=100, evaluate__every_epochs=0, log__to=("tensorboard", "kept")
+    )
     mine = EveryFewSteps(5)
     train(config, str(tmp_path), evaluators=[mine])
     assert [step for step, _ in mine.seen] == [5, 10, 12]
@@ -164,12 +172,17 @@ def test_an_evaluator_of_ones_own_is_called_at_its_interval(tmp_path, capsys):
     assert "step 10: twice_the_step 20" in capsys.readouterr().out
     shown = scalars(tmp_path / "tensorboard")
     assert {"a_picture", "twice_the_step"} <= shown.keys()
+    (kept,) = KeptLogger.opened
+    assert [{"step": step} | numbers for step, numbers in kept.numbers] == lines
+    assert (10, "a_picture", (8, 8, 3)) in kept.images and kept.closed
+    assert kept.run.settings["data"]["holdback"] == 100
 
 
 def test_a_run_that_nothing_looks_at_saves_its_last_step(tmp_path, rng):
     images = rng.integers(0, 256, (48, 32, 32, 3), dtype=np.uint8)
-    config = tiny.config(objective__queue__k=0)
+    config = tiny.config(objective__queue__k=0, log__to=())
     state = train(config, str(tmp_path), data=images)
+    assert not (tmp_path / "tensorboard").exists()
     assert saved_steps(tmp_path) == [int(state.step)] == [3]
 
 

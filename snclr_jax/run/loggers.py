@@ -152,9 +152,7 @@ class MLflow(Logger):
         experiment = os.environ.get("MLFLOW_EXPERIMENT_NAME", PROJECT)
         known = self._client.get_experiment_by_name(experiment)
         place = (
-            known.experiment_id
-            if known
-            else self._client.create_experiment(experiment)
+            known.experiment_id if known else self._client.create_experiment(experiment)
         )
         self.id = self._client.create_run(place, run_name=run.name).info.run_id
         params = [

@@ -224,7 +224,7 @@ def test_the_gallery_of_training_is_on_the_board(run, tmp_path):
     of_run = Run(config, None, SNCLR(), run_module.make_mesh(), data)
     image = OnlineGallery(of_run)(state, of_run)["gallery"]
     assert image.dtype == np.uint8 and image.std() > 20
-    writer = MetricWriter(tmp_path, first_step=0)
+    writer = MetricWriter(tmp_path, first_step=0, to=["tensorboard"])
     writer.write_image(7, "gallery", image)
     writer.close()
     (file,) = (tmp_path / "tensorboard").iterdir()

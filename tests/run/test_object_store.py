@@ -58,7 +58,7 @@ def test_config_and_metrics_of_a_run_come_back(bucket):
     assert read_config(bucket)["objective"]["queue"]["size"] == 32
     with pytest.raises(ValueError, match="objective.queue.size is 64, the run has 32"):
         check_workdir(tiny.config(objective__queue__size=64), bucket)
-    writer = MetricWriter(bucket, first_step=0)
+    writer = MetricWriter(bucket, first_step=0, to=["tensorboard"])
     writer.write(1, {"loss": 2.0})
     writer.flush()
     assert read_metrics(bucket) == [{"step": 1, "loss": 2.0}]

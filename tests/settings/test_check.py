@@ -358,6 +358,8 @@ def test_views_and_parts_that_do_not_fit_are_refused(field, value, message):
             r"config.objective.scale is nan \(float\), .* at most 3",
         ),
         ("data.path", 3, r"config.data.path is 3 \(int\), a string"),
+        ("log.to", "wandb", r"config.log.to is 'wandb' \(str\), a tuple of strings"),
+        ("log.to", (1,), r"config.log.to\[0\] is 1 \(int\), a string is needed"),
         ("data.mean", 0.5, r"config.data.mean is 0.5 \(float\), a tuple of 3 numbers"),
         ("augment.view1.crop_scale", (1.0,), "crop_scale is .*a tuple of 2 numbers"),
         ("data.std", (1, 1, "1"), r"config.data.std\[2\] is '1' \(str\), a number"),
