@@ -64,9 +64,9 @@ setup(
         "tiff": ["tifffile>=2024.1"],
         "onnx": ["onnx>=1.20", "onnxruntime>=1.24"],
         # What `log.to` names.
-        "wandb": ["wandb>=0.19"],
-        "mlflow": ["mlflow-skinny>=3"],
-        "trackio": ["trackio>=0.10"],
+        "wandb": ["wandb>=0.31"],
+        "mlflow": ["mlflow-skinny>=3.1"],
+        "trackio": ["trackio>=0.43"],
         "dev": [
             # Pyright, with the Node.js that it runs on among the wheels it requires.
             "basedpyright>=1.40,<1.41",

@@ -5,19 +5,15 @@ from __future__ import annotations
 import dataclasses
 import importlib
 import importlib.util
-import json
 import os
 import time
 import uuid
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, ClassVar, Protocol
 
 import numpy as np
-from etils import epath
 from tensorboardX import SummaryWriter
-
-from snclr_jax.run.files import LOGGERS_FILE, write_whole
 
 PROJECT = "snclr_jax"
 # What a server of MLflow takes at once, and of one value.
@@ -55,6 +51,8 @@ class Logger(Protocol):
 
     library: ClassVar[str]
     id: str = ""
+
+    def __init__(self, run: LoggedRun) -> None: ...
 
     def write(self, step: int, scalars: Mapping[str, float]) -> None:
         """Writes numbers of a step."""
@@ -115,8 +113,9 @@ class Wandb(Logger):
             config=dict(run.settings),
             allow_val_change=True,
             dir=str(run.folder),
-            # What a run prints stays as it is.
-            settings=self._wandb.Settings(console="off"),
+            # What a run prints stays as it is. Without a network it ends none the less:
+            # what was not sent is in its folder.
+            settings=self._wandb.Settings(console="off", finish_timeout=300),
         )
         # A number of its own: wandb's only grows, and drops what a run writes again.
         self._run.define_metric("step", hidden=True)
@@ -229,74 +228,6 @@ def check_loggers(names: Sequence[str]) -> None:
             )
 
 
-class Loggers:
-    """All loggers of a run, on process 0. None of them can end it once it has begun.
-
-    What a run is called at each is kept in `workdir/loggers.json`.
-
-    Args:
-      names: of `LOGGERS`.
-      workdir: the run's folder.
-      run: what they are told.
-      say: prints a line.
-
-    Raises:
-      ValueError: where one that the run is new to cannot be opened.
-    """
-
-    def __init__(
-        self,
-        names: Sequence[str],
-        workdir: epath.PathLike,
-        run: LoggedRun,
-        *,
-        say: Callable[[str], None],
-    ) -> None:
-        self._loggers, self._say = {}, say
-        path = epath.Path(workdir) / LOGGERS_FILE
-        before = _read_ids(path)
-        for name in names:
-            known = before.get(name, "")
-            try:
-                its_run = dataclasses.replace(run, id=known)
-                self._loggers[name] = LOGGERS[name](its_run)
-            except Exception as error:  # each library has its own
-                if not known:
-                    self.close()
-                    raise ValueError(
-                        f"log.to {name!r} cannot be opened: {_line(error)}; correct "
-                        "that, or leave it out"
-                    ) from error
-                self._lost(name, error)
-        ids = {name: logger.id for name, logger in self._loggers.items() if logger.id}
-        if ids.items() - before.items():
-            write_whole(path, json.dumps(before | ids, indent=2))
-
-    def tell(self, call: Callable[[Logger], None]) -> None:
-        """Calls it with each logger; one that fails is said, and not called again."""
-        for name, logger in [*self._loggers.items()]:
-            try:
-                call(logger)
-            except Exception as error:  # each library has its own
-                del self._loggers[name]
-                self._lost(name, error)
-
-    def close(self) -> None:
-        """Closes each of them."""
-        self.tell(lambda logger: logger.close())
-
-    def _lost(self, name: str, error: Exception) -> None:
-        self._say(
-            f"log.to {name!r} fails: {_line(error)}; training goes on without it, and "
-            "the same command opens it again"
-        )
-
-
-def _line(error: Exception) -> str:
-    said = " ".join(str(error).split()) or type(error).__name__
-    return said if len(said) <= 300 else f"{said[:300]}..."
-
-
 def _dotted(settings: Mapping[str, Any], start: str = "") -> Iterator[tuple[str, Any]]:
     """Yields every setting by its dotted name."""
     for name, value in settings.items():
@@ -304,15 +235,3 @@ def _dotted(settings: Mapping[str, Any], start: str = "") -> Iterator[tuple[str,
             yield from _dotted(value, f"{start}{name}.")
         else:
             yield f"{start}{name}", value
-
-
-def _read_ids(path: epath.Path) -> dict[str, str]:
-    if not path.exists():
-        return {}
-    try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise ValueError(
-            f"{path} is damaged ({error}); remove it, and new runs are begun at the "
-            "loggers"
-        ) from error

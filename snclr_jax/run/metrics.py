@@ -22,7 +22,8 @@ from tqdm import tqdm
 
 from snclr_jax.devices.processes import from_first
 from snclr_jax.run.files import METRICS_FILE, write_whole
-from snclr_jax.run.loggers import LoggedRun, Loggers
+from snclr_jax.run.loggers import LoggedRun
+from snclr_jax.run.open_loggers import Loggers
 from snclr_jax.settings.paths import located
 from snclr_jax.step.objective import Shown
 
