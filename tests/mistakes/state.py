@@ -111,4 +111,18 @@ MISTAKES = [
             "jnp.sum(words ^ _mix(index), dtype=jnp.uint32)",
         ),
     ),
+    *of(
+        "snclr_jax/run/open_loggers.py",
+        "tests/run/test_loggers.py",
+        (
+            "a continued run is a new one at its loggers",
+            "                its_run = dataclasses.replace(run, id=known)\n",
+            "                its_run = run\n",
+        ),
+        (
+            "a logger that fails is asked again",
+            "                del self._loggers[name]\n",
+            "",
+        ),
+    ),
 ]
