@@ -129,6 +129,10 @@ def _data() -> ConfigDict:
     # Keep the decoded set on the device: True, False, or None to do so where it is
     # small (see snclr_jax/data/feed.py).
     data.resident = placeholder(bool)
+    # "random" shuffles every epoch as a whole; "windowed" reads blocks of 128 images
+    # that lie one after the other, for storage that is slow at single reads; None takes
+    # "windowed" for TFDS sets in a bucket that gcsfuse shows (docs/tpu.md).
+    data.order = placeholder(str)
     # Digits only: pictures drawn from each handwritten digit.
     data.pictures_per_digit = 8
     # Levels "low,high" that become black and white in gray images of more than 8 bits,

@@ -11,7 +11,7 @@ import ml_collections
 
 from snclr_jax.data import Data, open_data
 from snclr_jax.data.bad_files import BadFiles
-from snclr_jax.data.choose import choose_from_data
+from snclr_jax.data.choose import choose_from_data, choose_order
 from snclr_jax.data.depth import note_on_range
 from snclr_jax.data.feed import Feed
 from snclr_jax.data.python_source import named_python
@@ -185,7 +185,8 @@ def _open(
     check_loggers(config.log.to)
     data = open_data(config.data, given)
     check_against_data(config, data.train.size)
-    return config, chosen, data
+    config, ordered = choose_order(config, images=data.train.size)
+    return config, "; ".join(filter(None, (chosen, ordered))), data
 
 
 def _check_not_beyond(step: int, config, steps_per_epoch: int) -> None:

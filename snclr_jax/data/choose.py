@@ -12,6 +12,8 @@ from ml_collections import ConfigDict
 from snclr_jax.data import Split, open_data
 from snclr_jax.data.decode import Encoded, UnreadableImage, open_encoded, unreadable
 from snclr_jax.data.depth import used_levels
+from snclr_jax.data.feed import is_resident
+from snclr_jax.data.order import WINDOWED, block_size, in_user_space
 from snclr_jax.settings.check import LEAST_BATCH
 from snclr_jax.settings.levels import AUTO
 from snclr_jax.settings.objective import build_objective
@@ -80,6 +82,34 @@ def choose_from_data(
         missing.append("data.range")
     values = ", ".join(f"{field}={get_field(config, field)!r}" for field in missing)
     return config, f"chosen for {measured}: {values}"
+
+
+def choose_order(config: ConfigDict, *, images: int) -> tuple[ConfigDict, str]:
+    """Returns the config with data.order "windowed" where it is None and has to be.
+
+    That is for a TFDS set on a FUSE mount, where single reads are slow, unless the
+    images stay on the device, and are read once. In other sources each image is opened
+    on its own, and blocks would gain nothing.
+
+    Args:
+      config: with every field of `FIELDS` chosen; not changed.
+      images: of the training set.
+
+    Returns:
+      The config, and a sentence that says so; "" where the order is left.
+    """
+    data = config.data
+    if data.order or data.name != "tfds" or is_resident(config, images):
+        return config, ""
+    if not in_user_space(data.path):
+        return config, ""
+    config = config.copy_and_resolve_references()
+    config.data.order = WINDOWED
+    return config, (
+        f"data.path is on a FUSE mount, so data.order={WINDOWED!r} reads blocks of "
+        f"{block_size(images)} images; data.order='random' for a mount that is fast at "
+        "single ones"
+    )
 
 
 def choose(config: ConfigDict, *, images: int, side: int, devices: int) -> ConfigDict:

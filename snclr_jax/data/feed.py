@@ -14,6 +14,7 @@ import numpy as np
 from jax.sharding import Mesh
 
 from snclr_jax.data.crop import View
+from snclr_jax.data.order import RANDOM
 from snclr_jax.data.pipeline import train_batches
 from snclr_jax.data.python_source import NAME
 from snclr_jax.data.shared import keep_own
@@ -104,6 +105,7 @@ class Feed:
             seed=config.seed,
             num_workers=config.data.num_workers,
             views=None if self.resident else views_on_host(config.augment),
+            order=config.data.get("order") or RANDOM,  # before there was a choice
             process_index=jax.process_index(),
             process_count=jax.process_count(),
         )

@@ -1,7 +1,7 @@
 """The order of the data: one Grain pipeline for every image set.
 
-The order is a function of (seed, epoch) alone. Process p of P reads rows
-[p b / P, (p + 1) b / P) of every global batch of b images.
+The order is a function of (seed, epoch) alone (`epoch_order`). Process p of P reads
+rows [p b / P, (p + 1) b / P) of every global batch of b images.
 """
 
 from __future__ import annotations
@@ -20,13 +20,15 @@ import grain
 import numpy as np
 from absl import flags
 
+from snclr_jax.data.blocks import Blocks
 from snclr_jax.data.crop import View, draw_uniforms
 from snclr_jax.data.decode import Encoded, UnreadableImage, decode_views
+from snclr_jax.data.order import RANDOM, epoch_order, lane_count
 from snclr_jax.data.split import Split
 from snclr_jax.data.worker import start_worker
 
-# Rows that a thread or worker process makes at a time. Were it a whole batch, every
-# worker would hold gigabytes: 4,096 pairs of 224-pixel views are 1.2.
+# Rows that a thread or worker process makes at a time, at most. Were it a whole batch,
+# every worker would hold gigabytes: 4,096 pairs of 224-pixel views are 1.2.
 CHUNK = 32
 _FOREVER = 2**62  # elements; Grain wants a length
 # What Grain says of one.
@@ -40,6 +42,7 @@ def train_batches(
     seed: int,
     num_workers: int,
     views: Sequence[View] | None,
+    order: str = RANDOM,
     process_index: int = 0,
     process_count: int = 1,
 ) -> TrainBatches:
@@ -56,6 +59,7 @@ def train_batches(
       num_workers: processes that decode images; 0 decodes in this one, with threads.
       views: random crops that are cut out of every image; None where the images
         already live on the device, so that only indices are produced.
+      order: see `epoch_order`; images in "windowed" order are read in blocks.
       process_index: p, this process.
       process_count: P.
 
@@ -86,19 +90,12 @@ def train_batches(
         seed,
         rows=range(process_index * per_process, (process_index + 1) * per_process),
         views=tuple(views or ()),
+        order=order,
+        workers=num_workers or 1,
     )
     if views is None:
         return TrainBatches(part, functools.partial(_read_indices, part))
     return TrainBatches(part, functools.partial(_read_views, part, num_workers))
-
-
-@functools.lru_cache(maxsize=2)  # threads at both sides of an epoch's end
-def epoch_order(size: int, seed: int, epoch: int) -> np.ndarray:
-    """The permutation of [0, size) that epoch `epoch` follows, int32 (size,)."""
-    # RandomState's stream is frozen (NEP 19); Generator's may change with numpy.
-    order = np.random.RandomState([seed, epoch]).permutation(size).astype(np.int32)
-    order.flags.writeable = False
-    return order
 
 
 @dataclasses.dataclass(frozen=True)
@@ -113,10 +110,24 @@ class _Part:
     seed: int
     rows: range
     views: tuple[View, ...]
+    order: str
+    workers: int
 
     @property
     def chunks(self) -> int:
-        return -(-len(self.rows) // CHUNK)
+        count = -(-len(self.rows) // CHUNK)
+        if self.order == RANDOM:
+            return count
+        # Worker w makes elements w, w + workers, ...: the same rows of every batch, so
+        # that no other one reads their blocks.
+        return min(-(-count // self.workers) * self.workers, len(self.rows))
+
+    @functools.cached_property
+    def _reader(self) -> Split | Blocks:
+        if self.order == RANDOM:
+            return self.split
+        lanes = lane_count(self.batch_size) * len(self.rows) // self.batch_size
+        return Blocks(self.split, -(-lanes // self.workers))
 
     def indices(self, element: int) -> dict[str, np.ndarray]:
         """Which images chunk `element` holds, {"index": int32 (c,)}."""
@@ -133,7 +144,7 @@ class _Part:
         cuts = [
             self._cut(row, original, numbers)
             for row, original, *numbers in zip(
-                asked, self.split.originals(asked), *uniforms, strict=True
+                asked, self._reader.originals(asked), *uniforms, strict=True
             )
         ]
         chunk = {"index": np.array([row for row, _ in cuts], asked.dtype)}
@@ -161,12 +172,15 @@ class _Part:
         """Which images the order has at some rows of a global batch."""
         epoch, batch = divmod(step, self.split.size // self.batch_size)
         first = batch * self.batch_size
-        order = epoch_order(self.split.size, self.seed, epoch)
+        order = epoch_order(
+            self.order, self.split.size, self.batch_size, self.seed, epoch
+        )
         return order[first + rows.start : first + rows.stop]
 
     def _rows_of(self, element: int) -> tuple[int, range]:
         step, chunk = divmod(element, self.chunks)
-        return step, self.rows[chunk * CHUNK : (chunk + 1) * CHUNK]
+        first, end = (len(self.rows) * c // self.chunks for c in (chunk, chunk + 1))
+        return step, self.rows[first:end]
 
 
 class TrainBatches(grain.DatasetIterator):

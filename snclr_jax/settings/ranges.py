@@ -20,6 +20,7 @@ _CHOICES = {
         *("digits", "folder", "parquet", "webdataset", "numpy", "tfds", "python"),
     ),
     "data.pages": (None, "all"),
+    "data.order": (None, "random", "windowed"),
     "model.dtype": ("float32", "bfloat16", "float64"),
     "optim.name": ("lars", "adamw", "sgd"),
     "evaluate.network": ("online", "target"),

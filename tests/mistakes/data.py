@@ -6,8 +6,8 @@ from mistakes.mistake import of
 
 MISTAKES = [
     *of(
-        "snclr_jax/data/pipeline.py",
-        "tests/data/test_pipeline.py",
+        "snclr_jax/data/order.py",
+        "tests/data/test_order.py",
         (
             "the shuffle ignores the epoch",
             "RandomState([seed, epoch])",
@@ -18,6 +18,41 @@ MISTAKES = [
             "RandomState([seed, epoch])",
             "RandomState([0, epoch])",
         ),
+        (
+            "a block lies in the set's own order",
+            "position = random.permutation(-(-len(images) // block))",
+            "position = np.arange(-(-len(images) // block))",
+        ),
+        (
+            "lanes follow one another in the set",
+            ".swapaxes(0, 1)",
+            ".swapaxes(0, 0)",
+        ),
+        (
+            "a mount is any folder of the same beginning",
+            "os.path.commonpath([real, folder]) == folder",
+            "real.startswith(folder)",
+        ),
+        (
+            "the first mount of a folder counts",
+            "kinds[folder] = kind",
+            "kinds.setdefault(folder, kind)",
+        ),
+    ),
+    *of(
+        "snclr_jax/data/blocks.py",
+        "tests/data/test_order.py",
+        (
+            "an image is looked up in the wrong place of its block",
+            "np.divmod(rows, self._size)",
+            "np.divmod(rows + 1, self._size)",
+        ),
+        ("nothing is kept", "if len(self._kept) > self._most", "if self._kept"),
+        ("everything is kept", "if len(self._kept) > self._most", "if False"),
+    ),
+    *of(
+        "snclr_jax/data/pipeline.py",
+        "tests/data/test_pipeline.py",
         (
             "every process reads the first rows",
             "rows=range(process_index * per_process, (process_index + 1) "

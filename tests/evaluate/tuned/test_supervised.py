@@ -14,7 +14,7 @@ import tiny
 from snclr_jax.configs import evaluate as settings_file
 
 from snclr_jax.data import Split
-from snclr_jax.data.pipeline import epoch_order
+from snclr_jax.data.order import RANDOM, epoch_order
 from snclr_jax.encoder.encode import make_encode
 from snclr_jax.evaluate.features import extract_features
 from snclr_jax.evaluate.tuned import protocols, supervised
@@ -97,7 +97,9 @@ def softmax_regression(protocol, head, features, labels):
     momentum, losses = [0.0, 0.0], []
     for step in range(steps):
         epoch, batch = divmod(step, per_epoch)
-        order = epoch_order(len(labels), protocol.config.seed, epoch)
+        order = epoch_order(
+            RANDOM, len(labels), batch_size, protocol.config.seed, epoch
+        )
         rows = order[batch * batch_size : (batch + 1) * batch_size]
         x, y = features[rows], np.eye(CLASSES)[labels[rows]]
         p = np.exp(x @ kernel.T + bias)
