@@ -23,7 +23,7 @@ from absl import flags
 from snclr_jax.data.blocks import Blocks
 from snclr_jax.data.crop import View, draw_uniforms
 from snclr_jax.data.decode import Encoded, UnreadableImage, decode_views
-from snclr_jax.data.order import RANDOM, epoch_order, lane_count
+from snclr_jax.data.order import RANDOM, WINDOWED, epoch_order, lane_count
 from snclr_jax.data.split import Split
 from snclr_jax.data.worker import start_worker
 
@@ -84,6 +84,11 @@ def train_batches(
             f"processes; use {-(-batch_size // process_count) * process_count}"
         )
     per_process = batch_size // process_count
+    workers = num_workers or 1
+    reader = split
+    if order == WINDOWED:
+        lanes = -(-lane_count(batch_size) // process_count)
+        reader = Blocks(split, -(-lanes // workers))
     part = _Part(
         split,
         batch_size,
@@ -91,7 +96,8 @@ def train_batches(
         rows=range(process_index * per_process, (process_index + 1) * per_process),
         views=tuple(views or ()),
         order=order,
-        workers=num_workers or 1,
+        workers=workers,
+        reader=reader,
     )
     if views is None:
         return TrainBatches(part, functools.partial(_read_indices, part))
@@ -112,6 +118,7 @@ class _Part:
     views: tuple[View, ...]
     order: str
     workers: int
+    reader: Split | Blocks
 
     @property
     def chunks(self) -> int:
@@ -121,13 +128,6 @@ class _Part:
         # Worker w makes elements w, w + workers, ...: the same rows of every batch, so
         # that no other one reads their blocks.
         return min(-(-count // self.workers) * self.workers, len(self.rows))
-
-    @functools.cached_property
-    def _reader(self) -> Split | Blocks:
-        if self.order == RANDOM:
-            return self.split
-        lanes = lane_count(self.batch_size) * len(self.rows) // self.batch_size
-        return Blocks(self.split, -(-lanes // self.workers))
 
     def indices(self, element: int) -> dict[str, np.ndarray]:
         """Which images chunk `element` holds, {"index": int32 (c,)}."""
@@ -144,7 +144,7 @@ class _Part:
         cuts = [
             self._cut(row, original, numbers)
             for row, original, *numbers in zip(
-                asked, self._reader.originals(asked), *uniforms, strict=True
+                asked, self.reader.originals(asked), *uniforms, strict=True
             )
         ]
         chunk = {"index": np.array([row for row, _ in cuts], asked.dtype)}

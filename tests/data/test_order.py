@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import pickle
+
 import numpy as np
 import pytest
 from snclr_jax.configs import base
@@ -106,6 +108,8 @@ def cut(processes: int) -> tuple[list, list[list[int]]]:
             process_count=processes,
         )
         made = [next(iterator) for _ in range(32)]
+        iterator.set_state({"step": 20})
+        np.testing.assert_array_equal(next(iterator)["view0"], made[20]["view0"])
         iterator.close()
         for one in made:
             seen = one["view0"][:, 0, 0].astype(int)
@@ -118,10 +122,10 @@ def cut(processes: int) -> tuple[list, list[list[int]]]:
 def test_order_is_the_same_for_any_number_of_processes_that_share_the_reading():
     alone, (read,) = cut(1)
     # What is read ahead is more, and blocks that are cut between two lanes come twice.
-    assert len(read) < 2 * 2048
+    assert len(read) < 3 * 2048
     shared, parts = cut(4)
     assert shared == alone
-    assert max(map(len, parts)) < 2 * 2048 / 4 + 700
+    assert max(map(len, parts)) < 2048
 
 
 def test_a_worker_makes_the_same_rows_of_every_batch():
@@ -144,6 +148,7 @@ def test_a_worker_makes_the_same_rows_of_every_batch():
 def test_a_block_is_read_from_its_first_image_to_its_last_and_let_go():
     pages = Pages()
     blocks = Blocks(Split(pages, size=8 * 1024), at_once=1)  # 8 images each
+    pickle.dumps(blocks)  # for worker processes
     asked = np.array([13, 8, 14])
     images = np.stack(blocks.originals(asked))
     np.testing.assert_array_equal(images[:, 0, 0, 0], asked)
