@@ -150,7 +150,7 @@ def test_a_block_is_read_from_its_first_image_to_its_last_and_let_go():
     blocks = Blocks(Split(pages, size=8 * 1024), at_once=1)  # 8 images each
     pickle.dumps(blocks)  # for worker processes
     asked = np.array([13, 8, 14])
-    images = np.stack(blocks.originals(asked))
+    images = np.array(blocks.originals(asked))
     np.testing.assert_array_equal(images[:, 0, 0, 0], asked)
     assert pages.read == list(range(8, 16))
     for number in range(2, 2 + blocks._most):
@@ -177,7 +177,6 @@ def test_an_error_is_of_the_read_that_met_it_alone():
 
 MOUNTS = """\
 /dev/vda / ext4 rw 0 0
-/dev/vdb /mnt/bucket-local ext4 rw 0 0
 bucket /mnt/bucket fuse.gcsfuse ro 0 0
 bucket /mnt/a\\040b fuse rw 0 0
 /dev/sdb1 /mnt/windows fuseblk rw 0 0
@@ -194,7 +193,7 @@ def test_fuse_mounts_are_known(tmp_path):
         return in_user_space(path, str(mounts))
 
     assert slow("/mnt/bucket") and slow("/mnt/bucket/sets") and slow("/mnt/a b/sets")
-    for path in ("/", "/mnt/bucket-local/x", "/mnt/windows/x", "/mnt/hidden/x"):
+    for path in ("/", "/mnt/bucketeer/x", "/mnt/windows/x", "/mnt/hidden/x"):
         assert not slow(path), path
     assert not in_user_space("/mnt/bucket", str(tmp_path / "none"))
 
