@@ -182,6 +182,10 @@ def _read_feature(
 
 def _read_records(source: Any, name: str, indices: Sequence[int]) -> list[Any]:
     try:
+        if len(indices) == 1:
+            return [
+                source[indices[0]]
+            ]  # in this thread: several start one of their own
         return source.__getitems__(indices)
     except RuntimeError as error:
         raise ValueError(
