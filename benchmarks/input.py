@@ -102,7 +102,12 @@ def pillow_batches(folder: Path) -> Batches:
 
 def our_batches(split: Split, num_workers: int) -> Batches:
     return train_batches(
-        split, batch_size=BATCH, seed=0, num_workers=num_workers, views=VIEWS
+        split,
+        order="random",
+        batch_size=BATCH,
+        seed=0,
+        num_workers=num_workers,
+        views=VIEWS,
     )
 
 

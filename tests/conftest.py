@@ -25,7 +25,10 @@ os.environ["XLA_FLAGS"] = (
     + " --xla_force_host_platform_device_count=8"
     # Programs here run for milliseconds: compiling them fast matters more.
     + " --xla_backend_optimization_level=0 --xla_llvm_disable_expensive_passes=true"
-    + " --xla_cpu_parallel_codegen_split_count=1"
+    + " --xla_cpu_prefer_vector_width=128"
+    # Not optimized, a float64 convolution of XLA's own takes many times as long. What
+    # the import of snclr_jax says of it counts only where nothing is said here.
+    + " --xla_cpu_experimental_ynn_fusion_type=individual_convolution,individual_dot"
 )
 # No line of Python beside each operation of a program: it is traced and lowered faster.
 os.environ["JAX_TRACEBACK_IN_LOCATIONS_LIMIT"] = "0"

@@ -29,7 +29,9 @@ SMALL = {
 
 def batches():
     split = Split(lambda indices: np.zeros((len(indices), 4, 4, 3), np.uint8), size=20)
-    return train_batches(split, batch_size=4, seed=0, num_workers=0, views=None)
+    return train_batches(
+        split, order="random", batch_size=4, seed=0, num_workers=0, views=None
+    )
 
 
 def save_run(workdir, mesh, **fields):

@@ -42,7 +42,7 @@ def train_batches(
     seed: int,
     num_workers: int,
     views: Sequence[View] | None,
-    order: str = RANDOM,
+    order: str,
     process_index: int = 0,
     process_count: int = 1,
 ) -> TrainBatches:

@@ -56,7 +56,7 @@ class MetricWriter:
         workdir: epath.PathLike,
         *,
         first_step: int,
-        to: Sequence[str] = (),
+        to: Sequence[str],
         settings: Mapping[str, Any] = MappingProxyType({}),
     ) -> None:
         self._writes = jax.process_index() == 0

@@ -47,7 +47,7 @@ def repaired(tmp_path_factory) -> str:
 
 def batches_of(split: Split, *, first: int = 0, steps: int = STEPS, **options) -> list:
     options = {"num_workers": 0, "views": VIEWS} | options
-    iterator = train_batches(split, batch_size=BATCH, seed=3, **options)
+    iterator = train_batches(split, order="random", batch_size=BATCH, seed=3, **options)
     iterator.set_state({"step": first})
     try:
         return [next(iterator) for _ in range(steps)]

@@ -73,7 +73,9 @@ def test_batches_of_every_kind_are_those_of_a_folder(tmp_path, kind):
         split = opened(name, path, max_bad=0.1).train
         # Worker processes get it by pickling.
         split = pickle.loads(pickle.dumps(split))
-        made = train_batches(split, batch_size=4, seed=3, num_workers=0, views=VIEWS)
+        made = train_batches(
+            split, order="random", batch_size=4, seed=3, num_workers=0, views=VIEWS
+        )
         epoch = [next(made) for _ in range(3)]
         made.set_state({"step": 1})
         again = next(made)

@@ -40,7 +40,7 @@ def numbered(size: int) -> Split:
 
 def batches(count: int, *, size: int = 23, **options) -> list:
     options = {"batch_size": 4, "seed": 0, "num_workers": 0, "views": None} | options
-    iterator = train_batches(numbered(size), **options)
+    iterator = train_batches(numbered(size), order="random", **options)
     try:
         return [next(iterator) for _ in range(count)]
     finally:
@@ -138,12 +138,12 @@ def test_batches_do_not_depend_on_chunks(monkeypatch):
 @pytest.mark.parametrize("views", [None, VIEWS])
 def test_state_restores_the_exact_position(views):
     options = {"batch_size": 4, "seed": 3, "num_workers": 0, "views": views}
-    iterator = train_batches(numbered(23), **options)
+    iterator = train_batches(numbered(23), order="random", **options)
     for _ in range(7):
         next(iterator)
     state = iterator.get_state()
     after = [next(iterator)["index"].tolist() for _ in range(9)]
-    fresh = train_batches(numbered(23), **options)
+    fresh = train_batches(numbered(23), order="random", **options)
     fresh.set_state(state)
     assert [next(fresh)["index"].tolist() for _ in range(9)] == after
     iterator.set_state(state)  # also backwards, on one that is running
@@ -153,7 +153,7 @@ def test_state_restores_the_exact_position(views):
 def test_workers_continue_a_checkpoint_written_without_them(tmp_path):
     # Of three chunks, the workers' first does not lie at the start of a batch.
     options = {"batch_size": 70, "seed": 3, "views": VIEWS}
-    alone = train_batches(numbered(200), num_workers=0, **options)
+    alone = train_batches(numbered(200), order="random", num_workers=0, **options)
     for _ in range(6):
         next(alone)
     with ocp.CheckpointManager(tmp_path) as manager:
@@ -161,7 +161,7 @@ def test_workers_continue_a_checkpoint_written_without_them(tmp_path):
             6, args=ocp.args.Composite(data=grain.checkpoint.CheckpointSave(alone))
         )
         manager.wait_until_finished()
-        workers = train_batches(numbered(200), num_workers=2, **options)
+        workers = train_batches(numbered(200), order="random", num_workers=2, **options)
         manager.restore(
             6, args=ocp.args.Composite(data=grain.checkpoint.CheckpointRestore(workers))
         )
@@ -189,7 +189,9 @@ class Killed(Numbered):
 )
 def test_it_is_said_what_a_worker_died_of(number, cause):
     split = Split(Killed(number), size=8)
-    iterator = train_batches(split, batch_size=4, seed=0, num_workers=1, views=VIEWS)
+    iterator = train_batches(
+        split, order="random", batch_size=4, seed=0, num_workers=1, views=VIEWS
+    )
     with pytest.raises(OSError, match=f"{number.name}.*{cause}.*data.num_workers"):
         for _ in range(2):
             next(iterator)
@@ -199,7 +201,7 @@ def test_it_is_said_what_a_worker_died_of(number, cause):
 def test_a_worker_leaves_signals_to_the_main_process():
     others = multiprocessing.active_children()
     iterator = train_batches(
-        numbered(200), batch_size=4, seed=0, num_workers=1, views=VIEWS
+        numbered(200), order="random", batch_size=4, seed=0, num_workers=1, views=VIEWS
     )
     next(iterator)
     (worker,) = set(multiprocessing.active_children()) - set(others)
@@ -218,7 +220,7 @@ from test_pipeline import VIEWS, numbered
 from snclr_jax.data.pipeline import train_batches
 if __name__ == "__main__":
     batches = train_batches(
-        numbered(200), batch_size=4, seed=0, num_workers=1, views=VIEWS
+        numbered(200), order="random", batch_size=4, seed=0, num_workers=1, views=VIEWS
     )
     next(batches)
     print(multiprocessing.active_children()[0].pid, flush=True)
@@ -251,7 +253,12 @@ def test_an_image_that_cannot_be_decoded_is_named(tmp_path, num_workers):
         (tmp_path / name).write_bytes(b"no image")
     split = open_folder(str(tmp_path), 8, max_bad=0.0, pages=None)[0]
     iterator = train_batches(
-        split, batch_size=2, seed=0, num_workers=num_workers, views=VIEWS
+        split,
+        order="random",
+        batch_size=2,
+        seed=0,
+        num_workers=num_workers,
+        views=VIEWS,
     )
     with pytest.raises(ValueError, match=r"[ab]\.jpg cannot be decoded .*replace"):
         next(iterator)
@@ -261,7 +268,12 @@ def test_an_image_that_cannot_be_decoded_is_named(tmp_path, num_workers):
 
 def test_resident_batches_are_cheap():
     iterator = train_batches(
-        numbered(50_000), batch_size=256, seed=0, num_workers=0, views=None
+        numbered(50_000),
+        order="random",
+        batch_size=256,
+        seed=0,
+        num_workers=0,
+        views=None,
     )
     next(iterator)
     times = []

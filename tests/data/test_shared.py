@@ -16,6 +16,7 @@ FEW = {
     "data/choose.py": 1,  # sizes of 256
     "data/depth.py": 1,  # levels of 16
     "explore/images.py": 1,  # pictures; one process explores
+    "report/measure.py": 1,  # pictures; one process reports
     "evaluate/memory/gallery.py": 1,  # pictures, drawn by the first process alone
 }
 # Who is told.

@@ -172,7 +172,9 @@ def test_batches_come_through_the_pipeline(data_dir):
     want = train.images()
     # Of one color, an image is all the same whichever crop.
     views = [View(8, (0.1, 1.0), (3 / 4, 4 / 3))]
-    iterator = train_batches(train, batch_size=5, seed=0, num_workers=0, views=views)
+    iterator = train_batches(
+        train, order="random", batch_size=5, seed=0, num_workers=0, views=views
+    )
     for _ in range(4):
         batch = next(iterator)
         assert np.array_equal(batch["view0"], want[batch["index"]])
@@ -240,7 +242,9 @@ def test_bad_images_are_replaced_and_named(tmp_path):
     number = open_tiny(tmp_path, "bad_shapes", max_bad=0.2)[0].images()[:, 0, 0, 0]
     assert sorted(set(number)) == [0, 1, 2, 3, 4, 6, 7, 8, 9, 10]
     views = [View(8, (0.1, 1.0), (3 / 4, 4 / 3))]
-    iterator = train_batches(train, batch_size=12, seed=0, num_workers=0, views=views)
+    iterator = train_batches(
+        train, order="random", batch_size=12, seed=0, num_workers=0, views=views
+    )
     for _ in range(2):
         batch = next(iterator)
         assert batch["view0"][:, 0, 0, 0].tolist() == number[batch["index"]].tolist()

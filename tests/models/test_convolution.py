@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -111,14 +115,32 @@ def test_what_it_cannot_do_is_refused():
             convolution(x, kernel, (1, 1), ((1, 1), (1, 1)), **PLAIN | {name: value})
 
 
-def test_no_product_sum_or_convolution_is_left_to_ynnpack():
-    """Whose convolutions of 64 channels have one thread, and whose sums made NaN."""
-    x, kernel = jnp.ones((8, 32, 32, 64)), jnp.ones((3, 3, 64, 64))
+PROGRAM = """
+import jax, jax.numpy as jnp, snclr_jax
+x, kernel = jnp.ones((8, 32, 32, 64)), jnp.ones((3, 3, 64, 64))
+def convolve(x, kernel):
+    numbers = ("NHWC", "HWIO", "NHWC")
+    return jax.lax.conv_general_dilated(
+        x, kernel, (1, 1), "SAME", dimension_numbers=numbers
+    )
+print("__ynn_fusion" in jax.jit(convolve).lower(x, kernel).compile().as_text())
+"""
 
-    def all_three(x, kernel):
-        y = convolve(x, kernel, 1, 1)
-        return y.sum((0, 1, 2)), y.reshape(-1, 64) @ kernel[0, 0]
 
-    with jax.enable_x64(False):
-        compiled = jax.jit(all_three).lower(x, kernel).compile()
-    assert "ynn_fusion" not in compiled.as_text()
+@pytest.mark.parametrize(
+    ("flags", "left"),
+    [
+        ("--xla_cpu_experimental_ynn_fusion_type=individual_convolution", True),
+        ("", False),
+    ],
+)
+def test_the_import_leaves_nothing_to_ynnpack_unless_asked(flags, left):
+    """Its convolutions of 64 channels have one thread, and its sums made NaN."""
+    told = subprocess.run(
+        [sys.executable, "-c", PROGRAM],
+        env=os.environ | {"XLA_FLAGS": flags},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert told.stdout == f"{left}\n"

@@ -55,7 +55,7 @@ def test_a_continued_run_writes_every_step_once(tmp_path):
     writer.close()
     with (tmp_path / METRICS_FILE).open("a") as file:
         file.write('{"step": 40, "lo')  # killed while it wrote
-    writer = MetricWriter(tmp_path, first_step=20)
+    writer = MetricWriter(tmp_path, first_step=20, to=())
     writer.write(30, {"loss": -1.0})
     writer.close()
     lines = [(line["step"], line["loss"]) for line in read_metrics(tmp_path)]
@@ -66,7 +66,7 @@ def test_a_continued_run_writes_every_step_once(tmp_path):
 def test_what_was_written_stays_where_a_continuation_cannot_be_written(
     tmp_path, monkeypatch
 ):
-    writer = MetricWriter(tmp_path, first_step=0)
+    writer = MetricWriter(tmp_path, first_step=0, to=())
     writer.write(1, {"loss": 1.0})
     writer.close()
 
@@ -75,7 +75,7 @@ def test_what_was_written_stays_where_a_continuation_cannot_be_written(
 
     monkeypatch.setattr(epath.Path, "write_text", fail)
     with pytest.raises(OSError, match="no space left"):
-        MetricWriter(tmp_path, first_step=1)
+        MetricWriter(tmp_path, first_step=1, to=())
     assert read_metrics(tmp_path) == [{"step": 1, "loss": 1.0}]
 
 
@@ -84,7 +84,7 @@ def test_a_damaged_line_is_passed_over_and_not_kept(tmp_path, damage):
     whole = b'{"step": 1, "loss": 1.0}\n'
     (tmp_path / METRICS_FILE).write_bytes(damage + whole)
     with pytest.warns(UserWarning, match="metrics.jsonl: 1 damaged lines"):
-        MetricWriter(tmp_path, first_step=1).close()
+        MetricWriter(tmp_path, first_step=1, to=()).close()
     assert (tmp_path / METRICS_FILE).read_bytes() == whole
 
 

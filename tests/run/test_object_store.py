@@ -64,7 +64,7 @@ def test_config_and_metrics_of_a_run_come_back(bucket):
     assert read_metrics(bucket) == [{"step": 1, "loss": 2.0}]
     writer.write(2, {"loss": 1.0})
     writer.close()
-    again = MetricWriter(bucket, first_step=1)
+    again = MetricWriter(bucket, first_step=1, to=())
     again.write(2, {"loss": 1.5})
     again.close()
     assert [line["loss"] for line in read_metrics(bucket)] == [2.0, 1.5]

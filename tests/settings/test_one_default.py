@@ -25,6 +25,7 @@ OTHERS = {
     "check_features(width)",  # of features
     # Of a figure.
     *("confusion(width)", "curves(width)", "embedding(width)", "gallery(width)"),
+    "overlays(width)",
     "_flat(name)",  # of an argument
     "Split(max_bad)",  # of arrays in memory, of which none is bad
 }
