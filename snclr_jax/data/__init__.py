@@ -68,6 +68,8 @@ def open_data(config: ConfigDict, given: Any = None) -> Data:
     """
     max_bad, levels = config.get("max_bad", 0.0), parse_levels(config.get("range"))
     splits = config.get("train_split"), config.get("test_split")
+    where = config.get("path"), config.image_size
+    how: dict[str, Any] = dict(splits=splits, max_bad=max_bad, levels=levels)
     # A source is imported when it is asked for: TFDS alone takes seconds.
     if config.name == "digits":
         from snclr_jax.data.digits import open_digits
@@ -76,47 +78,20 @@ def open_data(config: ConfigDict, given: Any = None) -> Data:
     elif config.name == "folder":
         from snclr_jax.data.folder import open_folder
 
-        data = Data(
-            *open_folder(
-                config.path,
-                config.image_size,
-                splits=splits,
-                max_bad=max_bad,
-                levels=levels,
-                pages=config.get("pages"),
-            )
-        )
+        data = Data(*open_folder(*where, **how, pages=config.get("pages")))
     elif config.name == "parquet":
         from snclr_jax.data.parquet_source import open_parquet
 
-        data = Data(
-            *open_parquet(
-                config.path,
-                config.image_size,
-                splits=splits,
-                columns=(config.get("image_column"), config.get("label_column")),
-                max_bad=max_bad,
-                levels=levels,
-            )
-        )
+        columns = config.get("image_column"), config.get("label_column")
+        data = Data(*open_parquet(*where, **how, columns=columns))
     elif config.name == "webdataset":
         from snclr_jax.data.webdataset_source import open_webdataset
 
-        data = Data(
-            *open_webdataset(
-                config.path,
-                config.image_size,
-                splits=splits,
-                max_bad=max_bad,
-                levels=levels,
-            )
-        )
+        data = Data(*open_webdataset(*where, **how))
     elif config.name == "numpy":
         from snclr_jax.data.numpy_source import open_numpy
 
-        data = Data(
-            *open_numpy(config.path, config.image_size, splits=splits, max_bad=max_bad)
-        )
+        data = Data(*open_numpy(*where, splits=splits, max_bad=max_bad))
     elif config.name == "tfds":
         from snclr_jax.data.tfds_source import open_tfds
 
