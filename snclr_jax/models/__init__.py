@@ -152,15 +152,9 @@ class Model:
           "features", what `encode` returns, and of a ResNet "stage3", of a ViT "last4",
           of patchnet "fine": (b, f) each, with an f of its own.
         """
-        features, sown = self.network.apply(
-            {"params": params, "batch_stats": batch_stats},
-            images,
-            method="encode",
-            mutable=["intermediates"],
-        )
-        # Linen keeps a tuple of all that was sown under a name.
-        earlier = cast(Any, sown)["intermediates"]["encoder"].items()
-        return {name: rows for name, (rows,) in earlier} | {"features": features}
+        features, sown = self._encode(params, batch_stats, images, "intermediates")
+        earlier = {name: rows for name, (rows,) in sown.items()}
+        return earlier | {"features": features}
 
     def maps(
         self, params: Variables, batch_stats: Variables, images: jax.Array
@@ -176,17 +170,18 @@ class Model:
           block attends to: see `class_attention`. Of other encoders "activation",
           (b, side, side): the length of the last features at each position.
         """
-        _, sown = self.network.apply(
-            {"params": params, "batch_stats": batch_stats},
-            images,
-            method="encode",
-            mutable=[MAPS],
-        )
-        # Linen keeps a tuple of all that was sown under a name.
-        maps = cast(Any, sown)[MAPS]["encoder"]
+        _, maps = self._encode(params, batch_stats, images, MAPS)
         if "activation" in maps:
             return {"activation": maps["activation"][0]}
         return {"attention": last_attention(maps)}
+
+    def _encode(self, params, batch_stats, images, kind: str) -> tuple[Any, Any]:
+        """Returns features, and what the encoder sows of a kind: a tuple by name."""
+        variables = {"params": params, "batch_stats": batch_stats}
+        features, sown = self.network.apply(
+            variables, images, method="encode", mutable=[kind]
+        )
+        return features, cast(Any, sown)[kind]["encoder"]
 
     def tune(
         self,
