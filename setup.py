@@ -69,7 +69,7 @@ setup(
         "trackio": ["trackio>=0.43"],
         "dev": [
             # Pyright, with the Node.js that it runs on among the wheels it requires.
-            "basedpyright>=1.40,<1.41",
+            "pyrefly>=1.5,<1.6",
             "gcsfs>=2024.6",
             "hypothesis>=6.100",
             "ipykernel>=6.29",

@@ -26,13 +26,17 @@ from snclr_jax.step.state import TrainState, state_shardings
 from snclr_jax.step.views import Batch
 
 FILLED = 24  # rows of the queue before the first step, whose 48 then wrap
-STEPS = {"plain": 10, "banks": 10}
-COMMON = dict(
+STEPS = 10
+FIELDS = dict(
     model__dtype="float64",
-    objective__queue__dtype="float64",
-    objective__attention__kind="linear",
     batch_size=48,
     objective__queue__size=64,
+    objective__queue__dtype="float64",
+    objective__queue__banks=2,
+    objective__queue__push="both",
+    objective__attention__kind="linear",
+    objective__form="soft_cross_entropy",
+    objective__decoupled=True,
     # With neither momentum nor decay, what SGD remembers is the gradient. (Adam would
     # also divide a gradient that is zero but for rounding by its own size.)
     optim__name="sgd",
@@ -42,18 +46,6 @@ COMMON = dict(
     # But for the crop: the rest takes as long to compile as the whole step.
     **tiny.NOTHING_DRAWN,
 )
-CASES = {
-    "plain": COMMON | dict(data__resident=True),
-    # Images from the host: every process places its own rows.
-    "banks": COMMON
-    | dict(
-        data__resident=False,
-        objective__queue__banks=2,
-        objective__queue__push="both",
-        objective__form="soft_cross_entropy",
-        objective__decoupled=True,
-    ),
-}
 
 
 def metrics_and_neighbors(snclr, aux, seen, labels, now, metrics=SNCLR.metrics):
@@ -70,16 +62,12 @@ def place_own(rows: Any, mesh) -> jax.Array:
 
 def place_tiny_batch(config, mesh, *, seed: int) -> Batch:
     """Returns `tiny.batch` over the devices of all processes."""
-    here = make_mesh(jax.local_devices())
-    whole = tiny.batch(config, here, seed=seed, resident=config.data.resident)
-    batch = Batch(
+    whole = tiny.batch(config, make_mesh(jax.local_devices()), seed=seed)
+    return Batch(
         image_id=place_own(whole.image_id, mesh),
+        resident=place_everywhere(np.asarray(whole.resident), mesh),
         labels=place_everywhere(np.asarray(whole.labels), mesh),
     )
-    if config.data.resident:
-        resident = place_everywhere(np.asarray(whole.resident), mesh)
-        return batch.replace(resident=resident)
-    return batch.replace(views=tuple(place_own(view, mesh) for view in whole.views))
 
 
 def fill(state: TrainState, config, mesh) -> TrainState:
@@ -111,38 +99,31 @@ def moved(state: TrainState, config, mesh) -> list[str]:
     ]
 
 
-def run(case: str, mesh) -> dict[str, Any]:
-    """Returns the state and metrics after every step of a case, by name."""
-    config = tiny.config(**CASES[case])
-    _, step, state = tiny.build(config, mesh)
-    state = fill(state, config, mesh)
-    steps = []
-    for number in range(STEPS[case]):
-        state, metrics = step(state, place_tiny_batch(config, mesh, seed=number))
-        # Also waits for the step: processes on CPUs hang where one runs ahead.
-        steps.append(
-            process_allgather({"state": state, "metrics": metrics}, tiled=True)
-        )
-    leaves = jax.tree_util.tree_leaves_with_path({case: steps})
+def dumped(mesh) -> dict[str, Any]:
+    """Returns the state and metrics after every step, by name, and `shared`."""
+    config = tiny.config(**FIELDS)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(SNCLR, "metrics", metrics_and_neighbors)
+        _, step, state = tiny.build(config, mesh)
+        state = fill(state, config, mesh)
+        steps = []
+        for number in range(STEPS):
+            state, metrics = step(state, place_tiny_batch(config, mesh, seed=number))
+            # Also waits for the step: processes on CPUs hang where one runs ahead.
+            steps.append(
+                process_allgather({"state": state, "metrics": metrics}, tiled=True)
+            )
+    leaves = jax.tree_util.tree_leaves_with_path({"step": steps})
     arrays = {
         jax.tree_util.keystr(path, simple=True, separator="/"): leaf
         for path, leaf in leaves
     }
     owned_rows = state.objective.keys.addressable_shards[0].data.shape[0]
     return arrays | {
-        f"moved/{case}": np.array(moved(state, config, mesh), str),
-        f"owned_rows/{case}": owned_rows,
+        **shared(mesh),
+        "moved": np.array(moved(state, config, mesh), str),
+        "owned_rows": owned_rows,
     }
-
-
-def dumped(mesh) -> dict[str, Any]:
-    """Returns `run` of every case, and `shared`."""
-    arrays = shared(mesh)
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(SNCLR, "metrics", metrics_and_neighbors)
-        for case in CASES:
-            arrays |= run(case, mesh)
-    return arrays
 
 
 if __name__ == "__main__":

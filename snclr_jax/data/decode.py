@@ -7,7 +7,7 @@ import errno
 import io
 import os
 import stat
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Sequence
 from pathlib import Path
 from typing import BinaryIO, NamedTuple
 
@@ -265,7 +265,7 @@ def _decode_whole(
 
 
 @contextlib.contextmanager
-def unreadable(name: str) -> Iterator[None]:
+def unreadable(name: str) -> Generator[None]:
     """Turns whatever decoding raises into an `UnreadableImage`."""
     try:
         yield

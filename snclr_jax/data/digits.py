@@ -50,7 +50,7 @@ def open_digits(
     from sklearn.datasets import load_digits
     from sklearn.model_selection import train_test_split
 
-    digits, labels = load_digits(return_X_y=True)
+    digits, labels = map(np.asarray, load_digits(return_X_y=True))
     masks = (digits / 16).reshape(-1, 8, 8).astype(np.float32)
     train, test = train_test_split(
         np.arange(len(labels)),

@@ -105,8 +105,7 @@ def _meet(answer: Answer) -> None:
         # Process 0 may come last, and then waits for others.
         end = time.monotonic() + 2 * ARRIVAL_SECONDS
         found = _wait_for(client, f"{key}/refusal", end)
-        unheard = [[0], "", 0]
-        absent, refused, kind = json.loads(found) if found else unheard
+        absent, refused, kind = json.loads(found) if found else ([0], "", 0)
         _raise(absent, refused, kind)
         return
     end = time.monotonic() + ARRIVAL_SECONDS

@@ -13,9 +13,8 @@ from jax.sharding import PartitionSpec as P
 AXIS = "data"
 
 
-# jaxlib has no stubs: to a type checker jax.Device is no class.
 def make_mesh(
-    devices: Sequence[jax.Device] | None = None,  # pyright: ignore[reportInvalidTypeForm]
+    devices: Sequence[jax.Device] | None = None,
 ) -> Mesh:
     """Returns a mesh with the one axis "data" over `devices` (default: all).
 

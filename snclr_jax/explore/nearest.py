@@ -46,7 +46,7 @@ def nearest_others(
 
 def _by_faiss(unit: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray]:
     # Not among the requirements.
-    import faiss  # pyright: ignore[reportMissingImports]
+    import faiss  # pyrefly: ignore[missing-import]
 
     count, size = unit.shape
     lists = max(1, round(4 * count**0.5))

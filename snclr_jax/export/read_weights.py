@@ -51,7 +51,7 @@ def _read_safetensors(path: Path) -> tuple[Tensors, dict[str, str]]:
 def _read_torch(path: Path) -> Tensors:
     try:
         # Not among the requirements.
-        import torch  # pyright: ignore[reportMissingImports]
+        import torch  # pyrefly: ignore[missing-import]
     except ImportError as error:
         raise ValueError(
             f"--weights={path} is not a {SUFFIX} file, and PyTorch, which could read "

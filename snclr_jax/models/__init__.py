@@ -269,7 +269,7 @@ def build_model(
     """
     check_choice("model.dtype", config.dtype, _DTYPES)
     # JAX makes its flags when it is imported, unseen by a type checker.
-    x64: bool = jax.config.jax_enable_x64  # pyright: ignore[reportAttributeAccessIssue]
+    x64: bool = jax.config.jax_enable_x64  # pyrefly: ignore[missing-attribute]
     if config.dtype == "float64" and not x64:
         raise ValueError("model.dtype 'float64' needs JAX_ENABLE_X64=1")
     if not 0 <= config.drop_path < 1:

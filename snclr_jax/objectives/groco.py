@@ -107,7 +107,7 @@ def log_shares(x: Array, lower: int, steepness: float) -> Array:
     shares = jnp.broadcast_to(shares, (2, *x.shape))
     for number in reversed(range(count)):
         shares = _mixed(shares, number % 2, *layers[number])
-    own = jnp.where(lies_first, *shares)
+    own = jnp.where(lies_first, shares[0], shares[1])
     return jnp.log(jnp.maximum(own, jnp.finfo(x.dtype).tiny))
 
 

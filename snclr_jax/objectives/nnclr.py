@@ -34,7 +34,7 @@ class NNCLR(Searching):
     scale: Annotated[float, Gt(0)] = 1.0
     # Leave the image that a neighbor belongs to out of the neighbor's denominator.
     decoupled: bool = False
-    queue: QueueSettings = QueueSettings(k=1, push="first")
+    queue: QueueSettings = QueueSettings(k=1, push="first")  # pyrefly: ignore[bad-override]
 
     predictor: ClassVar[bool] = True
     changes: ClassVar[dict[str, str]] = {

@@ -103,7 +103,7 @@ class EveryRow(Remembering):
 
     # Loss = scale x mean over images and over the views that predict.
     scale: Annotated[float, Gt(0)] = 1.0
-    queue: RingSettings = RingSettings()
+    queue: RingSettings = RingSettings()  # pyrefly: ignore[bad-override]
 
     target: ClassVar[bool] = True
     changes: ClassVar[dict[str, str]] = {

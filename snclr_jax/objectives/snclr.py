@@ -64,7 +64,7 @@ class SNCLR(Searching):
     neighbor_weight: Annotated[float, Ge(0)] = 1.0
     neighbor_warmup_epochs: Annotated[float, Ge(0)] = 0.0
     attention: Attention = Attention()
-    queue: QueueSettings = QueueSettings()
+    queue: QueueSettings = QueueSettings()  # pyrefly: ignore[bad-override]
 
     predictor: ClassVar[bool] = True
     target: ClassVar[bool] = True

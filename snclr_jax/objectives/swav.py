@@ -52,7 +52,7 @@ class SwAV(Remembering):
     queue_from_epoch: Annotated[float, Ge(0)] = 15.0
     # Earlier rows: q for each of two global views. A size of 0 is no queue, as the
     # authors have it at batches of 4096; at 256 they have 3840 rows.
-    queue: RingSettings = RingSettings()
+    queue: RingSettings = RingSettings()  # pyrefly: ignore[bad-override]
 
     shown: ClassVar[tuple[Shown, ...]] = (
         Shown("code entropy", "code_entropy", ".2f", watched=True),

@@ -69,7 +69,7 @@ def preflight(
     images = number_of_images(config, images)
     check_against_data(config, images)
     steps = config.epochs * (images // config.batch_size)
-    print(*filter(None, [chosen, *notes(config, images)]), sep="\n")
+    print(*filter(len, [chosen, *notes(config, images)]), sep="\n")
     print(*held_lines(held_bytes(config, mesh, images=images)), sep="\n")
     print(
         f"{config.model.name}, batch {config.batch_size}, {config.epochs} epochs of "

@@ -81,9 +81,8 @@ GPUS = {
 _EXAMPLES = "v5e:8x8, v6e:4x8, v4:4x4x4 or v5p:2x2x4"
 
 
-# jaxlib has no stubs: to a type checker jax.Device is no class.
 def chip_of(
-    device: jax.Device,  # pyright: ignore[reportInvalidTypeForm]
+    device: jax.Device,
 ) -> Chip | None:
     """Returns the peak numbers of a device, None where they are not known."""
     if device.device_kind in _KIND_OF_TPU:
@@ -93,7 +92,7 @@ def chip_of(
     return matches[0] if matches else None
 
 
-def slice_devices(topology: str, slices: int = 1) -> list[jax.Device]:  # pyright: ignore[reportInvalidTypeForm]
+def slice_devices(topology: str, slices: int = 1) -> list[jax.Device]:
     """Returns the devices of TPU slices, to compile for and not to run on.
 
     Needs libtpu and no TPU.

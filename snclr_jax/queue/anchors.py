@@ -58,7 +58,7 @@ class Anchors(NamedTuple):
     row: Array
     image: Array
     # Hides tuple.count, which nobody calls on it.
-    count: Array  # pyright: ignore[reportIncompatibleMethodOverride]
+    count: Array
 
 
 @jax.named_scope("neighbors_as_anchors")

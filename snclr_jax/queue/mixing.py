@@ -40,7 +40,7 @@ class Hardest(NamedTuple):
 
     row: Array
     # Hides tuple.count, which nobody calls on it.
-    count: Array  # pyright: ignore[reportIncompatibleMethodOverride]
+    count: Array
 
 
 class Mixtures(NamedTuple):

@@ -66,7 +66,7 @@ class Election(NamedTuple):
     similarity: Array
     column: Array
     # Hides tuple.count, which nobody calls on it.
-    count: Array  # pyright: ignore[reportIncompatibleMethodOverride]
+    count: Array
 
 
 def search_own_rows(

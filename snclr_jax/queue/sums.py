@@ -41,7 +41,7 @@ class RowList(NamedTuple):
     row: Array
     multiplicity: Array
     # Hides tuple.count, which nobody calls on it.
-    count: Array  # pyright: ignore[reportIncompatibleMethodOverride]
+    count: Array
     excluded: Array | None
 
 

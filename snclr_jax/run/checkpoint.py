@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import time
-from collections.abc import Iterator
+from collections.abc import Generator
 from typing import Any
 
 import grain
@@ -212,7 +212,7 @@ class Checkpoints:
             self._manager.close()
 
     @contextlib.contextmanager
-    def _saving(self) -> Iterator[None]:
+    def _saving(self) -> Generator[None]:
         """Says what an error of a save means, this one or the one before it."""
         try:
             yield

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import re
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from typing import Any
 
 import ml_collections
@@ -34,7 +34,7 @@ class Damaged(ValueError):
 
 
 @contextlib.contextmanager
-def damage(folder: epath.Path) -> Iterator[None]:
+def damage(folder: epath.Path) -> Generator[None]:
     """Turns what Orbax raises where files are cut or missing into `Damaged`.
 
     Raises:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import errno
 import fcntl
-from collections.abc import Iterator
+from collections.abc import Generator
 from pathlib import Path
 from typing import IO
 
@@ -36,7 +36,7 @@ OWN = "own"  # the images of the run itself, as evaluations name them
 
 
 @contextlib.contextmanager
-def replaced(path: epath.PathLike) -> Iterator[epath.Path]:
+def replaced(path: epath.PathLike) -> Generator[epath.Path]:
     """Yields where to write a file that then takes its place.
 
     Killed at any moment, the file before it is still there.

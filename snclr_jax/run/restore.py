@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator
+from collections.abc import Generator
 from typing import Any
 
 import jax
@@ -78,7 +78,7 @@ def _read_arrays(folder: epath.Path, item: str, like: Any) -> Any:
 
 
 @contextlib.contextmanager
-def _together(folder: epath.Path) -> Iterator[None]:
+def _together(folder: epath.Path) -> Generator[None]:
     """Raises Damaged or OSError on every process where one raises it."""
     failed = None
     try:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import signal
-from collections.abc import Iterator
+from collections.abc import Generator
 
 import jax
 from etils import epath
@@ -15,7 +15,7 @@ from snclr_jax.run.files import FAILED, STOPPED, STOPPED_FILE, write_whole
 
 
 @contextlib.contextmanager
-def stop_written(workdir: epath.PathLike) -> Iterator[None]:
+def stop_written(workdir: epath.PathLike) -> Generator[None]:
     """Writes `stopped.json` where what is done inside ends early; process 0 does.
 
     The file of an earlier stop goes: the run is under way again. A process that is

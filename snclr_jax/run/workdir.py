@@ -8,7 +8,7 @@ import os
 import socket
 import sys
 import urllib.parse
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Generator, Mapping, Sequence
 from types import MappingProxyType
 from typing import Any
 
@@ -52,7 +52,7 @@ def own_workdir(
     *,
     identity: Mapping[str, str] = MappingProxyType({}),
     allow: Sequence[str] = (),
-) -> Iterator[list[str]]:
+) -> Generator[list[str]]:
     """Keeps a workdir for this run, which process 0 checks; `record_run` is to follow.
 
     A second run in the same folder is refused, on any machine that shares it. The

@@ -95,7 +95,7 @@ def _with_file(argument: str) -> str:
 
 def _file_of(name: str) -> str | None:
     spec = importlib.util.find_spec(f"snclr_jax.configs.{name}")
-    return spec and spec.origin
+    return spec.origin if spec else None
 
 
 def _explain(recipe: list[str], others: list[str], error: Exception) -> str:

@@ -11,7 +11,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
 # scipy has no stubs of its compiled classes.
-from scipy.spatial import cKDTree  # pyright: ignore[reportAttributeAccessIssue]
+from scipy.spatial import cKDTree  # pyrefly: ignore[missing-module-attribute]
 
 from snclr_jax.visualize.labels import label_points
 from snclr_jax.visualize.style import WIDTH, Theme, class_name, new_figure, themed

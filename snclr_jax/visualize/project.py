@@ -62,7 +62,7 @@ def project(
         if not can_umap():
             raise ValueError("UMAP needs umap-learn: pip install umap-learn")
         # Not among the requirements.
-        from umap import UMAP  # pyright: ignore[reportMissingImports]
+        from umap import UMAP  # pyrefly: ignore[missing-import]
 
         neighbors = min(15, len(reduced) - 1)
         points = UMAP(n_neighbors=neighbors, random_state=seed).fit_transform(reduced)

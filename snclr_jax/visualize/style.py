@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import io
-from collections.abc import Iterator, Mapping
+from collections.abc import Generator, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple, cast
 
@@ -71,7 +71,7 @@ class _Figure(Figure):
 
 
 @contextlib.contextmanager
-def themed(theme: str) -> Iterator[Theme]:
+def themed(theme: str) -> Generator[Theme]:
     """Matplotlib's settings for one theme, while a figure is drawn.
 
     Raises:

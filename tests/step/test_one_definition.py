@@ -14,7 +14,7 @@ import jax
 import numpy as np
 import pytest
 from share_and_dump import BAD, IMAGES, SHOWN, Counted
-from steps_and_dump import STEPS, dumped
+from steps_and_dump import dumped
 
 HERE = Path(__file__).parents[1]
 ONE = "one device"
@@ -29,7 +29,7 @@ QUEUE_SIZE = 64
 TOLERANCE = 1e-11
 TIE = 1e-6
 TIMEOUT_SECONDS = 600
-every_case = pytest.mark.parametrize("case", STEPS)
+every_other = pytest.mark.parametrize("other", OTHERS)
 
 
 @contextlib.contextmanager
@@ -93,8 +93,9 @@ def runs(folder, mesh_of):
     return runs
 
 
-def of_case(arrays: dict[str, np.ndarray], case: str) -> dict[str, np.ndarray]:
-    return {name: array for name, array in arrays.items() if name.startswith(case)}
+def part_of(arrays: dict[str, np.ndarray], part: str) -> dict[str, np.ndarray]:
+    """Returns those of the steps or of what is shared."""
+    return {name: array for name, array in arrays.items() if name.startswith(part)}
 
 
 def scale_of(name: str, arrays: dict[str, np.ndarray]) -> float:
@@ -111,10 +112,9 @@ def test_processes_on_cpus_keep_no_programs(runs, folder):
     assert not [path for path in (folder / PROGRAMS).rglob("*") if path.is_file()]
 
 
-@pytest.mark.parametrize("other", OTHERS)
-@every_case
-def test_state_and_metrics_agree(runs, case, other):
-    one, many = of_case(runs[ONE], case), of_case(runs[other], case)
+@every_other
+def test_state_and_metrics_agree(runs, other):
+    one, many = part_of(runs[ONE], "step"), part_of(runs[other], "step")
     assert one.keys() == many.keys()
     for name in one:
         if "/neighbors/" in name:
@@ -127,14 +127,14 @@ def test_state_and_metrics_agree(runs, case, other):
         assert error <= TOLERANCE * scale_of(name, one), name
 
 
-def neighbors_of(arrays: dict[str, np.ndarray], case: str) -> dict[str, np.ndarray]:
+def neighbors_of(arrays: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
     """Returns the neighbors' fields of all steps and directions, (images, k) each."""
     fields = ("similarity", "row", "image_id", "pushed_at", "valid")
     return {
         field: np.concatenate(
             [
                 array
-                for name, array in of_case(arrays, case).items()
+                for name, array in arrays.items()
                 if "/neighbors/" in name and name.endswith(f"/{field}")
             ]
         )
@@ -159,10 +159,9 @@ def test_only_ties_may_come_in_another_order():
     assert sort_ties(ordered, similarity)["row"].tolist() == [[7, 5, 6, 4]]
 
 
-@pytest.mark.parametrize("other", OTHERS)
-@every_case
-def test_neighbors_agree(runs, case, other):
-    one, many = neighbors_of(runs[ONE], case), neighbors_of(runs[other], case)
+@every_other
+def test_neighbors_agree(runs, other):
+    one, many = neighbors_of(runs[ONE]), neighbors_of(runs[other])
     np.testing.assert_array_equal(one["valid"], many["valid"])
     assert one["valid"].mean() > 0.9
     np.testing.assert_allclose(
@@ -179,15 +178,14 @@ def test_neighbors_agree(runs, case, other):
         )
 
 
-@every_case
-def test_gradients_of_all_parameters_are_among_what_agrees(runs, case):
+def test_gradients_of_all_parameters_are_among_what_agrees(runs):
     arrays = runs[ONE]
-    prefix = f"{case}/0/state/params/"
+    prefix = "step/0/state/params/"
     names = [name.removeprefix(prefix) for name in arrays if name.startswith(prefix)]
     gradients = {
         name.partition("/trace/")[2]: array
         for name, array in arrays.items()
-        if name.startswith(f"{case}/0/state/opt_state/") and "/trace/" in name
+        if name.startswith("step/0/state/opt_state/") and "/trace/" in name
     }
     assert names and set(names) == set(gradients)
     assert {"objective/w1", "predictor/dense_0/kernel"} <= set(names)
@@ -195,15 +193,14 @@ def test_gradients_of_all_parameters_are_among_what_agrees(runs, case):
 
 
 @pytest.mark.parametrize("name", RUNS)
-@every_case
-def test_shardings_survive_the_steps(runs, case, name):
-    assert runs[name][f"moved/{case}"].tolist() == []
-    assert runs[name][f"owned_rows/{case}"] == QUEUE_SIZE // RUNS[name]
+def test_shardings_survive_the_steps(runs, name):
+    assert runs[name]["moved"].tolist() == []
+    assert runs[name]["owned_rows"] == QUEUE_SIZE // RUNS[name]
 
 
-@pytest.mark.parametrize("other", OTHERS)
+@every_other
 def test_scores_and_images_agree_whoever_reads_them(runs, other):
-    one, many = of_case(runs[ONE], "share"), of_case(runs[other], "share")
+    one, many = part_of(runs[ONE], "share"), part_of(runs[other], "share")
     assert one.keys() == many.keys() and one["share/False/knn"].any()
     for name in one:
         np.testing.assert_array_equal(one[name], many[name], err_msg=name)

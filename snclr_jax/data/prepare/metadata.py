@@ -19,7 +19,10 @@ METADATA = "dataset_info.json"  # without it, TFDS sees no set
 
 def features(source: Source) -> tfds.features.FeaturesDict:
     """Returns what a record holds."""
-    features = {"image": tfds.features.Image(), "file_name": tfds.features.Text()}
+    features: dict[str, tfds.features.FeatureConnector] = {
+        "image": tfds.features.Image(),
+        "file_name": tfds.features.Text(),
+    }
     if source.classes is not None:
         features["label"] = tfds.features.ClassLabel(names=source.classes)
     return tfds.features.FeaturesDict(features)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
-from collections.abc import Iterator
+from collections.abc import Generator
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -72,7 +72,7 @@ def check_part(folder: Path, part: Part) -> None:
 @contextlib.contextmanager
 def joined(
     folder: Path, identity: dict[str, Any], part: Part, lines: list[dict[str, Any]]
-) -> Iterator[None]:
+) -> Generator[None]:
     """Makes one journal of those of all processes, and keeps others out meanwhile.
 
     Args:
