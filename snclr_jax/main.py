@@ -207,8 +207,10 @@ def run() -> None:
 
 def main(arguments: list[str]) -> None:
     """Runs the command that the arguments name; errors end in one clear message."""
-    # Orbax narrates every save; the run's own lines say what matters.
+    # Orbax narrates every save, and raises the errors whose traceback it logs; the
+    # run's own lines say what matters.
     logging.set_verbosity(logging.WARNING)
+    logging.get_absl_handler().addFilter(lambda said: "orbax" not in said.pathname)
     command = arguments[1] if len(arguments) > 1 else ""
     operands = arguments[2:]
     if command not in COMMANDS or (operands and command not in OF_PATHS):
@@ -224,6 +226,12 @@ def main(arguments: list[str]) -> None:
         _fail(str(error))
     except OSError as error:
         _fail(str(error), status=os.EX_TEMPFAIL)
+    except MemoryError as error:
+        _fail(
+            f"there is no more memory for this process: {error}; use a smaller "
+            "batch_size or data.num_workers, or give it more (ulimit -v, the "
+            "scheduler's or the container's limit)"
+        )
 
 
 def _train() -> None:

@@ -137,9 +137,14 @@ def train(
     knn = OnlineKnn(run)
     built_in = (OnlineGallery(run), knn, OnlineProbe(run), OnlineChoices(run))
     evaluators = [*(own for own in built_in if own.possible), *evaluators]
-    with own_workdir(config, workdir, identity=data.identity, allow=allow) as changes:
+    with own_workdir(config, workdir, identity=data.identity, allow=allow) as (
+        changes,
+        keep_workdir,
+    ):
         bad_files = BadFiles(workdir, data)
-        checkpoints = Checkpoints(workdir, keep=config.checkpoint.keep)
+        checkpoints = Checkpoints(
+            workdir, keep=config.checkpoint.keep, before_save=keep_workdir
+        )
         with (
             contextlib.closing(bad_files),
             contextlib.closing(checkpoints),

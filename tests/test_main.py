@@ -233,6 +233,18 @@ def test_the_exit_status_says_whether_to_start_again(
     assert capsys.readouterr().err == f"snclr: {error}\n"
 
 
+def test_where_memory_runs_out_it_is_said(parsed, monkeypatch, capsys):
+    def fail(*_, **__):
+        raise MemoryError("Unable to allocate 3.00 GiB")
+
+    parsed("preflight", "--config=digits:debug")
+    monkeypatch.setattr(preflight, "preflight", fail)
+    with pytest.raises(SystemExit, match="2"):
+        main.main(["snclr", "preflight"])
+    said = capsys.readouterr().err
+    assert said.count("\n") == 1 and ": Unable to allocate 3.00 GiB; use" in said
+
+
 def test_everything_is_compared_where_it_is_asked_for(monkeypatch, capsys):
     monkeypatch.setattr(compare, "compare", lambda _, *, everything: everything)
     with flagsaver.flagsaver():

@@ -10,6 +10,8 @@ import numpy as np
 from jax.sharding import AxisType, Mesh, NamedSharding, Sharding
 from jax.sharding import PartitionSpec as P
 
+from snclr_jax.devices.limits import check_address_space
+
 AXIS = "data"
 
 
@@ -19,7 +21,11 @@ def make_mesh(
     """Returns a mesh with the one axis "data" over `devices` (default: all).
 
     Process p holds rows [p b/P, (p + 1) b/P) of a batch, on any machine.
+
+    Raises:
+      ValueError: as `check_address_space`.
     """
+    check_address_space()
     devices = jax.devices() if devices is None else devices
     # jax.make_mesh orders a TPU slice by its wires, and refuses several slices.
     devices = sorted(devices, key=lambda device: (device.process_index, device.id))

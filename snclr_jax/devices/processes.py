@@ -6,6 +6,7 @@ import dataclasses
 import json
 import os
 import re
+import socket
 import sys
 import threading
 from collections.abc import Callable, Mapping
@@ -62,6 +63,7 @@ def start(
     Raises:
       ValueError: where the arguments or what surrounds the process contradict.
       ConnectionError: where the processes do not find each other.
+      OSError: where this is process 0, and another program listens at its port.
     """
     plan = make_plan(
         os.environ,
@@ -74,6 +76,8 @@ def start(
         if plan.reason:
             print(plan.reason)
         return
+    if plan.arguments.get("process_id") == 0:
+        _try_port(plan.arguments["coordinator_address"])
     # Its handler swallows the SIGTERM that comes before the loop has its own.
     jax.config.update("jax_enable_preemption_service", False)
     limit = threading.Timer(START_SECONDS, _end, [_unmet(plan)])
@@ -96,6 +100,21 @@ def start(
         jax.config.update("jax_enable_compilation_cache", False)
     if jax.process_index() == 0:
         print(f"{jax.process_count()} processes, by {plan.reason}", flush=True)
+
+
+def _try_port(coordinator: str) -> None:
+    """Listens for a moment where JAX is about to; in vain, it ends in a segfault."""
+    both = socket.has_dualstack_ipv6()
+    family = socket.AF_INET6 if both else socket.AF_INET
+    address = ("", int(coordinator.rpartition(":")[2]))
+    try:
+        socket.create_server(address, family=family, dualstack_ipv6=both).close()
+    except OSError as error:
+        why = os.strerror(error.errno or 0)
+        raise OSError(
+            f"--coordinator={coordinator}: process 0 cannot listen at that port "
+            f"({why}); wait for the program that has it, or use another port"
+        ) from error
 
 
 def _unmet(plan: Plan) -> str:
@@ -147,7 +166,8 @@ def make_plan(
 
 
 def _by_flags(coordinator: str, processes: int, process: int) -> Plan:
-    if not re.fullmatch(r".+:\d+", coordinator):
+    found = re.fullmatch(r".+:(\d+)", coordinator)
+    if not found or not 0 < int(found[1]) < 2**16:
         raise ValueError(
             f"--coordinator={coordinator} is not HOST:PORT, such as 10.0.0.2:8476"
         )

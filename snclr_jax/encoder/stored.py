@@ -18,10 +18,10 @@ from flax.traverse_util import flatten_dict, unflatten_dict
 from jax import Array
 from jax.sharding import Mesh
 from safetensors import SafetensorError, safe_open
-from safetensors.numpy import save_file
 
 from snclr_jax import __version__
 from snclr_jax.devices.mesh import placed_shapes, replicated
+from snclr_jax.encoder.tensor_file import write_tensors
 from snclr_jax.encoder.torch_names import from_torch, learned
 from snclr_jax.models import Model, Variables, build_model
 from snclr_jax.run.checkpoint_reader import (
@@ -31,7 +31,6 @@ from snclr_jax.run.checkpoint_reader import (
     read_arrays,
     saved_steps,
 )
-from snclr_jax.run.files import replaced
 from snclr_jax.run.workdir import as_json
 from snclr_jax.settings.objective import objective_class
 from snclr_jax.settings.paths import located
@@ -165,8 +164,7 @@ def save_encoder(path: str | Path, encoder: Encoder) -> None:
     path = Path(path)
     if path.suffix != SUFFIX:
         raise ValueError(f"{path} must end in {SUFFIX}")
-    with replaced(path) as part:
-        save_file(encoder.tensors(), part, metadata=file_header(encoder))
+    write_tensors(path, encoder.tensors(), file_header(encoder))
 
 
 def file_header(encoder: Encoder) -> dict[str, str]:

@@ -10,13 +10,13 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from safetensors.numpy import save_file
 
 from snclr_jax import __version__
 from snclr_jax.encoder.stored import HUB_FILE, TORCH, Encoder, file_header
+from snclr_jax.encoder.tensor_file import write_tensors
 from snclr_jax.export.load_lines import timm_model
 from snclr_jax.export.torch_file import library_tensors
-from snclr_jax.run.files import CHECKPOINTS, replaced, write_whole
+from snclr_jax.run.files import CHECKPOINTS, write_whole
 
 CARD_FILE, CONFIG_FILE = "README.md", "config.json"
 _TASK = "image-feature-extraction"
@@ -62,8 +62,7 @@ def save_hub(path: Path, encoder: Encoder) -> None:
         name: np.ascontiguousarray(array) if array.ndim else array
         for name, array in library_tensors(encoder).items()
     }
-    with replaced(path / HUB_FILE) as part:
-        save_file(tensors, part, metadata=file_header(encoder) | TORCH)
+    write_tensors(path / HUB_FILE, tensors, file_header(encoder) | TORCH)
 
 
 def front_matter(encoder: Encoder) -> str:

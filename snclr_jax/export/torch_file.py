@@ -7,13 +7,12 @@ from pathlib import Path
 
 import numpy as np
 from ml_collections import ConfigDict
-from safetensors.numpy import save_file
 
 from snclr_jax import __version__
 from snclr_jax.encoder.stored import Encoder
+from snclr_jax.encoder.tensor_file import write_tensors
 from snclr_jax.encoder.torch_names import BATCHES, POSITIONS, Tensors, to_torch
 from snclr_jax.models.vit import HEADS, sincos_positions
-from snclr_jax.run.files import replaced
 
 
 def save_torchvision(path: Path, encoder: Encoder) -> None:
@@ -93,5 +92,4 @@ def _save(path: Path, tensors: Tensors, encoder: Encoder, **header: str) -> None
         "fingerprint": encoder.fingerprint,
     }
     tensors = {name: np.ascontiguousarray(array) for name, array in tensors.items()}
-    with replaced(path) as part:
-        save_file(tensors, part, metadata=header)
+    write_tensors(path, tensors, header)

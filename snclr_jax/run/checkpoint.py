@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import time
-from collections.abc import Generator
+from collections.abc import Callable, Generator
 from typing import Any
 
 import grain
@@ -32,6 +32,13 @@ DAMAGED = "damaged_checkpoints"  # where unreadable ones are moved to
 # How long processes wait for one that cannot save, before all of them end. A save that
 # takes longer fails.
 SAVE_SECONDS = 300
+# What a save lacks that fails, by what is said of it; else it is room on the disk.
+_ROOM = "there is room and leave to write"
+_LACKED = {
+    "Too many open files": "more files may be open (ulimit -n)",
+    "Timed out": f"a save takes less than {SAVE_SECONDS // 60} minutes",
+    "can't start new thread": "more threads may be started (ulimit -u, ulimit -v)",
+}
 
 
 class Checkpoints:
@@ -40,12 +47,21 @@ class Checkpoints:
     Args:
       workdir: the run's folder; checkpoints lie in `workdir/checkpoints/<step>`.
       keep: how many of the newest stay.
+      before_save: called by every process before anything is written; what it raises
+        ends the save.
 
     Raises:
       ValueError: where processes see other checkpoints there.
     """
 
-    def __init__(self, workdir: epath.PathLike, *, keep: int) -> None:
+    def __init__(
+        self,
+        workdir: epath.PathLike,
+        *,
+        keep: int,
+        before_save: Callable[[], None] = lambda: None,
+    ) -> None:
+        self._before_save = before_save
         self._folder = storable(workdir) / CHECKPOINTS
         self._proven = False  # whether a checkpoint here was read
         self._manager = ocp.CheckpointManager(
@@ -94,6 +110,7 @@ class Checkpoints:
         step = int(state.step)
         if step == self.latest_step:
             return
+        self._before_save()
         arrays = without_probe(state)
         if not _is_saved(state.objective):
             del arrays["objective"]
@@ -222,11 +239,11 @@ class Checkpoints:
             said = str(first).partition("\n")[0]
             raise OSError(
                 f"a checkpoint cannot be written to {self._folder} ({said}); "
-                f"{self._left()}"
+                f"{self._left(said)}"
             ) from error
 
-    def _left(self) -> str:
-        """Says what there is to continue from when a save has failed."""
+    def _left(self, said: str) -> str:
+        """Says what there is to continue from when a save has failed, and what for."""
         steps = saved_steps(self._folder.parent)
         # Of those that there were, the last may be the one that failed. What was being
         # written may have made the folder anew.
@@ -237,7 +254,8 @@ class Checkpoints:
                 "the same command continues from what it holds"
             )
         left = f"continues from step {max(steps)}" if steps else "begins anew"
-        return f"the same command {left} once there is room and leave to write"
+        lacked = (need for name, need in _LACKED.items() if name in said)
+        return f"the same command {left} once {next(lacked, _ROOM)}"
 
 
 def _is_saved(objective: Any) -> bool:

@@ -5,7 +5,12 @@ from __future__ import annotations
 import contextlib
 import errno
 import fcntl
+<<<<<<< HEAD
 from collections.abc import Generator
+=======
+import os
+from collections.abc import Iterator
+>>>>>>> 82b8426 (Faults: a removed lock, little memory, a taken port and a full disk end in one line)
 from pathlib import Path
 from typing import IO
 
@@ -36,16 +41,42 @@ OWN = "own"  # the images of the run itself, as evaluations name them
 
 
 @contextlib.contextmanager
+<<<<<<< HEAD
 def replaced(path: epath.PathLike) -> Generator[epath.Path]:
+=======
+def written(path: epath.PathLike) -> Iterator[None]:
+    """Says which file it is that cannot be written, which a full disk does not.
+
+    Raises:
+      OSError: there; one of `NAMED_WRONGLY` stays what it is.
+    """
+    try:
+        yield
+    except NAMED_WRONGLY:
+        raise
+    except OSError as error:
+        raise OSError(
+            f"{path} cannot be written ({error.strerror or error}); free space there, "
+            "or use another path"
+        ) from error
+
+
+@contextlib.contextmanager
+def replaced(path: epath.PathLike) -> Iterator[epath.Path]:
+>>>>>>> 82b8426 (Faults: a removed lock, little memory, a taken port and a full disk end in one line)
     """Yields where to write a file that then takes its place.
 
     Killed at any moment, the file before it is still there.
+
+    Raises:
+      OSError: as `written`.
     """
     path = epath.Path(path)
     part = path.with_name(f"{path.name}.part")
     try:
-        yield part
-        part.replace(path)
+        with written(path):
+            yield part
+            part.replace(path)
     except BaseException:
         # What went wrong before this says more.
         with contextlib.suppress(Exception):
@@ -90,3 +121,14 @@ def lock(file: IO) -> str:
             raise
         return f"its file system has no locks ({error.strerror})"
     return ""
+
+
+def is_still_at(path: epath.PathLike, file: IO) -> bool:
+    """Whether an open file is the one at a path, and was not removed or replaced.
+
+    A lock of it keeps nobody out then: others lock the file that is there now.
+    """
+    try:
+        return os.path.samestat(os.stat(path), os.fstat(file.fileno()))
+    except FileNotFoundError:
+        return False

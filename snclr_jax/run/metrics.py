@@ -21,7 +21,7 @@ from etils import epath
 from tqdm import tqdm
 
 from snclr_jax.devices.processes import from_first
-from snclr_jax.run.files import METRICS_FILE, write_whole
+from snclr_jax.run.files import METRICS_FILE, write_whole, written
 from snclr_jax.run.loggers import LoggedRun
 from snclr_jax.run.open_loggers import Loggers
 from snclr_jax.settings.paths import located
@@ -87,7 +87,8 @@ class MetricWriter:
         """Writes one step's scalars."""
         if not self._writes:
             return
-        self._file.write(_line({"step": step, **scalars}))
+        with written(self._file.name):
+            self._file.write(_line({"step": step, **scalars}))
         self._loggers.tell(lambda logger: logger.write(step, scalars))
         if time.monotonic() - self._copied > COPY_SECONDS:
             self.flush()

@@ -12,6 +12,7 @@ from etils import epath
 
 from snclr_jax.devices.stop_requests import Interrupted
 from snclr_jax.run.files import FAILED, STOPPED, STOPPED_FILE, write_whole
+from snclr_jax.run.workdir_lock import InUse
 
 
 @contextlib.contextmanager
@@ -19,7 +20,7 @@ def stop_written(workdir: epath.PathLike) -> Generator[None]:
     """Writes `stopped.json` where what is done inside ends early; process 0 does.
 
     The file of an earlier stop goes: the run is under way again. A process that is
-    killed leaves none.
+    killed leaves none, nor does one whose workdir another run has by now.
 
     Args:
       workdir: folder of the run.
@@ -31,6 +32,8 @@ def stop_written(workdir: epath.PathLike) -> Generator[None]:
     path.unlink(missing_ok=True)
     try:
         yield
+    except InUse:
+        raise
     except BaseException as error:
         # What ended the run says more than that this cannot be written.
         with contextlib.suppress(OSError):

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import json
-import os
-import socket
 import sys
 import urllib.parse
+<<<<<<< HEAD
 from collections.abc import Generator, Mapping, Sequence
+=======
+from collections.abc import Callable, Iterator, Mapping, Sequence
+>>>>>>> 82b8426 (Faults: a removed lock, little memory, a taken port and a full disk end in one line)
 from types import MappingProxyType
 from typing import Any
 
@@ -35,14 +38,12 @@ from snclr_jax.run.files import (
     NAMED_WRONGLY,
     PACKAGES_FILE,
     SHOWN_FILE,
-    lock,
     write_whole,
 )
 from snclr_jax.run.packages import changed_packages, installed
+from snclr_jax.run.workdir_lock import WorkdirLock
 from snclr_jax.settings.objective import objective_class
 from snclr_jax.settings.paths import absolute_paths, located, storable
-
-LOCK_FILE = "lock"
 
 
 @contextlib.contextmanager
@@ -52,12 +53,15 @@ def own_workdir(
     *,
     identity: Mapping[str, str] = MappingProxyType({}),
     allow: Sequence[str] = (),
+<<<<<<< HEAD
 ) -> Generator[list[str]]:
+=======
+) -> Iterator[tuple[list[str], Callable[[], None]]]:
+>>>>>>> 82b8426 (Faults: a removed lock, little memory, a taken port and a full disk end in one line)
     """Keeps a workdir for this run, which process 0 checks; `record_run` is to follow.
 
-    A second run in the same folder is refused, on any machine that shares it. The
-    kernel lets go of the lock however the process ends. An object store (gs://) has no
-    such lock, nor has every file system; the run goes on without it.
+    A second run in the same folder is refused, on any machine that shares it. An object
+    store (gs://) has no such lock, nor has every file system; the run goes on without.
 
     Args:
       config: the run's.
@@ -66,27 +70,28 @@ def own_workdir(
 
     Yields:
       What the changes mean, one sentence each, where there is no lock, and which
-      packages are others.
+      packages are others. And what every process is to call before it writes: it
+      raises `InUse` where the lock's file was removed, and another run let in.
 
     Raises:
       ValueError: on every process, where the workdir is another run's, cannot be
         written to, or has a name that no checkpoint can be written under.
       OSError: on every process, where it cannot be written to now, as on a full disk.
     """
-    with contextlib.ExitStack() as held:
+    with contextlib.closing(WorkdirLock(workdir)) as lock:
 
         def claim() -> list[str]:
             if str(workdir).startswith("gs://"):
                 _look_up_bucket(workdir)
             try:
                 storable(workdir)
-                said = [] if "://" in str(workdir) else _lock(workdir, held)
+                said = [] if "://" in str(workdir) else lock.take()
                 changes = check_workdir(config, workdir, identity=identity, allow=allow)
                 return [*said, *changes, *changed_packages(workdir)]
             except OSError as error:
                 raise _not_writable(workdir, error) from error
 
-        yield from_first(claim)
+        yield from_first(claim), functools.partial(from_first, lock.keep)
 
 
 def record_run(
@@ -130,8 +135,10 @@ def record_run(
 
 def _not_writable(workdir: epath.PathLike, error: OSError) -> ValueError | OSError:
     kind = ValueError if isinstance(error, NAMED_WRONGLY) else OSError
+    # The files in it are not the user's to name: the workdir is.
+    said = error.__cause__ or error
     return kind(
-        f"--workdir={workdir} cannot be written to: {error}; change that, or use "
+        f"--workdir={workdir} cannot be written to: {said}; change that, or use "
         "another --workdir"
     )
 
@@ -152,26 +159,6 @@ def _look_up_bucket(workdir: epath.PathLike) -> None:
             "must exist, and give this account roles/storage.objectAdmin and "
             "roles/storage.legacyBucketReader"
         ) from error
-
-
-def _lock(workdir: epath.PathLike, held: contextlib.ExitStack) -> list[str]:
-    """Locks a folder until what is held is let go; returns why not, where it cannot."""
-    path = epath.Path(workdir) / LOCK_FILE
-    path.parent.mkdir(parents=True, exist_ok=True)
-    file = held.enter_context(open(path, "a+", encoding="utf-8"))
-    try:
-        lacking = lock(file)
-    except BlockingIOError as error:
-        file.seek(0)
-        holder = file.read()
-        raise ValueError(
-            f"{workdir} is in use by another run ({holder}); wait for it, stop it, or "
-            "use another --workdir"
-        ) from error
-    file.truncate(0)
-    file.write(f"process {os.getpid()} on {socket.gethostname()}")
-    file.flush()
-    return [f"{workdir}: {lacking}; start no second run in it"] if lacking else []
 
 
 def check_workdir(

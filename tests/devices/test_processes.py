@@ -83,6 +83,7 @@ def test_mpirun_is_told_which_flags_to_give():
         (FLAGS | {"process": 4}, "--process=4 is not one of --processes=4; use 0 to 3"),
         (FLAGS | {"process": -1}, "--process=-1 is not one of"),
         (FLAGS | {"coordinator": "10.0.0.2"}, "10.0.0.2 is not HOST:PORT"),
+        (FLAGS | {"coordinator": "10.0.0.2:70000"}, "10.0.0.2:70000 is not HOST:PORT"),
     ],
 )
 def test_flags_that_cannot_be_are_refused_before_anything_starts(flags, message):
@@ -112,6 +113,16 @@ def test_one_that_waits_in_vain_says_so_before_xla_aborts_it(
     assert given["initialization_timeout"] > 300
     said = "snclr: the processes (flags, with process 0 at 10.0.0.2:8476) did not find"
     assert capsys.readouterr().err.startswith(said if alone else "")
+
+
+def test_a_port_that_another_program_has_is_named(monkeypatch):
+    """JAX's own service ends in a segmentation fault then (jax 0.10.2)."""
+    monkeypatch.setattr(jax.distributed, "initialize", lambda **_: pytest.fail("began"))
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        coordinator = f"127.0.0.1:{taken.getsockname()[1]}"
+        message = f"^--coordinator={coordinator}: .*Address already in use.; wait"
+        with pytest.raises(OSError, match=message):
+            start(coordinator=coordinator, processes=2, process=0)
 
 
 def test_a_chip_of_google_is_a_tpu_and_its_disks_and_networks_are_not(tmp_path):

@@ -375,16 +375,27 @@ def test_a_folder_that_a_failed_save_made_anew_is_not_taken_for_the_one_before(
         monkeypatch.undo()
 
 
-def test_a_save_that_fails_says_what_is_left(saved, tmp_path, monkeypatch):
+@pytest.mark.parametrize(
+    "error, lacked",
+    [
+        (OSError(errno.ENOSPC, "No space left on device"), "there is room and leave"),
+        (OSError(errno.EMFILE, "Too many open files"), "more files may be open"),
+        (RuntimeError("can't start new thread"), "more threads may be started"),
+    ],
+)
+def test_a_save_that_fails_says_what_is_left(
+    saved, tmp_path, monkeypatch, error, lacked
+):
     def fail(*arguments, **named):
-        raise OSError(errno.ENOSPC, "No space left on device")
+        raise error
 
     left = {tmp_path / "new": "begins anew", copy(saved, tmp_path): "from step 1"}
     monkeypatch.setattr(ocp.CheckpointManager, "save", fail)
     state = saved[1].replace(step=saved[1].step + 1)
     for workdir, said in left.items():
         with contextlib.closing(Checkpoints(workdir, keep=2)) as checkpoints:
-            with pytest.raises(OSError, match=rf"\(.*No space .*{said} once there is"):
+            message = rf"\(.*{error.args[-1]}\).*{said} once {lacked}"
+            with pytest.raises(OSError, match=message):
                 checkpoints.save(state, batches(), {}, tiny.config())
 
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
+import resource
 import sys
 import time
 
@@ -77,6 +79,22 @@ def test_what_was_written_stays_where_a_continuation_cannot_be_written(
     with pytest.raises(OSError, match="no space left"):
         MetricWriter(tmp_path, first_step=1, to=())
     assert read_metrics(tmp_path) == [{"step": 1, "loss": 1.0}]
+
+
+def test_the_file_that_a_full_disk_cuts_off_is_named_and_goes_on_whole(tmp_path):
+    path = tmp_path / METRICS_FILE
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    with contextlib.closing(MetricWriter(tmp_path, first_step=0, to=())) as writer:
+        writer.write(1, {"loss": 1.0})
+        resource.setrlimit(resource.RLIMIT_FSIZE, (path.stat().st_size + 9, limits[1]))
+        try:
+            with pytest.raises(OSError, match=f"^{path} cannot be written .*; free"):
+                writer.write(2, {"loss": 2.0})
+        finally:
+            resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    with contextlib.closing(MetricWriter(tmp_path, first_step=1, to=())) as writer:
+        writer.write(2, {"loss": 2.0})
+    assert [line["step"] for line in read_metrics(tmp_path)] == [1, 2]
 
 
 @pytest.mark.parametrize("damage", [b"\0\0\0\n", b'{"st\n', b"\xff\n", b"7\n"])

@@ -17,8 +17,9 @@ import tiny
 from snclr_jax.configs import digits
 
 from snclr_jax.run.digest import digest_of_json
-from snclr_jax.run.files import PACKAGES_FILE, SHOWN_FILE
+from snclr_jax.run.files import PACKAGES_FILE, SHOWN_FILE, STOPPED_FILE
 from snclr_jax.run.packages import changed_packages
+from snclr_jax.run.stopped import stop_written
 from snclr_jax.run.workdir import (
     as_json,
     check_workdir,
@@ -26,6 +27,7 @@ from snclr_jax.run.workdir import (
     read_config,
     record_run,
 )
+from snclr_jax.run.workdir_lock import LOCK_FILE, InUse
 from snclr_jax.settings.paths import absolute_paths
 
 HERE = Path(__file__).parents[1]
@@ -61,10 +63,10 @@ def test_a_run_keeps_its_packages_and_says_which_are_others_now(tmp_path):
     path = tmp_path / PACKAGES_FILE
     kept = json.loads(path.read_text())
     assert kept["jax"] == jax.__version__ and "python" in kept
-    with own_workdir(tiny.config(), tmp_path) as said:
+    with own_workdir(tiny.config(), tmp_path) as (said, _):
         assert said == []
     path.write_text(json.dumps(kept | {"jax": "0.1", "gone": "1.0"}))
-    with own_workdir(tiny.config(), tmp_path) as (line,):
+    with own_workdir(tiny.config(), tmp_path) as ((line,), _):
         assert "gone was 1.0 and is not installed" in line
         assert f"jax was 0.1 and is {jax.__version__}; install what" in line
     path.write_text(json.dumps({name: "0" for name in kept}))
@@ -138,8 +140,7 @@ def test_where_there_are_no_locks_a_run_goes_on_and_says_so(
         raise OSError(number, os.strerror(number))
 
     monkeypatch.setattr(fcntl, "flock", flock)
-    with own_workdir(tiny.config(), tmp_path) as said:
-        (line,) = said
+    with own_workdir(tiny.config(), tmp_path) as ((line,), _):
         assert line.startswith(f"{tmp_path}: its file system has no locks (")
         assert line.endswith("start no second run in it")
     number = errno.EIO  # says nothing about locks
@@ -259,11 +260,28 @@ def test_a_second_run_is_refused_until_the_first_is_gone_however_it_ends(tmp_pat
         first.send_signal(signal.SIGKILL)
         first.communicate()
     for _ in range(2):
-        with own_workdir(tiny.config(), tmp_path) as changes:
+        with own_workdir(tiny.config(), tmp_path) as (changes, _):
             assert changes == []
             with pytest.raises(ValueError, match=f"process {os.getpid()} on"):
                 with own_workdir(tiny.config(), tmp_path):
                     pass
+
+
+def test_a_lock_whose_file_was_removed_is_taken_again_or_lost_to_another_run(tmp_path):
+    with own_workdir(tiny.config(), tmp_path) as (_, keep):
+        for _ in range(2):
+            (tmp_path / LOCK_FILE).unlink()
+            keep()
+            with pytest.raises(ValueError, match=f"in use .*process {os.getpid()} on"):
+                with own_workdir(tiny.config(), tmp_path):
+                    pass
+        (tmp_path / LOCK_FILE).unlink()
+        with own_workdir(tiny.config(), tmp_path):
+            with pytest.raises(InUse, match=f"process {os.getpid()} on"):
+                with stop_written(tmp_path):
+                    keep()
+        # What tells a stop is the other run's.
+        assert not (tmp_path / STOPPED_FILE).exists()
 
 
 def test_a_workdir_that_cannot_be_written_to_is_named(tmp_path):

@@ -17,7 +17,7 @@ from array_record.python.array_record_module import ArrayRecordWriter
 
 from snclr_jax.data.prepare.checking import Checked
 from snclr_jax.data.prepare.sources import EncodedImage
-from snclr_jax.run.files import lock
+from snclr_jax.run.files import is_still_at, lock
 
 JOURNAL = "prepared.jsonl"
 PART = ".part"  # suffix of what is being written
@@ -138,13 +138,14 @@ class Journal:
     Raises:
       Busy: where another run is at work.
       ValueError: where the folder was begun with something else, or one of its shards
-        is gone.
+        is gone; from `add`, where the file was removed, which lets another run in.
     """
 
     def __init__(
         self, folder: Path, begun: dict[str, Any], file: str = JOURNAL
     ) -> None:
-        self._file = (folder / file).open("a+b")
+        self._path = folder / file
+        self._file = self._path.open("a+b")
         try:
             self.shards = self._read(folder, begun)
         except BaseException:
@@ -191,6 +192,11 @@ class Journal:
         self.shards.append(shard)
 
     def _append(self, line: dict[str, Any]) -> None:
+        if not is_still_at(self._path, self._file):
+            raise ValueError(
+                f"{self._path} was removed while it was written; leave it where it is, "
+                "and run snclr prepare again"
+            )
         self._file.write(json.dumps(line).encode() + b"\n")
         self._file.flush()
         os.fsync(self._file.fileno())
