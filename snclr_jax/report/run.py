@@ -23,7 +23,7 @@ from snclr_jax.evaluate.results import read_records, records_path
 from snclr_jax.report import measure, sections
 from snclr_jax.report.neighbor_sections import neighbors
 from snclr_jax.report.page import Section, numbers, page
-from snclr_jax.run.files import METRICS_FILE, SUMMARY_FILE, write_whole
+from snclr_jax.run.files import METRICS_FILE, SUMMARY_FILE, write_whole, written
 from snclr_jax.run.metrics import read_metrics
 from snclr_jax.run.workdir import has_images, read_config
 from snclr_jax.visualize import save_all
@@ -101,14 +101,13 @@ def report(
     html = page(
         name, subtitle, _summary(workdir, lines, encoder, images, len(bad)), parts
     )
-    save_all(
-        {
-            drawing.name: drawing.figures["light"]
-            for part in parts
-            for drawing in part.drawings
-        },
-        workdir / FIGURES,
-    )
+    figures = {
+        drawing.name: drawing.figures["light"]
+        for part in parts
+        for drawing in part.drawings
+    }
+    with written(workdir / FIGURES):
+        save_all(figures, workdir / FIGURES)
     path = workdir / REPORT_FILE
     write_whole(path, html)
     return path

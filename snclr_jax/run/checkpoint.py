@@ -34,9 +34,11 @@ DAMAGED = "damaged_checkpoints"  # where unreadable ones are moved to
 SAVE_SECONDS = 300
 # What a save lacks that fails, by what is said of it; else it is room on the disk.
 _ROOM = "there is room and leave to write"
+_IN_TIME = f"a save takes less than {SAVE_SECONDS // 60} minutes of a steady clock"
 _LACKED = {
     "Too many open files": "more files may be open (ulimit -n)",
-    "Timed out": f"a save takes less than {SAVE_SECONDS // 60} minutes",
+    "Timed out": _IN_TIME,
+    "did not complete within": _IN_TIME,
     "can't start new thread": "more threads may be started (ulimit -u, ulimit -v)",
 }
 

@@ -282,6 +282,15 @@ def test_where_there_are_no_locks_a_set_is_prepared_and_it_says_so(
     assert "has no locks (No locks available); start no second snclr prepare" in line
 
 
+def test_a_journal_that_is_removed_meanwhile_ends_the_run(tmp_path):
+    """Another one was let in, and writes the same shards."""
+    with contextlib.closing(shards.Journal(tmp_path, {"bytes": 1})) as journal:
+        (tmp_path / "prepared.jsonl").unlink()
+        with contextlib.closing(shards.Journal(tmp_path, {"bytes": 1})):
+            with pytest.raises(ValueError, match="prepared.jsonl was removed while"):
+                journal.add({"file": "a", "size": 1})
+
+
 def test_names_that_tfds_does_not_accept_are_refused(folder, tmp_path):
     for name in ("My_Photos", "5photos", "my-photos", "a/b", ""):
         with pytest.raises(ValueError, match=f"--name={name} cannot name a TFDS set"):

@@ -380,6 +380,7 @@ def test_a_folder_that_a_failed_save_made_anew_is_not_taken_for_the_one_before(
     [
         (OSError(errno.ENOSPC, "No space left on device"), "there is room and leave"),
         (OSError(errno.EMFILE, "Too many open files"), "more files may be open"),
+        (TimeoutError("Timed out after 86400 seconds"), "a save takes less than 5 min"),
         (RuntimeError("can't start new thread"), "more threads may be started"),
     ],
 )

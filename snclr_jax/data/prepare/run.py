@@ -39,6 +39,7 @@ from snclr_jax.data.prepare.shards import (
     write_shard,
 )
 from snclr_jax.data.prepare.sources import Source, open_source
+from snclr_jax.run.files import written
 from snclr_jax.settings.paths import expanded
 
 UNREADABLE = "unreadable.jsonl"
@@ -255,7 +256,8 @@ def _write_unreadable(
     unreadable = [entry for line in lines for entry in line["unreadable"]]
     others = [{"file": f, "reason": r} for f, r in sorted(source.passed_over)]
     text = "".join(json.dumps(entry) + "\n" for entry in unreadable + others)
-    (folder / (UNREADABLE + PART)).write_text(text, encoding="utf-8")
+    with written(folder / UNREADABLE):
+        (folder / (UNREADABLE + PART)).write_text(text, encoding="utf-8")
     publish(folder / UNREADABLE)
     for kind, left_out in (("unreadable images", unreadable), ("other files", others)):
         if left_out:

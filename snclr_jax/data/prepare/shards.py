@@ -17,7 +17,7 @@ from array_record.python.array_record_module import ArrayRecordWriter
 
 from snclr_jax.data.prepare.checking import Checked
 from snclr_jax.data.prepare.sources import EncodedImage
-from snclr_jax.run.files import is_still_at, lock
+from snclr_jax.run.files import is_still_at, lock, written
 
 JOURNAL = "prepared.jsonl"
 PART = ".part"  # suffix of what is being written
@@ -197,9 +197,10 @@ class Journal:
                 f"{self._path} was removed while it was written; leave it where it is, "
                 "and run snclr prepare again"
             )
-        self._file.write(json.dumps(line).encode() + b"\n")
-        self._file.flush()
-        os.fsync(self._file.fileno())
+        with written(self._path):
+            self._file.write(json.dumps(line).encode() + b"\n")
+            self._file.flush()
+            os.fsync(self._file.fileno())
 
     def close(self) -> None:
         """Lets another run at the folder."""
