@@ -33,6 +33,7 @@ def get_config(name: str = "") -> ConfigDict:
     config.fewshot = _fewshot()
     config.retrieval = _retrieval()
     config.quality = _quality()
+    config.segment = _segment()
     config.explore = _explore()
     match name:
         case "":
@@ -170,6 +171,20 @@ def _quality() -> ConfigDict:
     return quality
 
 
+def _segment() -> ConfigDict:
+    """Places of images are labelled by their dense features: `snclr segment`."""
+    segment = ConfigDict()
+    # Labelled training places at most; of more, so many are drawn.
+    segment.places = 100_000
+    # As in knn: every k with every temperature, and unweighted votes of every k.
+    segment.k = (20,)
+    segment.temperature = (0.07,)
+    # Logistic regression by L-BFGS: strength of the penalty, and steps at most.
+    segment.l2 = 1e-3
+    segment.max_steps = 500
+    return segment
+
+
 def _explore() -> ConfigDict:
     """What `snclr explore` shows of a set of images, without labels."""
     explore = ConfigDict()
@@ -192,4 +207,5 @@ def _debug(config: ConfigDict) -> ConfigDict:
     config.semi.update(share=(0.5,), epochs=1)
     config.fewshot.update(shots=(1, 2), draws=3)
     config.quality.update(images=64, k=5)
+    config.segment.update(places=1000, k=(5,), max_steps=20)
     return config

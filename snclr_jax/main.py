@@ -50,6 +50,12 @@ snclr: contrastive pretraining of visual encoders with soft neighbors, in JAX
         snclr evaluate --workdir=DIR --config.data.name=tfds \\
             --config.data.tfds_name=cifar100 --config.data.path=DATA_DIR
 
+  snclr segment --workdir=DIR --masks=FOLDER [--baselines] [--config.segment...]
+      Labels the pixels of test images by the encoder's dense features: kNN and a linear
+      classifier of places; prints mIoU and pixel accuracy, and the IoU of every label.
+      FOLDER has train/images/NAME.jpg with train/masks/NAME.png, labels from 0 on where
+      255 does not count, and the same in test/.
+
   snclr explore --workdir=DIR [--out=FOLDER] [--network=...] [--config.data...]
       Shows what images hold, without labels: DIR/explore/explore.html, a page that
       needs no network, has a map with pictures, clusters, near-duplicates, outliers,
@@ -161,6 +167,7 @@ _SOURCE_TEST = _path("source_test", "", "Test images: folder or tar.")
 _TEST_LABELS = _path("test_labels", "", "Classes of the test images.")
 flags.DEFINE_string("name", "", "TFDS set to prepare.")
 _OUT = _path("out", "", "File or folder to write.")
+_path("masks", "", "Folder of images and masks.")
 _WHAT = flags.DEFINE_list("what", None, "Evaluations.")
 _NETWORK = flags.DEFINE_string("network", None, "Encoder: online or target.")
 _OPSET = flags.DEFINE_integer("opset", None, "Version of ONNX's operators.")
@@ -283,6 +290,15 @@ def _evaluate() -> None:
         )
     except NonFiniteError as error:
         _fail(str(error))
+
+
+def _segment() -> None:
+    workdir, masks = _needed("segment", "workdir", "masks")
+    settings = _evaluation_settings()
+    from snclr_jax.evaluate.segment import segment
+
+    scored = {"network": _NETWORK.value, "baselines": _BASELINES.value}
+    segment(workdir, masks, settings, **scored)
 
 
 def _features() -> None:
@@ -458,6 +474,7 @@ COMMANDS = {
     "train": _train,
     "recipes": _recipes,
     "evaluate": _evaluate,
+    "segment": _segment,
     "explore": _explore,
     "similar": _similar,
     "features": _features,

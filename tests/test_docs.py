@@ -55,7 +55,7 @@ SOURCES = "\n".join(
 )
 CONFIGS = {"base": base, "evaluate": evaluation_settings}
 # Commands whose flags --config.FIELD are those of configs/evaluate.py.
-EVALUATING = ("evaluate", "explore", "features", "similar")
+EVALUATING = ("evaluate", "explore", "features", "segment", "similar")
 # Names in backticks that are the reader's or another project's.
 OF_OTHERS = (
     "my_photos",

@@ -48,6 +48,7 @@ def test_mistakes_end_in_one_line_that_names_the_fix(tmp_path, monkeypatch, caps
         ("evaluate", f"--workdir={damaged}"): "no whole checkpoint",
         ("evaluate", workdir, DIGITS): "is a recipe; an evaluation's settings are",
         ("evaluate", workdir, "--what=nn"): "--what=nn is not known",
+        ("segment", workdir): "segment needs --masks",
         ("features", workdir): "features needs --out",
         ("explore",): "explore needs --workdir",
         ("explore", "a.png", workdir): "'explore a.png' is not a command",

@@ -232,11 +232,7 @@ def decode_views(
             image = image._replace(content=Path(image.content).read_bytes())
         with open_encoded(image) as opened:
             rotation = opened.getexif().get(ExifTags.Base.Orientation, 1)
-            shape = opened.height, opened.width
-            # Of a TIFF, Pillow gives the size of the upright image.
-            if rotation in _TRANSPOSED and opened.format != "TIFF":
-                shape = opened.width, opened.height
-            boxes = crop_boxes(shape, views, uniforms)
+            boxes = crop_boxes(upright_shape(opened), views, uniforms)
             reduction = 1
             if opened.format in ("JPEG", "MPO"):
                 spare = min(
@@ -246,6 +242,15 @@ def decode_views(
                 reduction = max(r for r in _REDUCED if r <= max(1, spare))
             pixels = _decode_whole(opened, image, reduction, rotation)
     return cut_views(pixels, boxes, views, reduction=reduction)
+
+
+def upright_shape(image: Image.Image) -> tuple[int, int]:
+    """Returns height and width of an image as its EXIF data turn it."""
+    rotation = image.getexif().get(ExifTags.Base.Orientation, 1)
+    # Of a TIFF, Pillow gives the size of the upright image.
+    if rotation in _TRANSPOSED and image.format != "TIFF":
+        return image.width, image.height
+    return image.height, image.width
 
 
 def _decode_whole(

@@ -233,7 +233,7 @@ def _train_folder(names: Iterable[str], folders: Collection[str], wanted: str) -
         return wanted
     if wanted != TRAIN[0]:
         raise _missing("data.train_split", wanted, folders, "the whole folder")
-    near, tests = _named(folders, TRAIN), _named(folders, TEST)
+    near, tests = named(folders, TRAIN), named(folders, TEST)
     others = set(map(class_of, names)) - {"", *near}
     # "Train" beside "Bus" is a class; alone, or beside "Test", it is a split.
     return near[0] if near and (tests or not others) else ""
@@ -250,11 +250,11 @@ def _test_folder(folders: Collection[str], wanted: str, train: str) -> str | Non
         )
     if not wanted or not train:
         return None
-    return wanted if wanted in folders else next(iter(_named(folders, TEST)), None)
+    return wanted if wanted in folders else next(iter(named(folders, TEST)), None)
 
 
-def _named(folders: Collection[str], names: Sequence[str]) -> list[str]:
-    """The folders of these names in any case, in the order of the names."""
+def named(folders: Collection[str], names: Sequence[str]) -> list[str]:
+    """Returns the folders of these names in any case, in the order of the names."""
     return [f for name in names for f in sorted(folders) if f.lower() == name]
 
 
@@ -286,7 +286,7 @@ def _notes_on_folders(
     used = [folder for folder in (train, test) if folder]
     unused = Counter(map(class_of, names))
     if not train:
-        near = [f for f in _named(folders, TRAIN + TEST) if unused[f]]
+        near = [f for f in named(folders, TRAIN + TEST) if unused[f]]
         return near and [
             f"no folder is called train, so the images in {_first(near)} are trained "
             f"on like all others; {naming} name splits"
@@ -295,10 +295,10 @@ def _notes_on_folders(
         del unused[folder]
     if not unused:
         return []
-    named = [f"{n} in {f}" if f else f"{n} in no folder" for f, n in unused.items()]
+    counted = [f"{n} in {f}" if f else f"{n} in no folder" for f, n in unused.items()]
     return [
         f"{unused.total()} images beside {' and '.join(map(_plain, used))} are not "
-        f"used ({_first(named)}); {naming} name splits"
+        f"used ({_first(counted)}); {naming} name splits"
     ]
 
 

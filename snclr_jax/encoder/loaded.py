@@ -37,12 +37,13 @@ class LoadedEncoder:
 
     def __init__(self, encoder: Encoder, mesh: Mesh) -> None:
         self.encoder = encoder
-        self._encode, self._maps = (
+        model = encoder.model
+        self._encode, self._dense, self._maps = (
             make_encode(method, encoder.config, mesh)
-            for method in (encoder.model.encode, encoder.model.maps)
+            for method in (model.encode, model.dense, model.maps)
         )
 
-    def __call__(self, images: Any) -> np.ndarray:
+    def __call__(self, images: Any, *, dense: bool = False) -> np.ndarray:
         """Returns features, float32 (f,) of one image, (b, f) of several.
 
         Images are prepared as for the run's evaluation: the central square, resized
@@ -52,12 +53,18 @@ class LoadedEncoder:
           images: one image, or several: a list of images of any sizes, or an array
             (b, h, w), (b, h, w, 1), (b, h, w, 3) or (b, h, w, 4). An image is the path
             of a file, or what `pixels_of` takes: an array, a PIL image, a tensor.
+          dense: return features of every place instead, (rows, columns, f) of one
+            image, (b, rows, columns, f) of several, which lie evenly over
+            `views(images)`. Of a ResNet or patchnet their mean over rows and columns is
+            the feature; of a ViT they are its patches, and the feature is that of its
+            class token: see `Model.dense`.
 
         Raises:
           ValueError: where there is no image, or one that cannot be read; names it.
           OSError: where no file can be read now.
         """
-        return self._of(images, functools.partial(self._apply, self._encode))
+        method = self._dense if dense else self._encode
+        return self._of(images, functools.partial(self._apply, method))
 
     def maps(self, images: Any) -> dict[str, np.ndarray]:
         """Returns where the encoder looks, float32, see `Model.maps`.

@@ -13,7 +13,7 @@ from snclr_jax.data import Split
 from snclr_jax.devices.shares import read_in_shares
 from snclr_jax.evaluate.frozen.accuracy import Accuracy
 from snclr_jax.evaluate.frozen.fewshot import few_shot
-from snclr_jax.evaluate.frozen.knn import knn_accuracies
+from snclr_jax.evaluate.frozen.knn import knn_accuracies, named
 from snclr_jax.evaluate.frozen.linear import linear_probe
 from snclr_jax.evaluate.frozen.retrieval import score_retrieval
 from snclr_jax.evaluate.frozen.subsets import class_balanced, listed
@@ -84,9 +84,8 @@ def knn(task: Task) -> Outcome:
         *task.labelled_features(), **task.settings.knn, mesh=task.mesh
     )
     metrics = {}
-    for (k, temperature), accuracy in accuracies.items():
-        votes = "" if temperature is None else f"_T{temperature:g}"
-        metrics |= accuracy.named(f"k{k}{votes}")
+    for setting, accuracy in accuracies.items():
+        metrics |= accuracy.named(named(setting))
     return Outcome(metrics)
 
 

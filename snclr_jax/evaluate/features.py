@@ -15,9 +15,11 @@ from snclr_jax.data.shared import own_batches
 from snclr_jax.devices.mesh import place_batch, replicated
 from snclr_jax.devices.shares import shares
 from snclr_jax.encoder.encode import Encode, prepare
+from snclr_jax.models.layers import split_patches
 from snclr_jax.run.metrics import progress_bar
 
 RAW_PIXELS_SIZE = 32
+RAW_PLACE_SIZE = 4
 
 
 def make_raw_pixels(config, mesh: Mesh) -> Encode:
@@ -35,6 +37,26 @@ def make_raw_pixels(config, mesh: Mesh) -> Encode:
             prepare(images, config), (count, size, size, 3), "linear"
         )
         return small.reshape(count, -1)
+
+    return jax.jit(encode, out_shardings=replicated(mesh))
+
+
+def make_raw_places(config, grid: tuple[int, int], mesh: Mesh) -> Encode:
+    """Returns a `Model.dense` without a network: (b, rows, columns, p p 3) pixels.
+
+    Args:
+      config: reads `augment.size` and the channel statistics.
+      grid: rows and columns; each place has p x p pixels, at most `RAW_PLACE_SIZE`.
+      mesh: the devices.
+    """
+    rows, columns = grid
+    side = max(1, min(config.augment.size // max(grid), RAW_PLACE_SIZE))
+
+    def encode(params, batch_stats, images: Array) -> Array:
+        del params, batch_stats
+        shape = (len(images), rows * side, columns * side, 3)
+        small = jax.image.resize(prepare(images, config), shape, "linear")
+        return split_patches(small, side)
 
     return jax.jit(encode, out_shardings=replicated(mesh))
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import datetime
 import json
 import tempfile
 import time
@@ -13,7 +14,7 @@ from etils import epath
 from tensorboardX import SummaryWriter
 
 from snclr_jax import __version__
-from snclr_jax.encoder.stored import SUFFIX
+from snclr_jax.encoder.stored import SUFFIX, Encoder
 from snclr_jax.evaluate import quality
 from snclr_jax.evaluate.frozen.accuracy import BALANCED
 from snclr_jax.evaluate.memory import choices, queue_use
@@ -60,6 +61,54 @@ def read_records(path: epath.Path) -> list[Record]:
             f"{path} is damaged, or of another version ({error}); move it away and "
             "evaluate again"
         ) from error
+
+
+def make_record(
+    what: str,
+    name: str,
+    encoder: Encoder | None,
+    metrics: dict[str, float],
+    details: dict[str, Any],
+    *,
+    data: str,
+    settings: dict[str, Any],
+) -> Record:
+    """Returns what an evaluation found now, as it is kept.
+
+    Args:
+      what: the evaluation.
+      name: of the encoder in a table: "trained", "untrained" or "pixels".
+      encoder: None for raw pixels.
+      metrics: numbers by name.
+      details: how they were reached, as it goes to JSON.
+      data: what to call the images.
+      settings: all that the numbers depend on beside these.
+    """
+    return {
+        "what": what,
+        "encoder": name,
+        "network": encoder.network if encoder else "",
+        "step": encoder.step if encoder else 0,
+        "fingerprint": encoder.fingerprint if encoder else "",
+        "data": data,
+        "metrics": metrics,
+        "details": details,
+        "settings": settings,
+        "versions": _versions(),
+        "when": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+    }
+
+
+def keep_record(path: epath.Path, record: Record) -> None:
+    """Adds a record to the file and, of a trained encoder, to its run's TensorBoard.
+
+    Process 0 alone writes.
+    """
+    if jax.process_index() != 0:
+        return
+    add_record(path, record)
+    if (path.parent / "tensorboard").is_dir() and record["encoder"] == "trained":
+        write_board(path.parent, record)
 
 
 def add_record(path: epath.Path, record: Record) -> None:
@@ -118,7 +167,7 @@ def table(records: Sequence[Record]) -> str:
     return "\n".join(lines)
 
 
-def versions() -> dict[str, str]:
+def _versions() -> dict[str, str]:
     """Returns what a number may depend on besides its settings."""
     device = jax.devices()[0]
     return {

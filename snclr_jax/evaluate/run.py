@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import datetime
 from collections.abc import Sequence
 from typing import Any
 
-import jax
 import numpy as np
 from etils import epath
 from jax.sharding import Mesh
@@ -24,12 +22,11 @@ from snclr_jax.evaluate.memory.networks import Search, open_networks
 from snclr_jax.evaluate.online import with_labels
 from snclr_jax.evaluate.results import (
     Record,
-    add_record,
+    keep_record,
+    make_record,
     read_records,
     records_path,
     table,
-    versions,
-    write_board,
 )
 from snclr_jax.evaluate.subject import Subject, make_subjects
 from snclr_jax.run.common import common_facts
@@ -136,7 +133,7 @@ def evaluate(
                 outcome.metrics.update(always.named("majority"))
             records.append(_record(name, subject, outcome, origin, task))
             # One by one: what took hours is kept, whatever comes after it.
-            _keep(destination, records[-1])
+            keep_record(destination, records[-1])
     if origin == OWN and epath.Path(encoder.source).is_dir():
         BadFiles(str(destination.parent), data).close()
     say("\n".join(filter(None, [table(records), str(destination), describe_bad(data)])))
@@ -269,32 +266,18 @@ def _lacks(name: str, train: Split | None, test: Split | None) -> tuple[str, str
 def _record(
     name: str, subject: Subject, outcome: Outcome, origin: str, task: Task
 ) -> Record:
-    encoder = subject.encoder
     settings = as_json(task.settings)
     used = (name, "finetune") if name == "semi" else (name,)
-    return {
-        "what": name,
-        "encoder": subject.name,
-        "network": encoder.network if encoder else "",
-        "step": encoder.step if encoder else 0,
-        "fingerprint": encoder.fingerprint if encoder else "",
-        "data": origin,
-        "metrics": outcome.metrics,
-        "details": outcome.details,
-        "settings": {
+    return make_record(
+        name,
+        subject.name,
+        subject.encoder,
+        *outcome,
+        data=origin,
+        settings={
             **{section: settings[section] for section in used},
             "seed": settings["seed"],
             "data": as_json(task.config)["data"],
             "size": task.config.augment.size,
         },
-        "versions": versions(),
-        "when": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
-    }
-
-
-def _keep(path: epath.Path, record: Record) -> None:
-    if jax.process_index() != 0:
-        return
-    add_record(path, record)
-    if (path.parent / "tensorboard").is_dir() and record["encoder"] == "trained":
-        write_board(path.parent, record)
+    )

@@ -17,7 +17,7 @@ import jax.numpy as jnp
 
 from snclr_jax.models.encoders import build_encoder, check_choice
 from snclr_jax.models.heads import MLPHead
-from snclr_jax.models.layers import MAPS
+from snclr_jax.models.layers import MAPS, activation
 from snclr_jax.models.vit import last_attention
 
 Variables = dict[str, Any]  # a tree of arrays, parameters or batch statistics
@@ -171,9 +171,29 @@ class Model:
           (b, side, side): the length of the last features at each position.
         """
         _, maps = self._encode(params, batch_stats, images, MAPS)
-        if "activation" in maps:
-            return {"activation": maps["activation"][0]}
-        return {"attention": last_attention(maps)}
+        (dense,) = maps.pop("dense")
+        if maps:
+            return {"attention": last_attention(maps)}
+        return {"activation": activation(dense)}
+
+    def dense(
+        self, params: Variables, batch_stats: Variables, images: jax.Array
+    ) -> jax.Array:
+        """Returns features of every place, from one pass on the running statistics.
+
+        Args:
+          params, batch_stats: read under the key "encoder" alone.
+          images: (b, h, w, c), float32, channels already normalized.
+
+        Returns:
+          float32 (b, rows, columns, f). Of a ResNet or patchnet the last features
+          before the pool, whose mean over rows and columns is what `encode` returns. Of
+          a ViT the tokens of the patches after the last normalization, without the
+          class token: that one is what `encode` returns, and no mean of the others.
+        """
+        _, maps = self._encode(params, batch_stats, images, MAPS)
+        (dense,) = maps["dense"]
+        return dense.astype(jnp.promote_types(self.dtype, jnp.float32))
 
     def _encode(self, params, batch_stats, images, kind: str) -> tuple[Any, Any]:
         """Returns features, and what the encoder sows of a kind: a tuple by name."""

@@ -12,7 +12,7 @@ import jax.numpy as jnp
 
 from snclr_jax.models.convolution import convolution
 
-MAPS = "maps"  # Linen's collection of what `Model.maps` returns
+MAPS = "maps"  # Linen's collection of what `Model.maps` and `Model.dense` read
 
 # PyTorch's kaiming_normal_(mode="fan_out"), which torchvision uses: not truncated.
 _he_fan_out = nn.initializers.variance_scaling(2.0, "fan_out", "normal")
@@ -208,7 +208,7 @@ def _per_image(groups: jax.Array, x: jax.Array) -> jax.Array:
 
 
 def sow_map(module: nn.Module, name: str, make: Callable[[], jax.Array]) -> None:
-    """Keeps a map for `Model.maps`, where it asks for one; else nothing is computed."""
+    """Keeps a map where one is asked for; else nothing is computed."""
     if module.is_mutable_collection(MAPS) and not module.is_initializing():
         module.sow(MAPS, name, make())
 

@@ -10,7 +10,7 @@ import jax
 import jax.numpy as jnp
 
 from snclr_jax.models.convolution import convolution
-from snclr_jax.models.layers import BatchNorm, activation, sow_map, split_patches
+from snclr_jax.models.layers import BatchNorm, sow_map, split_patches
 
 WIDTH = 48
 DEPTH = 1
@@ -125,5 +125,5 @@ class PatchNet(nn.Module):
         x = normalize(x, "join_bn")
         for i in range(self.depth):
             x = x + normalize(conv(x, coarse, 3, f"coarse_{i}"), f"coarse_bn_{i}")
-        sow_map(self, "activation", lambda: activation(x))
+        sow_map(self, "dense", lambda: x)
         return mean(x)

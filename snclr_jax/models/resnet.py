@@ -12,7 +12,6 @@ import jax.numpy as jnp
 
 from snclr_jax.models.layers import (
     BatchNorm,
-    activation,
     branch_scales,
     he_conv,
     scale_branch,
@@ -153,5 +152,5 @@ class ResNet(nn.Module):
             before_last = stage == len(self.stage_sizes) - 2
             if before_last and self.is_mutable_collection("intermediates"):
                 self.sow("intermediates", f"stage{stage + 1}", mean(x))
-        sow_map(self, "activation", lambda: activation(x))
+        sow_map(self, "dense", lambda: x)
         return mean(x)

@@ -184,6 +184,8 @@ class VisionTransformer(nn.Module):
             last = [norm(tokens) for tokens in class_tokens[-4:]]
             last4 = jnp.concatenate(last, axis=-1)
             self.sow("intermediates", "last4", last4.reshape(*leading, -1))
+        grid = (*leading, rows, columns, self.width)
+        sow_map(self, "dense", lambda: norm(x[:, 1:]).reshape(grid))
         return norm(x[:, 0]).reshape(*leading, -1)
 
     def _blocks(

@@ -18,7 +18,7 @@ from ml_collections import ConfigDict
 from snclr_jax.settings.paths import expanded
 
 # Commands whose config is that of evaluations, not a recipe.
-_EVALUATING = ("evaluate", "explore", "features", "similar")
+_EVALUATING = ("evaluate", "explore", "features", "segment", "similar")
 _MOST_MEANT = 3  # fields that are suggested for one that there is not
 
 

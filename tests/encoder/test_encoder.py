@@ -236,7 +236,12 @@ def test_maps_and_views_are_of_what_the_encoder_sees(tmp_path, rng, mesh_of):
     np.testing.assert_array_equal(encode.views(images[0]), images[0, 2:10, 2:10])
     found = encode.maps(images)["activation"]
     assert found.shape == (3, 1, 1) and found.dtype == np.float32
-    lengths = np.linalg.norm(encode(images), axis=-1)
+    features = encode(images)
+    np.testing.assert_allclose(
+        encode(images, dense=True), features[:, None, None], rtol=1e-5
+    )
+    assert encode(images[0], dense=True).shape == (1, 1, features.shape[1])
+    lengths = np.linalg.norm(features, axis=-1)
     np.testing.assert_allclose(found[:, 0, 0], lengths, rtol=1e-5)
     assert encode.maps(images[0])["activation"].shape == (1, 1)
 

@@ -55,10 +55,14 @@ def inputs_of_modules(model: Model, *inputs: Any) -> dict[str, np.ndarray]:
 def test_features_are_those_of_encode(network: str) -> None:
     model = make(network)
     inputs = (*arbitrary_variables(model), random_images())
-    layers, features = jax.jit(lambda *of: (model.layers(*of), model.encode(*of)))(
-        *inputs
-    )
+    layers, dense, features = jax.jit(
+        lambda *of: (model.layers(*of), model.dense(*of), model.encode(*of))
+    )(*inputs)
     np.testing.assert_allclose(layers["features"], features, rtol=1e-6)
+    sides = {"resnet18": (8, 8), "patchnet": (2, 2)}.get(network, (2, 2))
+    assert dense.shape == (4, *sides, model.feature_dim)
+    if not network.startswith("vit"):
+        np.testing.assert_allclose(dense.mean((1, 2)), features, rtol=1e-5)
     widths = {name: rows.shape for name, rows in layers.items()}
     assert (
         widths
@@ -69,7 +73,8 @@ def test_features_are_those_of_encode(network: str) -> None:
             "patchnet": {"fine": (4, 8), "features": (4, 16)},
         }[network]
     )
-    assert {rows.dtype for rows in layers.values()} == {jnp.dtype("float32")}
+    dtypes = {rows.dtype for rows in (dense, *layers.values())}
+    assert dtypes == {jnp.dtype("float32")}
 
 
 def test_resnet_means_the_stage_before_the_last() -> None:

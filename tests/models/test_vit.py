@@ -179,11 +179,19 @@ def test_a_vit_is_the_loop_over_tokens_and_heads() -> None:
         encoder["blocks_0"][name] = jax.tree.map(
             lambda leaf: 1e-3 * leaf, encoder["blocks_0"][name]
         )
-    features = jax.jit(model.encode)(params, batch_stats, random_images())
+    inputs = params, batch_stats, random_images()
+    dense, features = jax.jit(lambda *of: (model.dense(*of), model.encode(*of)))(
+        *inputs
+    )
     encoder = jax.tree.map(lambda leaf: np.asarray(leaf, np.float64), encoder)
-    for image, feature in zip(np.float64(random_images()), features, strict=True):
+    for image, patches, feature in zip(
+        np.float64(random_images()), dense, features, strict=True
+    ):
         tokens = tokens_in_loops(image, encoder)
         tokens = block_in_loops(tokens, encoder["blocks_0"], heads=3)
+        for i, token in enumerate(tokens[1:]):  # row by row
+            expected = layer_norm(token, encoder["norm"])
+            np.testing.assert_allclose(patches[i // 2, i % 2], expected, atol=1e-4)
         assert 1e-7 < tokens[0].var() < 3e-5
         expected = layer_norm(tokens[0], encoder["norm"])
         np.testing.assert_allclose(feature, expected, atol=1e-4)

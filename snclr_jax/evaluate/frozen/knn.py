@@ -18,6 +18,17 @@ VOTE_ROWS = 2**12
 Setting = tuple[int, float | None]
 
 
+def named(setting: Setting) -> str:
+    """Returns what the votes of a setting are called.
+
+    Example:
+      >>> named((20, 0.07)), named((20, None))
+      ('k20_T0.07', 'k20')
+    """
+    k, temperature = setting
+    return f"k{k}" if temperature is None else f"k{k}_T{temperature:g}"
+
+
 def knn_accuracies(
     train_features: ArrayLike,
     train_labels: ArrayLike,
