@@ -52,7 +52,7 @@ def test_a_mask_is_cut_as_its_image_is(tmp_path, labels):
         masks = split.masks.images()
         assert masks.dtype == np.uint8
         np.testing.assert_array_equal(masks, seen.argmax(axis=-1))
-        np.testing.assert_array_equal(masks[0], labels[6:22:2, 14:30:2])
+        np.testing.assert_array_equal(masks[0], labels[4:20:2, 12:28:2])
         assert split.masks.names([0, 1]) == ["a.png", "deep/b.jpg"]
 
 

@@ -26,13 +26,13 @@ def draw(rng, inside):
 
 @pytest.fixture(scope="module")
 def drawn(tmp_path_factory):
-    """Squares, stripes and an L; labels 3 and 8 for the shapes, 5 for the ground."""
+    """A square, stripes and an L, of label 3, on grounds of label 5."""
     folder, rng = tmp_path_factory.mktemp("drawn"), np.random.default_rng(0)
-    shapes = np.zeros((4, 4, 4), int)
-    shapes[0, 1:3, 1:3] = shapes[1, :, 2] = shapes[2, 0] = 1
+    shapes = np.zeros((5, 4, 4), int)
+    shapes[0, 1:3, 1:3] = shapes[1, :, 2] = shapes[2, 0] = shapes[4, :, 1] = 1
     shapes[3, 0, :2] = shapes[3, 1:3, 0] = 1  # no turn of it is itself
     for row, inside in enumerate(shapes):
-        split = folder / ("test" if row == 3 else "train")
+        split = folder / ("test" if row >= 3 else "train")
         mask = np.kron(np.where(inside, 3, 5), np.ones((PLACE, PLACE))).astype(np.uint8)
         if row == 3:
             mask[0, :8], mask[1, :8] = 255, 5  # pixels of the shape: 8 of 64 each
@@ -57,21 +57,21 @@ def debug(**fields):
 
 
 def test_colors_tell_shapes_exactly(drawn, encoder, monkeypatch, capsys):
-    """The baseline of raw pixels is a known encoder: 56 counted pixels are answered 3.
+    """The baseline of raw pixels is a known encoder: 120 counted pixels are answered 3.
 
-    48 of them have that label, and 8 have the ground's, as have 192 others.
+    112 of them have that label, and 8 have the ground's, as have 384 others.
     """
-    monkeypatch.setattr(module, "_HELD_BYTES", 4 * 16 * 48 * 2)  # two images at a time
+    monkeypatch.setattr(module, "_HELD_BYTES", 4 * 16 * 48)  # of one image
     records = segment(encoder, drawn, debug(), baselines=True)
     assert [each["encoder"] for each in records] == ["trained", "untrained", "pixels"]
     colors = records[-1]
-    iou = {"3": 100 * 48 / 56, "5": 100 * 192 / 200}
+    iou = {"3": 100 * 112 / 120, "5": 100 * 384 / 392}
     for way in ("k1", "k1_T0.1", "linear"):
         assert colors["details"]["iou"][way] == pytest.approx(iou)
         assert colors["metrics"][f"{way}_mIoU"] == pytest.approx(sum(iou.values()) / 2)
         accuracy = colors["metrics"][f"{way}_pixel_accuracy"]
-        assert accuracy == pytest.approx(100 * 240 / 248)
-    assert colors["metrics"]["majority_mIoU"] == pytest.approx(100 * 200 / 248 / 2)
+        assert accuracy == pytest.approx(100 * 496 / 504)
+    assert colors["metrics"]["majority_mIoU"] == pytest.approx(100 * 392 / 504 / 2)
     assert colors["details"]["places"] == 48
     assert {each["data"] for each in records} == {f"masks={drawn}"}
     assert records[0]["metrics"].keys() == colors["metrics"].keys()

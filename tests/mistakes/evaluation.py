@@ -6,6 +6,78 @@ from mistakes.mistake import of
 
 MISTAKES = [
     *of(
+        "snclr_jax/data/masks.py",
+        "tests/data/test_masks.py",
+        (
+            "labels are interpolated",
+            "Resampling.NEAREST",
+            "Resampling.BICUBIC",
+        ),
+        (
+            "a mask is not cut to what the encoder sees",
+            "first = (side - size) // 2",
+            "first = 0",
+        ),
+        (
+            "a mask is compared with the image before it is turned",
+            "height, width = upright_shape(opened)",
+            "width, height = opened.size",
+        ),
+    ),
+    *of(
+        "snclr_jax/evaluate/frozen/segmentation.py",
+        "tests/evaluate/frozen/test_segmentation.py",
+        (
+            "pixels that do not count vote for their place",
+            "votes[..., IGNORED] = 0",
+            "votes[..., 0] += 0",
+        ),
+        (
+            "places are cut at the first pixel, not in the middle",
+            "(2 * np.arange(pixels) + 1) * places",
+            "(2 * np.arange(pixels)) * places",
+        ),
+        (
+            "labels that are only answered are in the mean",
+            "found = np.flatnonzero(label)",
+            "found = np.flatnonzero(label + answer)",
+        ),
+        (
+            "pixels that do not count are scored",
+            "counted = masks != IGNORED",
+            "counted = masks <= IGNORED",
+        ),
+        (
+            "the linear answer is the number of a class, not its label",
+            'answers["linear"] = classes[',
+            'answers["linear"] = np.arange(256)[',
+        ),
+    ),
+    *of(
+        "snclr_jax/evaluate/segment.py",
+        "tests/evaluate/test_segment.py",
+        (
+            "places take the features of the first images",
+            "position[inside] - rows[0]",
+            "position[inside] * 0",
+        ),
+        (
+            "all places are drawn in order",
+            ".permutation(len(image))[:most]",
+            ".permutation(most)",
+        ),
+        (
+            "test images in parts are compared with the first masks",
+            "truth = task.truth[rows]",
+            "truth = task.truth[: len(rows)]",
+        ),
+        (
+            "one place of dense features is the turned one",
+            "of_places.reshape(features.shape[:3])",
+            "of_places.reshape(features.shape[:3]).transpose(0, 2, 1)",
+        ),
+    ),
+    *of(
         "snclr_jax/evaluate/frozen/fewshot.py",
         "tests/evaluate/frozen/test_fewshot.py",
         (

@@ -29,6 +29,16 @@ MISTAKES = [
             "            epsilon=1e-5,\n",
         ),
         (
+            "dense features are not normalized",
+            "norm(x[:, 1:]).reshape(grid)",
+            "x[:, 1:].reshape(grid)",
+        ),
+        (
+            "dense features begin with the class token",
+            "norm(x[:, 1:])",
+            "norm(x[:, :-1])",
+        ),
+        (
             "the feature is the mean of all tokens",
             "norm(x[:, 0])",
             "norm(x.mean(axis=1))",
