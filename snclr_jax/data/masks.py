@@ -132,20 +132,22 @@ def _read_masks(
     pairs: Sequence[tuple[str, str]], side: int, size: int, indices: np.ndarray
 ) -> np.ndarray:
     try:
-        return np.stack([_read_mask(*pairs[row], side, size) for row in indices])
+        return np.stack([_read_mask(pairs[row], side, size) for row in indices])
     except UnreadableImage as error:
         raise ValueError(str(error)) from error
 
 
-def _read_mask(image: str, mask: str, side: int, size: int) -> np.ndarray:
+def _read_mask(pair: tuple[str, str], side: int, size: int) -> np.ndarray:
     """Returns the labels of what an encoder sees of an image, uint8 (v, v).
 
     Each pixel's is that of the mask at its middle: labels have no mean.
     """
+    image, mask = pair
     with unreadable(image), open_image(image) as opened:
         height, width = upright_shape(opened)
     with unreadable(mask), open_image(mask) as opened:
-        kind = str(opened.tile[0].args) if opened.tile else ""
+        tile = getattr(opened, "tile", None)
+        kind = str(tile[0].args) if tile else opened.mode
         opened.load()
     if opened.mode not in _MODES or kind in _SCALED:
         raise ValueError(

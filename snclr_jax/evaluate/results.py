@@ -94,7 +94,7 @@ def make_record(
         "metrics": metrics,
         "details": details,
         "settings": settings,
-        "versions": _versions(),
+        "versions": versions(),
         "when": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
     }
 
@@ -167,7 +167,7 @@ def table(records: Sequence[Record]) -> str:
     return "\n".join(lines)
 
 
-def _versions() -> dict[str, str]:
+def versions() -> dict[str, str]:
     """Returns what a number may depend on besides its settings."""
     device = jax.devices()[0]
     return {

@@ -142,7 +142,8 @@ def segment(
         mesh,
     )
     train, test = open_masks(masks, encoder.config)
-    grid = dense.shape(train.images)[1:3]
+    _, rows, columns, _ = dense.shape(train.images)
+    grid = rows, columns
     task = _read(train, test, grid, settings)
     subjects = [dense]
     if baselines:

@@ -44,7 +44,7 @@ def test_a_mask_is_cut_as_its_image_is(tmp_path, labels):
     """The central 24 x 24, resized to 12 x 12, of which the middle 8 x 8 are seen."""
     for split in ("Train", "val"):
         add(tmp_path / split, "a.png", labels)
-        add(tmp_path / split, "deep/b.jpg", labels, palette(labels), quality=95)
+        add(tmp_path / split, "deep/b.jpg", labels, palette(labels), subsampling=0)
         extra = tmp_path / split / "masks" / "c.png"  # of an image of another split
         save(extra, Image.fromarray(labels))
     for split in open_masks(tmp_path, CONFIG):

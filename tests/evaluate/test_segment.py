@@ -15,7 +15,7 @@ from snclr_jax.devices.mesh import make_mesh
 from snclr_jax.evaluate.segment import segment
 
 SIDE, PLACE = 16, 4
-GROUND, SHAPE = (60, 60, 60), (200, 40, 120)
+GROUND, SHAPE = (60, 60, 120), (200, 40, 120)
 
 
 def draw(rng, inside):
@@ -76,7 +76,7 @@ def test_colors_tell_shapes_exactly(drawn, encoder, monkeypatch, capsys):
     assert {each["data"] for each in records} == {f"masks={drawn}"}
     assert records[0]["metrics"].keys() == colors["metrics"].keys()
     kept = json.loads(encoder.with_suffix(".evaluation.json").read_text())["records"]
-    assert kept == json.loads(json.dumps(records))
+    assert kept[-3:] == json.loads(json.dumps(records))
     said = capsys.readouterr().out
     assert "segment k1_mIoU" in said and "IoU of label" in said
 
