@@ -93,7 +93,7 @@ def segmentation_scores(counts: np.ndarray) -> Scores:
         IoU(c) = right(c) / (label(c) + answer(c) - right(c))
 
     over pixels with the label c, with the answer c, and with both (Everingham et al.,
-    2015, "The Pascal visual object classes challenge: a retrospective", section 2.2).
+    2015, "The Pascal visual object classes challenge: a retrospective").
     A label that no pixel has is in no mean; to answer it costs the pixel's own.
 
     Args:
