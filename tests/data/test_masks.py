@@ -41,18 +41,22 @@ def palette(labels):
 
 
 def test_a_mask_is_cut_as_its_image_is(tmp_path, labels):
-    """The central 24 x 24, resized to 12 x 12, of which the middle 8 x 8 are seen."""
+    """The central 24 x 24, resized to 12 x 12, of which the middle 8 x 8 are seen.
+
+    Labels lie far apart, so that any mean of two is another one.
+    """
+    far = 100 * labels
     for split in ("Train", "val"):
-        add(tmp_path / split, "a.png", labels)
-        add(tmp_path / split, "deep/b.jpg", labels, palette(labels), subsampling=0)
+        add(tmp_path / split, "a.png", labels, Image.fromarray(far))
+        add(tmp_path / split, "deep/b.jpg", labels, palette(far), subsampling=0)
         extra = tmp_path / split / "masks" / "c.png"  # of an image of another split
         save(extra, Image.fromarray(labels))
     for split in open_masks(tmp_path, CONFIG):
         seen = split.images.images()[:, 2:10, 2:10]
         masks = split.masks.images()
         assert masks.dtype == np.uint8
-        np.testing.assert_array_equal(masks, seen.argmax(axis=-1))
-        np.testing.assert_array_equal(masks[0], labels[4:20:2, 12:28:2])
+        np.testing.assert_array_equal(masks, 100 * seen.argmax(axis=-1))
+        np.testing.assert_array_equal(masks[0], far[4:20:2, 12:28:2])
         assert split.masks.names([0, 1]) == ["a.png", "deep/b.jpg"]
 
 
