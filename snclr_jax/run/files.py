@@ -5,12 +5,8 @@ from __future__ import annotations
 import contextlib
 import errno
 import fcntl
-<<<<<<< HEAD
-from collections.abc import Generator
-=======
 import os
-from collections.abc import Iterator
->>>>>>> 82b8426 (Faults: a removed lock, little memory, a taken port and a full disk end in one line)
+from collections.abc import Generator
 from pathlib import Path
 from typing import IO
 
@@ -41,10 +37,7 @@ OWN = "own"  # the images of the run itself, as evaluations name them
 
 
 @contextlib.contextmanager
-<<<<<<< HEAD
-def replaced(path: epath.PathLike) -> Generator[epath.Path]:
-=======
-def written(path: epath.PathLike) -> Iterator[None]:
+def written(path: epath.PathLike) -> Generator[None]:
     """Says which file it is that cannot be written, which a full disk does not.
 
     Raises:
@@ -62,8 +55,7 @@ def written(path: epath.PathLike) -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def replaced(path: epath.PathLike) -> Iterator[epath.Path]:
->>>>>>> 82b8426 (Faults: a removed lock, little memory, a taken port and a full disk end in one line)
+def replaced(path: epath.PathLike) -> Generator[epath.Path]:
     """Yields where to write a file that then takes its place.
 
     Killed at any moment, the file before it is still there.

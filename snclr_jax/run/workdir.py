@@ -7,11 +7,7 @@ import functools
 import json
 import sys
 import urllib.parse
-<<<<<<< HEAD
-from collections.abc import Generator, Mapping, Sequence
-=======
-from collections.abc import Callable, Iterator, Mapping, Sequence
->>>>>>> 82b8426 (Faults: a removed lock, little memory, a taken port and a full disk end in one line)
+from collections.abc import Callable, Generator, Mapping, Sequence
 from types import MappingProxyType
 from typing import Any
 
@@ -53,11 +49,7 @@ def own_workdir(
     *,
     identity: Mapping[str, str] = MappingProxyType({}),
     allow: Sequence[str] = (),
-<<<<<<< HEAD
-) -> Generator[list[str]]:
-=======
-) -> Iterator[tuple[list[str], Callable[[], None]]]:
->>>>>>> 82b8426 (Faults: a removed lock, little memory, a taken port and a full disk end in one line)
+) -> Generator[tuple[list[str], Callable[[], None]]]:
     """Keeps a workdir for this run, which process 0 checks; `record_run` is to follow.
 
     A second run in the same folder is refused, on any machine that shares it. An object
