@@ -139,8 +139,12 @@ def _data() -> ConfigDict:
     # such as "0,4096" for 12 bits in files of 16. "auto" measures them on training
     # images, and keeps them with the run; None or "full" is 0 to 65536.
     data.range = placeholder(str)
+    # Channels of the images, 1 to 16. 3 reads all images in color; of another number,
+    # each image has exactly so many (gray files 1), and all are kept as they are stored.
+    data.channels = 3
     # Channel statistics in [0, 1], subtracted and divided after augmentation. These
-    # are ImageNet's.
+    # are ImageNet's. With another number of values than of channels, such as (), they
+    # are measured on 256 training images, and kept with the run.
     data.mean = (0.485, 0.456, 0.406)
     data.std = (0.229, 0.224, 0.225)
     return data

@@ -92,7 +92,7 @@ def train(
     mesh, workdir = make_mesh(), expanded(workdir)
     say("reading the images")
     config, chosen, data = in_agreement(
-        functools.partial(_open, config, mesh.size, data),
+        functools.partial(_open, config, mesh.size, data, workdir),
         lambda opened: common_facts(
             opened[0],
             opened[2].evidence,
@@ -180,12 +180,14 @@ def train(
 
 
 def _open(
-    config: ml_collections.ConfigDict, devices: int, given: Any
+    config: ml_collections.ConfigDict, devices: int, given: Any, workdir: str
 ) -> tuple[ml_collections.ConfigDict, str, Data]:
     """Returns the config with every field chosen, what was in words, and the images."""
     if given is not None:
         config = named_python(config)
-    config, chosen = choose_from_data(config, devices=devices, given=given)
+    config, chosen = choose_from_data(
+        config, devices=devices, given=given, workdir=workdir
+    )
     check_config(config, devices=devices)
     check_loggers(config.log.to)
     data = open_data(config.data, given)

@@ -6,8 +6,8 @@ from typing import Any, NamedTuple
 
 from ml_collections import ConfigDict
 
+from snclr_jax.data.form import Form
 from snclr_jax.data.split import Split, hold_back
-from snclr_jax.settings.levels import parse_levels
 
 __all__ = ["Data", "Split", "hold_back", "open_data"]
 
@@ -55,9 +55,9 @@ def open_data(config: ConfigDict, given: Any = None) -> Data:
         of the square that images are decoded to, where they are not cropped for
         training; `holdback` > 0 replaces the test split by that many training images,
         to choose recipes on; `max_bad` is the share of a split's images that may be
-        bad, 0 in configs from before there was one; `range` is as `parse_levels` takes
-        it; `pictures_per_digit` is read for digits alone, `pages` for a folder, and
-        `image_column` and `label_column` for parquet.
+        bad, 0 in configs from before there was one; `range` and `channels` make a
+        `Form`; `pictures_per_digit` is read for digits alone, `pages` for a folder,
+        and `image_column` and `label_column` for parquet.
       given: images where `name` is "python", see `open_python`.
 
     Returns:
@@ -66,14 +66,19 @@ def open_data(config: ConfigDict, given: Any = None) -> Data:
     Raises:
       ValueError: for an unknown name, or a set that cannot be read.
     """
-    max_bad, levels = config.get("max_bad", 0.0), parse_levels(config.get("range"))
+    max_bad, form = config.get("max_bad", 0.0), Form.of(config)
     splits = config.get("train_split"), config.get("test_split")
     where = config.get("path"), config.image_size
-    how: dict[str, Any] = dict(splits=splits, max_bad=max_bad, levels=levels)
+    how: dict[str, Any] = dict(splits=splits, max_bad=max_bad, form=form)
     # A source is imported when it is asked for: TFDS alone takes seconds.
     if config.name == "digits":
         from snclr_jax.data.digits import open_digits
 
+        if not form.in_color:
+            raise ValueError(
+                f"data.channels {form.channels}: the embedded digits are in color; "
+                "name your images by data.name and data.path, or use data.channels=3"
+            )
         data = Data(*open_digits(config.image_size, config.pictures_per_digit))
     elif config.name == "folder":
         from snclr_jax.data.folder import open_folder
@@ -91,7 +96,7 @@ def open_data(config: ConfigDict, given: Any = None) -> Data:
     elif config.name == "numpy":
         from snclr_jax.data.numpy_source import open_numpy
 
-        data = Data(*open_numpy(*where, splits=splits, max_bad=max_bad))
+        data = Data(*open_numpy(*where, **how))
     elif config.name == "tfds":
         from snclr_jax.data.tfds_source import open_tfds
 
@@ -103,13 +108,13 @@ def open_data(config: ConfigDict, given: Any = None) -> Data:
                 train_split=config.train_split,
                 test_split=config.test_split,
                 max_bad=max_bad,
-                levels=levels,
+                form=form,
             )
         )
     elif config.name == "python":
         from snclr_jax.data.python_source import open_python
 
-        data = Data(*open_python(given, config.image_size, levels=levels))
+        data = Data(*open_python(given, config.image_size, form=form))
     else:
         raise ValueError(
             f'data.name is {config.name!r}; use "digits", "folder", "parquet", '

@@ -4,13 +4,21 @@ from __future__ import annotations
 
 import math
 import statistics
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 from ml_collections import ConfigDict
 
 from snclr_jax.data import Split, open_data
-from snclr_jax.data.decode import Encoded, UnreadableImage, open_encoded, unreadable
+from snclr_jax.data.choose_channels import choose_channels, without_color
+from snclr_jax.data.decode import (
+    Encoded,
+    UnreadableImage,
+    open_encoded,
+    stored_values,
+    unreadable,
+)
 from snclr_jax.data.depth import used_levels
 from snclr_jax.data.feed import is_resident
 from snclr_jax.data.order import WINDOWED, block_size, in_user_space
@@ -34,18 +42,25 @@ SAMPLE = 256  # images whose size is read
 
 
 def choose_from_data(
-    config: ConfigDict, *, devices: int, given: Any = None
+    config: ConfigDict,
+    *,
+    devices: int,
+    given: Any = None,
+    workdir: str | None = None,
+    measure: bool = True,
 ) -> tuple[ConfigDict, str]:
-    """Returns the config with every field of `FIELDS` that is None chosen.
+    """Returns the config with every field chosen that it leaves to the images.
 
-    Those that the objective chooses are chosen, too, and data.range "auto" becomes the
-    `used_levels` of the training images. The rules are `choose`'s, for the number of
-    training images and the median of their shorter sides.
+    Those of `FIELDS` and of the objective that are None, by `choose`'s rules for the
+    number of training images and the median of their shorter sides; data.range "auto",
+    by their `used_levels`; and what images that are not in color need, see
+    `without_color` and `choose_channels`.
 
     Args:
       config: a recipe; not changed.
       devices: of the mesh.
       given: images, see `open_data`.
+      workdir, measure: see `choose_channels`.
 
     Returns:
       The config, and a sentence that says what was found and chosen; "" where no field
@@ -58,6 +73,17 @@ def choose_from_data(
     # What is chosen follows from other fields, so these have to be in order first.
     fields = (*FIELDS, *_of_objective(config))
     check_fields(config, unset=fields)
+    config, changed = without_color(config)
+    config, chosen = _choose_missing(config, fields, devices=devices, given=given)
+    config, measured = choose_channels(
+        config, given=given, workdir=workdir, measure=measure
+    )
+    return config, "; ".join(filter(None, (changed, chosen, measured)))
+
+
+def _choose_missing(
+    config: ConfigDict, fields: Sequence[str], *, devices: int, given: Any
+) -> tuple[ConfigDict, str]:
     missing = [field for field in fields if get_field(config, field) is None]
     auto = config.data.range == AUTO
     if not missing and not auto:
@@ -204,5 +230,8 @@ def _side(image: Encoded | np.ndarray) -> int:
     """The shorter side, read from the head of an encoded image."""
     if isinstance(image, np.ndarray):
         return min(image.shape[:2])
-    with unreadable(image.name), open_encoded(image) as picture:
-        return min(picture.size)
+    with unreadable(image.name):
+        if not image.form.in_color:
+            return min(stored_values(image).shape[:2])
+        with open_encoded(image) as picture:
+            return min(picture.size)

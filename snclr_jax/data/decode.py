@@ -1,4 +1,4 @@
-"""From an encoded image of any size and mode to colour pixels: a square, or crops."""
+"""From an encoded image of any size and mode to pixels: a square, or crops."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ import numpy as np
 from PIL import ExifTags, Image, UnidentifiedImageError
 
 from snclr_jax.data.crop import View, crop_boxes, cut_views
+from snclr_jax.data.form import RGB, Form
 from snclr_jax.data.formats import FORMATS
 from snclr_jax.data.pixels import pixels_of, to_square
-from snclr_jax.data.tiff import is_tiff, read_tiff
-from snclr_jax.data.upright import square, upright
-from snclr_jax.settings.levels import FULL, Levels
+from snclr_jax.data.tiff import COLOR_CHANNELS, as_picture, is_tiff, read_tiff
+from snclr_jax.data.upright import eight_bits, own_channels, square, upright
 
 # 256 MiB of RGB, from where on Pillow warns of decompression bombs. An image that has
 # more, as its first bytes tell, is not decoded.
@@ -56,13 +56,13 @@ class Encoded(NamedTuple):
       content: the path of its file, the file's bytes, or an array that `pixels_of`
         takes.
       name: what to call the image in an error.
-      levels: what becomes black and white in more than 8 bits, see `parse_levels`.
+      form: what the image becomes.
       page: of a TIFF whose pages are images; None is the first of any file.
     """
 
     content: str | bytes | np.ndarray
     name: str
-    levels: Levels = FULL
+    form: Form = RGB
     page: int | None = None
 
 
@@ -101,8 +101,32 @@ def open_encoded(image: Encoded) -> Image.Image:
     content = image.content
     if isinstance(content, np.ndarray):
         return Image.fromarray(pixels_of(content, "it"))
-    file = io.BytesIO(content) if isinstance(content, bytes) else content
-    return open_image(file, image.page)
+    return open_image(_file(content), image.page)
+
+
+def stored_values(image: Encoded) -> np.ndarray:
+    """Reads a whole image that is not in color, upright: (h, w, c) as it is stored.
+
+    Raises:
+      Exception: of many kinds, where it is no image, too large, or has not c channels.
+    """
+    if isinstance(image.content, np.ndarray):
+        return pixels_of(image.content, "it", image.form)
+    return _values(_file(image.content), image.form, image.page)
+
+
+def _values(file: str | BinaryIO, form: Form, page: int | None) -> np.ndarray:
+    if form.channels > 1 and is_tiff(file):  # Pillow may leave channels out
+        if isinstance(file, str):
+            _check_file(file, whole=page is None)
+        most = 3 * MAX_PIXELS // form.channels
+        return read_tiff(file, page, channels=(form.channels,), most_pixels=most)
+    with open_image(file, page) as opened:
+        return own_channels(opened, form.channels)
+
+
+def _file(content: str | bytes) -> str | BinaryIO:
+    return io.BytesIO(content) if isinstance(content, bytes) else content
 
 
 def open_image(file: str | BinaryIO, page: int | None = None) -> Image.Image:
@@ -124,7 +148,9 @@ def open_image(file: str | BinaryIO, page: int | None = None) -> Image.Image:
     except (UnidentifiedImageError, SyntaxError):
         if not is_tiff(file):
             raise
-        return read_tiff(file, page or 0, most_pixels=MAX_PIXELS)
+        return as_picture(
+            read_tiff(file, page or 0, channels=COLOR_CHANNELS, most_pixels=MAX_PIXELS)
+        )
     if image.width * image.height > MAX_PIXELS:
         image.close()
         raise ValueError(
@@ -155,51 +181,54 @@ def decode_image(
     side: int,
     *,
     name: str,
-    levels: Levels = FULL,
+    form: Form = RGB,
     page: int | None = None,
 ) -> np.ndarray:
-    """Decodes one image: upright, in colour, its central square resized to `side`.
+    """Decodes one image: upright, its central square resized to `side`.
 
     Resizing is antialiased and bicubic. Transparency is laid on white, as a page shows
-    it; of more than 8 bits the range `levels` becomes 8, where the image is gray, else
+    it; of more than 8 bits the form's levels become 8, where the image is gray, else
     the upper 8 are kept; CMYK becomes RGB as Pillow converts it; EXIF rotation is
-    applied; of an animation the first frame counts.
+    applied; of an animation the first frame counts. Where the form is not color, each
+    channel stays as it is, and the levels are of all of them.
 
     Args:
       file: path or open file, in one of `FORMATS` and of `MAX_PIXELS` at most.
       side: s, in pixels.
       name: what to call the image in an error.
-      levels: see `Encoded`.
+      form: see `Encoded`.
       page: see `Encoded`.
 
     Returns:
-      uint8 (s, s, 3).
+      uint8 (s, s, c).
 
     Raises:
       UnreadableImage: where the image cannot be decoded.
       OSError: where no file can be read, such as with too many open.
     """
+    if not form.in_color:
+        with unreadable(name):
+            return to_square(eight_bits(_values(file, form, page), form.levels), side)
     with unreadable(name), open_image(file, page) as image:
         # A JPEG can be decoded at 1/2, 1/4 or 1/8 of its size; staying at twice the
         # wanted size leaves the final quality to the antialiased resize.
         image.draft(None, (2 * side, 2 * side))
-        return square(upright(image, levels), side)
+        return square(upright(image, form.levels), side)
 
 
 def decode_squares(
     encoded: Callable[[np.ndarray], Sequence[Encoded]], side: int, indices: np.ndarray
 ) -> np.ndarray:
-    """Decodes the images `encoded(indices)` by `decode_image`: uint8 (b, s, s, 3)."""
+    """Decodes the images `encoded(indices)` by `decode_image`: uint8 (b, s, s, c)."""
     return np.stack([_decode_square(image, side) for image in encoded(indices)])
 
 
 def _decode_square(image: Encoded, side: int) -> np.ndarray:
-    content, name, levels, page = image
+    content, name, form, page = image
     if isinstance(content, np.ndarray):
         with unreadable(name):
-            return to_square(pixels_of(content, "it"), side)
-    file = io.BytesIO(content) if isinstance(content, bytes) else content
-    return decode_image(file, side, name=name, levels=levels, page=page)
+            return to_square(pixels_of(content, "it", form), side)
+    return decode_image(_file(content), side, name=name, form=form, page=page)
 
 
 def decode_views(
@@ -211,17 +240,20 @@ def decode_views(
     at 1/2, 1/4 or 1/8 of its size where every crop then still has the size of its view.
 
     Args:
-      image: encoded as for `decode_image`, or pixels, uint8 (h, w, 3).
+      image: encoded as for `decode_image`, or pixels, uint8 (h, w, c).
       views: size s_v and crop of every view.
       uniforms: what each view's box is drawn from, see `crop_boxes`.
 
     Returns:
-      For each view, uint8 (s_v, s_v, 3).
+      For each view, uint8 (s_v, s_v, c).
 
     Raises:
       UnreadableImage: where the image cannot be decoded.
       OSError: where no file can be read, such as with too many open.
     """
+    if isinstance(image, Encoded) and not image.form.in_color:
+        with unreadable(image.name):
+            image = eight_bits(stored_values(image), image.form.levels)
     if isinstance(image, np.ndarray):
         boxes = crop_boxes(image.shape[:2], views, uniforms)
         return cut_views(image, boxes, views)
@@ -266,7 +298,7 @@ def _decode_whole(
         if pixels is not None:
             return cv2.cvtColor(pixels, cv2.COLOR_BGR2RGB)
     image.draft(None, (image.width // reduction, image.height // reduction))
-    return np.asarray(upright(image, stored.levels))
+    return np.asarray(upright(image, stored.form.levels))
 
 
 @contextlib.contextmanager

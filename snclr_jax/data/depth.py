@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 from ml_collections import ConfigDict
 
-from snclr_jax.data.decode import Encoded, open_encoded
+from snclr_jax.data.decode import Encoded, open_encoded, stored_values
 from snclr_jax.data.split import Split
 from snclr_jax.data.upright import is_deep
 from snclr_jax.settings.levels import FULL, Levels, parse_levels
@@ -54,12 +54,16 @@ def _levels(image: Encoded | np.ndarray) -> Levels | None:
     if isinstance(image, np.ndarray):
         return None
     try:
-        with open_encoded(image) as picture:
-            if not is_deep(picture):
-                return None
-            levels = np.asarray(picture, np.float32).ravel()
+        if image.form.in_color:
+            with open_encoded(image) as picture:
+                values = np.asarray(picture) if is_deep(picture) else None
+        else:
+            values = stored_values(image)
     except Exception:  # Pillow raises many kinds; who decodes the image says so
         return None
+    if values is None or values.dtype in (np.uint8, np.bool_):
+        return None
+    levels = values.ravel().astype(np.float32)
     levels = levels[np.isfinite(levels)][:: -(-levels.size // _PIXELS)]
     if not levels.size:
         return None

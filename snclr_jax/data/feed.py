@@ -28,6 +28,7 @@ from snclr_jax.devices.mesh import (
 )
 from snclr_jax.devices.shares import place_shares
 from snclr_jax.step.augment import view_settings
+from snclr_jax.step.channels import channels_of
 from snclr_jax.step.views import Batch
 
 # A decoded set up to this size is kept whole on every device: STL-10's 105,000
@@ -39,7 +40,8 @@ def is_resident(config, images: int) -> bool:
     """Whether a training set of this many images stays on the device."""
     if config.data.resident is not None:
         return config.data.resident
-    return images * config.data.image_size**2 * 3 <= RESIDENT_BYTES
+    pixels = images * config.data.image_size**2
+    return pixels * channels_of(config.data) <= RESIDENT_BYTES
 
 
 def views_on_host(augment) -> list[View]:

@@ -12,6 +12,7 @@ from typing import NamedTuple
 import numpy as np
 
 from snclr_jax.data.decode import Encoded, decode_squares, printable
+from snclr_jax.data.form import RGB, Form
 from snclr_jax.data.formats import FORMATS, SUFFIXES
 from snclr_jax.data.layout import (
     USUAL,
@@ -27,7 +28,6 @@ from snclr_jax.data.layout import (
 )
 from snclr_jax.data.split import Split
 from snclr_jax.data.tiff import count_pages
-from snclr_jax.settings.levels import FULL, Levels
 from snclr_jax.settings.paths import expanded
 
 
@@ -48,7 +48,7 @@ def open_folder(
     *,
     max_bad: float,
     splits: tuple[str, str] = USUAL,
-    levels: Levels = FULL,
+    form: Form = RGB,
     pages: str | None,
 ) -> tuple[Split, Split | None, tuple[str, ...] | None, tuple[str, ...]]:
     """Opens an image folder; images are decoded when they are asked for.
@@ -62,7 +62,7 @@ def open_folder(
       image_size: side s of the decoded images, in pixels.
       max_bad: share of a split's images that may be bad, see `Split`.
       splits: see `read_layout`.
-      levels: see `Encoded`.
+      form: see `Encoded`.
       pages: "all" reads every page of a TIFF as an image; None its first one.
 
     Returns:
@@ -96,7 +96,7 @@ def open_folder(
             f"end in {', '.join(SUFFIXES)}, and found {others or 'none at all'}"
         )
     split = functools.partial(
-        _split, root, classes=classes, side=image_size, max_bad=max_bad, levels=levels
+        _split, root, classes=classes, side=image_size, max_bad=max_bad, form=form
     )
     stored = _every_page if pages else _first_pages
     test, notes = None, layout.notes
@@ -135,13 +135,13 @@ def _split(
     classes: tuple[str, ...] | None,
     side: int,
     max_bad: float,
-    levels: Levels,
+    form: Form,
 ) -> Split:
     labels = None
     if classes is not None:
         of_images = (class_of(image.file) for image in images)
         labels = np.array(number_classes(of_images, classes), np.int32)
-    encoded = functools.partial(_encoded, str(root / folder), images, levels)
+    encoded = functools.partial(_encoded, str(root / folder), images, form)
     names = [image.name for image in images]
     return Split(
         functools.partial(decode_squares, encoded, side),
@@ -155,13 +155,13 @@ def _split(
 
 
 def _encoded(
-    root: str, images: list[_Stored], levels: Levels, indices: np.ndarray
+    root: str, images: list[_Stored], form: Form, indices: np.ndarray
 ) -> list[Encoded]:
     return [
         Encoded(
             os.path.join(root, image.file),
             os.path.join(root, image.name),
-            levels,
+            form,
             image.page,
         )
         for image in (images[index] for index in indices)

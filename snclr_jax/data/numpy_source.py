@@ -11,6 +11,7 @@ import numpy as np
 
 from snclr_jax.data.cached import made_once
 from snclr_jax.data.decode import Encoded
+from snclr_jax.data.form import RGB, Form
 from snclr_jax.data.large_files import divide, find_files
 from snclr_jax.data.layout import USUAL
 from snclr_jax.data.pixels import pixels_of
@@ -26,6 +27,7 @@ def open_numpy(
     *,
     max_bad: float,
     splits: tuple[str, str] = USUAL,
+    form: Form = RGB,
 ) -> tuple[Split, Split | None, tuple[str, ...] | None, tuple[str, ...]]:
     """Opens a folder of arrays, or one file; images are read when they are asked for.
 
@@ -39,6 +41,7 @@ def open_numpy(
       image_size: side s of the decoded images, in pixels.
       max_bad: share of a split's images that may be bad, see `Split`.
       splits: see `large_files.divide`, of the arrays' names.
+      form: see `Encoded`.
 
     Returns:
       The training split, the test split, None, since no class has a name, and notes for
@@ -57,8 +60,10 @@ def open_numpy(
         for name, array in _arrays(files.root, file).items()
     }
     train_names, test_names, notes = divide(sorted(stored), splits)
-    train = _Images({name: stored[name] for name in train_names})
-    test = _Images({name: stored[name] for name in test_names}) if test_names else None
+    train = _Images({name: stored[name] for name in train_names}, form)
+    test = None
+    if test_names:
+        test = _Images({name: stored[name] for name in test_names}, form)
     return open_rows(train, test, side=image_size, max_bad=max_bad, notes=notes)
 
 
@@ -67,11 +72,13 @@ class _Images:
 
     Args:
       stored: paths of .npy files by the arrays' names.
+      form: see `Encoded`.
     """
 
     class_names = None
 
-    def __init__(self, stored: dict[str, str]) -> None:
+    def __init__(self, stored: dict[str, str], form: Form) -> None:
+        self._form = form
         _array.cache_clear()  # a file may have been written anew
         shapes = {name: _array(file).shape for name, file in stored.items()}
         listed = ", ".join(f"{name} {shape}" for name, shape in shapes.items())
@@ -102,12 +109,13 @@ class _Images:
             )
         self._labels = stored[labels[0]] if labels else None
         # What is wrong with all of them stops before anything is computed.
-        pixels_of(np.zeros_like(_array(self._file)[0]), f"data.path: {self._name}")
+        first = np.zeros_like(_array(self._file)[0])
+        pixels_of(first, f"data.path: {self._name}", form)
 
     def encoded(self, indices: np.ndarray) -> list[Encoded]:
         images = _array(self._file)
         return [
-            Encoded(np.asarray(images[index]), name)
+            Encoded(np.asarray(images[index]), name, self._form)
             for index, name in zip(indices.tolist(), self.names(indices), strict=True)
         ]
 

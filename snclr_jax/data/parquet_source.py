@@ -14,12 +14,12 @@ import pyarrow.parquet as pq
 
 from snclr_jax.data.cached import made_once
 from snclr_jax.data.decode import Encoded
+from snclr_jax.data.form import RGB, Form
 from snclr_jax.data.large_files import find_files
 from snclr_jax.data.layout import USUAL
 from snclr_jax.data.parquet_columns import class_names, image_column, label_column
 from snclr_jax.data.rows import class_numbers, open_rows
 from snclr_jax.data.split import Split
-from snclr_jax.settings.levels import FULL, Levels
 
 SUFFIXES = (".parquet", ".arrow")
 _ROWS_AT_ONCE = 256  # that a copy holds in memory
@@ -32,7 +32,7 @@ def open_parquet(
     max_bad: float,
     splits: tuple[str, str] = USUAL,
     columns: tuple[str | None, str | None] = (None, None),
-    levels: Levels = FULL,
+    form: Form = RGB,
 ) -> tuple[Split, Split | None, tuple[str, ...] | None, tuple[str, ...]]:
     """Opens a folder of tables, or one table; images are read when they are asked for.
 
@@ -47,7 +47,7 @@ def open_parquet(
       max_bad: share of a split's images that may be bad, see `Split`.
       splits: see `large_files.divide`.
       columns: of images and of labels; None finds them, see `image_column`.
-      levels: see `Encoded`.
+      form: see `Encoded`.
 
     Returns:
       The training split, the test split, the classes' names and notes for a person, as
@@ -59,10 +59,10 @@ def open_parquet(
       OSError: where a file cannot be read.
     """
     files = find_files(path, SUFFIXES, splits)
-    train = _Tables(files.root, files.train, columns, levels)
+    train = _Tables(files.root, files.train, columns, form)
     test = None
     if files.test:
-        test = _Tables(files.root, files.test, (train.image, columns[1]), levels)
+        test = _Tables(files.root, files.test, (train.image, columns[1]), form)
     notes = files.notes
     if copied := train.copied + (test.copied if test else 0):
         notes.append(
@@ -79,7 +79,7 @@ class _Tables:
       root: folder of the tables.
       files: names of them below it.
       columns: of images and labels, or None.
-      levels: see `Encoded`.
+      form: see `Encoded`.
 
     Attributes:
       size: number of rows.
@@ -94,9 +94,9 @@ class _Tables:
         root: Path,
         files: Sequence[str],
         columns: tuple[str | None, str | None],
-        levels: Levels,
+        form: Form,
     ) -> None:
-        self._root, self._files, self._levels = root, files, levels
+        self._root, self._files, self._form = root, files, form
         self._stored, self.copied, ends = [], 0, [0]
         image, label = columns
         _table.cache_clear()  # a file may have been written anew
@@ -127,7 +127,7 @@ class _Tables:
     def encoded(self, indices: np.ndarray) -> list[Encoded]:
         """Returns the images of some rows, as they are stored."""
         return [
-            Encoded(self._content(file, self._image(file, row)), name, self._levels)
+            Encoded(self._content(file, self._image(file, row)), name, self._form)
             for (file, row), name in zip(
                 map(self._place, indices.tolist()), self.names(indices), strict=True
             )

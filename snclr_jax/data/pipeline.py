@@ -65,7 +65,7 @@ def train_batches(
 
     Returns:
       A Grain iterator over {"index": int32 (b / P,)} and, for each view v,
-      {"view{v}": uint8 (b / P, s_v, s_v, 3)}. Its state is the number of batches
+      {"view{v}": uint8 (b / P, s_v, s_v, c)}. Its state is the number of batches
       produced: it may be restored with any number of workers or processes.
 
     Raises:
@@ -134,7 +134,7 @@ class _Part:
         return {"index": self.split.shown(self.asked(*self._rows_of(element)))}
 
     def cut(self, element: int) -> dict[str, np.ndarray]:
-        """The same images' random crops too, {"view{v}": uint8 (c, s_v, s_v, 3)}."""
+        """The same images' random crops too, {"view{v}": uint8 (c, s_v, s_v, k)}."""
         step, rows = self._rows_of(element)
         asked = self.asked(step, rows)
         uniforms = [

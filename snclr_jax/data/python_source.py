@@ -11,9 +11,9 @@ from typing import Any
 import numpy as np
 from ml_collections import ConfigDict
 
+from snclr_jax.data.form import RGB, Form
 from snclr_jax.data.pixels import pixels_of, to_square
 from snclr_jax.data.split import Split
-from snclr_jax.settings.levels import FULL, Levels
 
 NAME = "python"  # what data.name is
 _SAMPLE = 64  # images that tell a set from others
@@ -28,15 +28,15 @@ def named_python(config: ConfigDict) -> ConfigDict:
 
 
 def open_python(
-    given: Any, image_size: int, *, levels: Levels = FULL
+    given: Any, image_size: int, *, form: Form = RGB
 ) -> tuple[Split, Split | None, None]:
     """Opens images that are given in Python.
 
     A set is one of
 
       images            an array, uint8 or floats from 0 to 1, (n, h, w), (n, h, w, 1),
-                        (n, h, w, 3) or (n, h, w, 4); or anything with a length whose
-                        items are what `pixels_of` takes
+                        (n, h, w, 3) or (n, h, w, 4), where images are in color; or
+                        anything with a length whose items are what `pixels_of` takes
       (images, labels)  labels are n integers; -1 is unlabelled
       items             anything with a length whose items are (image, label), or
                         {"image": ..., "label": ...}, "img" being as good
@@ -51,7 +51,7 @@ def open_python(
       given: a set to train on, or {"train": set, "test": set}; the second one is
         evaluated on.
       image_size: side s that images are brought to, as those of a folder are.
-      levels: see `Encoded`; of PIL images.
+      form: see `Encoded`; its levels are of PIL images.
 
     Returns:
       The training split, the test split or None, and None, since no class has a name.
@@ -72,13 +72,13 @@ def open_python(
             "evaluate on, 'test'"
         )
     splits = {
-        name: _split(name, images, image_size, levels) for name, images in sets.items()
+        name: _split(name, images, image_size, form) for name, images in sets.items()
     }
     return splits["train"], splits.get("test"), None
 
 
-def _split(name: str, given: Any, side: int, levels: Levels) -> Split:
-    items = _Items(name, given, levels)
+def _split(name: str, given: Any, side: int, form: Form) -> Split:
+    items = _Items(name, given, form)
     labels = functools.partial(_read_labels, items) if items.labelled else None
     return Split(
         functools.partial(_squares, items, side),
@@ -96,16 +96,16 @@ class _Items:
     Args:
       name: of the set, "train" or "test".
       given: the set.
-      levels: see `Encoded`.
+      form: see `Encoded`.
 
     Attributes:
       labelled: whether there are labels.
     """
 
-    def __init__(self, name: str, given: Any, levels: Levels) -> None:
+    def __init__(self, name: str, given: Any, form: Form) -> None:
         pair = isinstance(given, tuple) and len(given) == 2
         self._items, self._labels = given if pair else (given, None)
-        self._name, self._levels = name, levels
+        self._name, self._form = name, form
         self._known: dict[int, int] = {}  # labels that came with images
         lacks = {"__len__", "__getitem__"} - set(dir(self._items))
         if lacks or not len(self._items):
@@ -125,11 +125,11 @@ class _Items:
         return len(self._items)
 
     def image(self, number: int) -> np.ndarray:
-        """Returns an image in its own size, uint8 (h, w, 3)."""
+        """Returns an image in its own size, uint8 (h, w, c)."""
         image, label = self._read(number)
         if self.labelled:
             self._known[number] = self._checked(number, label)
-        return pixels_of(image, self._call(number), self._levels)
+        return pixels_of(image, self._call(number), self._form)
 
     def label(self, number: int) -> int:
         if number not in self._known:

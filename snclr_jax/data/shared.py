@@ -32,7 +32,7 @@ def own_batches(split: Split, rows: Rows, size: int) -> Iterator[np.ndarray]:
       size: images of this process in a batch.
 
     Yields:
-      uint8 (size, s, s, 3); what a batch lacks is filled up with black.
+      uint8 (size, s, s, c); what a batch lacks is filled up with black.
 
     Raises:
       ValueError, OSError: on every process, where one cannot read its images or more
@@ -54,7 +54,7 @@ def own_batches(split: Split, rows: Rows, size: int) -> Iterator[np.ndarray]:
 
 
 def keep_own(split: Split) -> np.ndarray:
-    """Decodes this process's share of all images for good, uint8 (m, s, s, 3).
+    """Decodes this process's share of all images for good, uint8 (m, s, s, c).
 
     Raises:
       ValueError, OSError: as `own_batches`.

@@ -58,10 +58,10 @@ class Split:
     when the image was met.
 
     Args:
-      load: decodes some images, (b,) indices in [0, size) -> uint8 (b, s, s, 3); must
+      load: decodes some images, (b,) indices in [0, size) -> uint8 (b, s, s, c); must
         be safe to call from several threads, and picklable for worker processes.
         Raises `UnreadableImage` where one of them is bad.
-      encoded: reads some images as they are stored, or their pixels, uint8 (h, w, 3):
+      encoded: reads some images as they are stored, or their pixels, uint8 (h, w, c):
         (b,) indices -> b of them, in any size; the same threads and processes call it.
         None where there is nothing beyond what `load` returns.
       size: number of images, n.
@@ -177,7 +177,7 @@ class Split:
         return [(row, shown[row]) for row in np.intersect1d(rows, [*shown]).tolist()]
 
     def read(self, indices: Sequence[int] | np.ndarray) -> np.ndarray:
-        """Decodes some images with threads: (b,) indices -> uint8 (b, s, s, 3).
+        """Decodes some images with threads: (b,) indices -> uint8 (b, s, s, c).
 
         Where `keep` has decoded all of them, they are taken from there.
         """
@@ -245,7 +245,7 @@ class Split:
     def originals(
         self, indices: np.ndarray
     ) -> Sequence[Encoded | np.ndarray] | np.ndarray:
-        """Reads some whole images without threads: encoded, or uint8 (h, w, 3)."""
+        """Reads some whole images without threads: encoded, or uint8 (h, w, c)."""
         return (self._opened.encoded or self._opened.load)(self._of[indices])
 
     def sampled_bytes(self) -> int:
@@ -253,11 +253,11 @@ class Split:
         return sum(map(_stored_bytes, self.originals(self.thinned(_SAMPLE))))
 
     def images(self) -> np.ndarray:
-        """All images, uint8 (n, s, s, 3), decoded once; for sets that fit in memory."""
+        """All images, uint8 (n, s, s, c), decoded once; for sets that fit in memory."""
         return self.keep(range(self.size))
 
     def keep(self, rows: range) -> np.ndarray:
-        """Some images, uint8 (m, s, s, 3), decoded once; `read` then has them."""
+        """Some images, uint8 (m, s, s, c), decoded once; `read` then has them."""
         if self._kept is None or self._kept[0] != rows:
             self._kept = rows, self.read(rows)
         return self._kept[1]

@@ -11,8 +11,8 @@ import tensorflow_datasets as tfds
 from etils import epath
 
 from snclr_jax.data.decode import Encoded, decode_squares
+from snclr_jax.data.form import RGB, Form
 from snclr_jax.data.split import Split
-from snclr_jax.settings.levels import FULL, Levels
 from snclr_jax.settings.paths import located
 
 _RECORDS_AT_ONCE = 4096  # one by one is four times slower
@@ -28,7 +28,7 @@ def open_tfds(
     train_split: str,
     test_split: str,
     max_bad: float,
-    levels: Levels = FULL,
+    form: Form = RGB,
 ) -> tuple[Split, Split | None, tuple[str, ...] | None]:
     """Opens a prepared TFDS set with an "image" feature; never uses the network.
 
@@ -45,7 +45,7 @@ def open_tfds(
       train_split: TFDS split, slices such as "train[:90%]" included.
       test_split: the same; "" for none.
       max_bad: share of a split's images that may be bad, see `Split`.
-      levels: see `Encoded`.
+      form: see `Encoded`.
 
     Returns:
       The training split, the test split and the classes' names.
@@ -65,7 +65,7 @@ def open_tfds(
     label = features.get("label")
     label = label if isinstance(label, tfds.features.ClassLabel) else None
     open_split = functools.partial(
-        _open_split, builder, image_size, label, max_bad, levels
+        _open_split, builder, image_size, label, max_bad, form
     )
     train = open_split("train_split", train_split)
     test = None
@@ -112,7 +112,7 @@ def _open_split(
     side: int,
     label: Any,
     max_bad: float,
-    levels: Levels,
+    form: Form,
     field: str,
     split: str,
 ) -> Split:
@@ -131,7 +131,7 @@ def _open_split(
             f"has {sorted(builder.info.splits)}, and slices of these"
         ) from error
     name = f"{builder.data_dir}, split {split}"
-    encoded = functools.partial(_encoded, source, name, levels)
+    encoded = functools.partial(_encoded, source, name, form)
     features = builder.info.features
     own_name = next((name for name in _NAME_FEATURES if name in features), None)
     return Split(
@@ -147,12 +147,10 @@ def _open_split(
     )
 
 
-def _encoded(
-    source: Any, name: str, levels: Levels, indices: np.ndarray
-) -> list[Encoded]:
+def _encoded(source: Any, name: str, form: Form, indices: np.ndarray) -> list[Encoded]:
     records = _read_records(source, name, indices.tolist())
     return [
-        Encoded(record["image"], f"{name}, image {index}", levels)
+        Encoded(record["image"], f"{name}, image {index}", form)
         for index, record in zip(indices, records, strict=True)
     ]
 

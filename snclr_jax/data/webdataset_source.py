@@ -14,13 +14,13 @@ import numpy as np
 
 from snclr_jax.data.cached import made_once
 from snclr_jax.data.decode import Encoded
+from snclr_jax.data.form import RGB, Form
 from snclr_jax.data.formats import SUFFIXES
 from snclr_jax.data.large_files import find_files
 from snclr_jax.data.layout import USUAL, class_of, read_layout, why_not
 from snclr_jax.data.rows import class_numbers, open_rows
 from snclr_jax.data.split import Split
 from snclr_jax.data.tar import leads_out, members
-from snclr_jax.settings.levels import FULL, Levels
 
 _LABEL = "cls"  # file with the class of a sample, a number or a name
 _LONGEST_LABEL = 1024  # bytes of it that are read
@@ -41,7 +41,7 @@ def open_webdataset(
     *,
     max_bad: float,
     splits: tuple[str, str] = USUAL,
-    levels: Levels = FULL,
+    form: Form = RGB,
 ) -> tuple[Split, Split | None, tuple[str, ...] | None, tuple[str, ...]]:
     """Opens a folder of tars, or one tar; images are read when they are asked for.
 
@@ -54,7 +54,7 @@ def open_webdataset(
       image_size: side s of the decoded images, in pixels.
       max_bad: share of a split's images that may be bad, see `Split`.
       splits: see `large_files.divide`.
-      levels: see `Encoded`.
+      form: see `Encoded`.
 
     Returns:
       The training split, the test split, the classes' names and notes for a person, as
@@ -66,8 +66,8 @@ def open_webdataset(
       OSError: where a file cannot be read.
     """
     files = find_files(path, (".tar",), splits)
-    train = _Tars(files.root, files.train, levels)
-    test = _Tars(files.root, files.test, levels) if files.test else None
+    train = _Tars(files.root, files.train, form)
+    test = _Tars(files.root, files.test, form) if files.test else None
     return open_rows(train, test, side=image_size, max_bad=max_bad, notes=files.notes)
 
 
@@ -76,8 +76,8 @@ class _Tars:
 
     class_names = None  # of numbers
 
-    def __init__(self, root: Path, files: Sequence[str], levels: Levels) -> None:
-        self._root, self._levels = str(root), levels
+    def __init__(self, root: Path, files: Sequence[str], form: Form) -> None:
+        self._root, self._form = str(root), form
         self._files = list(files)
         samples = [_samples(str(root / file)) for file in files]
         self._tar = np.repeat(np.arange(len(files)), list(map(len, samples)))
@@ -91,7 +91,7 @@ class _Tars:
 
     def encoded(self, indices: np.ndarray) -> list[Encoded]:
         return [
-            Encoded(self._read(index), f"{self._root}/{name}", self._levels)
+            Encoded(self._read(index), f"{self._root}/{name}", self._form)
             for index, name in zip(indices.tolist(), self.names(indices), strict=True)
         ]
 

@@ -21,11 +21,11 @@ def prepare(images: Array, config: ml_collections.ConfigDict) -> Array:
     """Returns what a network sees of images as they are stored.
 
     Args:
-      images: uint8 (b, s, s, 3), of side `data.image_size`.
+      images: uint8 (b, s, s, c), of side `data.image_size`.
       config: reads `augment.size` and the channel statistics.
 
     Returns:
-      float32 (b, v, v, 3): the middle `augment.size` pixels, normalized.
+      float32 (b, v, v, c): the middle `augment.size` pixels, normalized.
     """
     view = center_view(images, size=config.augment.size)
     return normalize(view, config.data.mean, config.data.std)
@@ -34,7 +34,7 @@ def prepare(images: Array, config: ml_collections.ConfigDict) -> Array:
 def make_encode(encode: Encode, config, mesh: Mesh) -> Encode:
     """Returns `encode` compiled for images as they are stored.
 
-    They are uint8 (b, s, s, 3), cropped at the center to the size of a training view
+    They are uint8 (b, s, s, c), cropped at the center to the size of a training view
     and normalized.
 
     Args:

@@ -11,6 +11,7 @@ from jax.sharding import Mesh
 
 from snclr_jax.encoder.stored import open_encoder
 from snclr_jax.run.checkpoint_reader import check_same_arrays, saved_steps
+from snclr_jax.step.channels import channels_of
 from snclr_jax.step.state import TrainState
 
 # Fields of the network that may differ without any shape being another.
@@ -39,6 +40,12 @@ def init_from(
         return state
     encoder = open_encoder(path, mesh=mesh)
     source = f"model.init_from {path!r}"
+    given, ours = (channels_of(each.data) for each in (encoder.config, config))
+    if given != ours:
+        raise ValueError(
+            f"{source} is of images of {given} channels, and this run's have {ours}; "
+            f"set --config.data.channels={given}, or start from another encoder"
+        )
     for field in _UNSEEN:
         theirs = encoder.config.model[field]
         if theirs != model[field]:

@@ -15,11 +15,11 @@ from ml_collections import ConfigDict
 from PIL import Image
 
 from snclr_jax.data.decode import decode_image
-from snclr_jax.data.pixels import CHANNELS, pixels_of, to_square
+from snclr_jax.data.form import Form
+from snclr_jax.data.pixels import channels_given, pixels_of, to_square
 from snclr_jax.devices.mesh import make_mesh
 from snclr_jax.encoder.encode import Encode, make_encode
 from snclr_jax.encoder.stored import Encoder, open_encoder
-from snclr_jax.settings.levels import Levels, parse_levels
 
 _AT_ONCE = 256  # images in one call of the network
 
@@ -51,8 +51,9 @@ class LoadedEncoder:
 
         Args:
           images: one image, or several: a list of images of any sizes, or an array
-            (b, h, w), (b, h, w, 1), (b, h, w, 3) or (b, h, w, 4). An image is the path
-            of a file, or what `pixels_of` takes: an array, a PIL image, a tensor.
+            (b, h, w), (b, h, w, 1), (b, h, w, 3) or (b, h, w, 4), or (b, h, w, c) of
+            a run on images of c channels. An image is the path of a file, or what
+            `pixels_of` takes: an array, a PIL image, a tensor.
           dense: return features of every place instead, (rows, columns, f) of one
             image, (b, rows, columns, f) of several, which lie evenly over
             `views(images)`. Of a ResNet or patchnet their mean over rows and columns is
@@ -75,7 +76,7 @@ class LoadedEncoder:
         return self._of(images, functools.partial(self._apply, self._maps))
 
     def views(self, images: Any) -> np.ndarray:
-        """Returns what the encoder sees of images, uint8 (v, v, 3) or (b, v, v, 3)."""
+        """Returns what the encoder sees of images, uint8 (v, v, c) or (b, v, v, c)."""
         size = self.encoder.config.augment.size
         first = (self.encoder.config.data.image_size - size) // 2
         middle = slice(first, first + size)
@@ -84,7 +85,7 @@ class LoadedEncoder:
     def _of(self, images: Any, function: Callable[[np.ndarray], Any]) -> Any:
         """Returns arrays of one image, or of several, some at a time."""
         config = self.encoder.config
-        if _is_one(images):
+        if _is_one(images, channels_given(Form.of(config.data))):
             squares = read_squares([images], ["the image"], config)
             return jax.tree.map(lambda array: array[0], function(squares))
         if not len(images):
@@ -110,7 +111,7 @@ def load(path: str | Path, *, network: str | None = None) -> LoadedEncoder:
 def read_squares(
     images: Sequence[Any], names: Sequence[str], config: ConfigDict
 ) -> np.ndarray:
-    """Returns uint8 (b, s, s, 3), as an evaluation of the run reads the images.
+    """Returns uint8 (b, s, s, c), as an evaluation of the run reads the images.
 
     Args:
       images: see `LoadedEncoder`.
@@ -121,14 +122,14 @@ def read_squares(
       ValueError: for one that cannot be read.
       OSError: where no file can be read now.
     """
-    side, levels = config.data.image_size, parse_levels(config.data.get("range"))
+    side, form = config.data.image_size, Form.of(config.data)
     return np.stack(
-        [_square(*each, side, levels) for each in zip(images, names, strict=True)]
+        [_square(*each, side, form) for each in zip(images, names, strict=True)]
     )
 
 
-def _is_one(images: Any) -> bool:
-    """Whether what is given is one image, not several."""
+def _is_one(images: Any, channels: tuple[int, ...]) -> bool:
+    """Whether what is given is one image, of so many channels, not several."""
     if isinstance(images, str | os.PathLike | Image.Image):
         return True
     if isinstance(images, list | tuple):
@@ -142,13 +143,13 @@ def _is_one(images: Any) -> bool:
     if len(shape) != 3:
         return len(shape) == 2
     # Of three axes, one of channels tells an image from several grey ones.
-    return shape[-1] in CHANNELS or (hasattr(images, "numpy") and shape[0] in CHANNELS)
+    return shape[-1] in channels or (hasattr(images, "numpy") and shape[0] in channels)
 
 
-def _square(image: Any, name: str, side: int, levels: Levels) -> np.ndarray:
-    """Returns uint8 (s, s, 3), as an evaluation reads the image."""
+def _square(image: Any, name: str, side: int, form: Form) -> np.ndarray:
+    """Returns uint8 (s, s, c), as an evaluation reads the image."""
     if not isinstance(image, str | os.PathLike):
-        return to_square(pixels_of(image, name, levels), side)
+        return to_square(pixels_of(image, name, form), side)
     path = os.fspath(image)
     if os.path.isdir(path):
         raise ValueError(
@@ -157,4 +158,4 @@ def _square(image: Any, name: str, side: int, levels: Levels) -> np.ndarray:
         )
     if not os.path.exists(path):
         raise ValueError(f"{name}: there is no file {path}; check its path")
-    return decode_image(path, side, name=path, levels=levels)
+    return decode_image(path, side, name=path, form=form)

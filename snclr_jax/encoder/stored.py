@@ -34,6 +34,7 @@ from snclr_jax.run.checkpoint_reader import (
 from snclr_jax.run.workdir import as_json
 from snclr_jax.settings.objective import objective_class
 from snclr_jax.settings.paths import located
+from snclr_jax.step.channels import channels_of
 
 SUFFIX = ".safetensors"
 HUB_FILE = f"model{SUFFIX}"  # of a folder for a hub
@@ -207,8 +208,9 @@ def _read_file(path: epath.Path, network: str | None, mesh: Mesh) -> Encoder:
         )
     config = ml_collections.ConfigDict(json.loads(header["config"]))
     if header.items() >= TORCH.items():
+        channels = channels_of(config.data)
         try:
-            arrays = from_torch(learned(arrays), expected_tensors(config))
+            arrays = from_torch(learned(arrays), expected_tensors(config), channels)
         except ValueError as error:
             raise ValueError(f"{path} is damaged: {error}; export it again") from error
     encoder = assemble_encoder(
@@ -282,10 +284,10 @@ def _init(
     model: Model, config: ml_collections.ConfigDict
 ) -> Callable[[Array], tuple[Variables, Variables]]:
     """Returns the function from a key to an encoder's parameters and statistics."""
-    size = config.augment.size
+    size, channels = config.augment.size, channels_of(config.data)
 
     def init(key: Array) -> tuple[Variables, Variables]:
-        params, batch_stats = model.init(key, (size, size, 3))
+        params, batch_stats = model.init(key, (size, size, channels))
         kept = ({"encoder": params["encoder"]}, {})
         if "encoder" in batch_stats:
             kept[1]["encoder"] = batch_stats["encoder"]

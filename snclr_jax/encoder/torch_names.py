@@ -35,7 +35,6 @@ _LEAVES = {
 # the positions of a ViT, which are fixed here.
 BATCHES, POSITIONS = "num_batches_tracked", "pos_embed"
 _PATCHES = "patch_embed.proj.weight"
-_COLORS = 3
 
 
 def torch_name(ours: str) -> str:
@@ -54,19 +53,20 @@ def torch_name(ours: str) -> str:
     return ".".join([*parts, _LEAVES.get(leaf, leaf)])
 
 
-def to_torch(tensors: Tensors) -> Tensors:
+def to_torch(tensors: Tensors, channels: int) -> Tensors:
     """Returns an encoder's arrays, by PyTorch's names and in its layouts.
 
     Args:
       tensors: by Flax's names, what `Encoder.tensors` returns.
+      channels: of the images.
     """
     converted = {}
     for ours, array in _unstack(tensors).items():
         name = torch_name(ours)
         if name == _PATCHES:
-            # Inside a patch the order is row, column, color: see `split_patches`.
-            side = round((len(array) / _COLORS) ** 0.5)
-            array = array.reshape(side, side, _COLORS, -1)
+            # Inside a patch the order is row, column, channel: see `split_patches`.
+            side = round((len(array) / channels) ** 0.5)
+            array = array.reshape(side, side, channels, -1)
         if name == "cls_token":
             array = array[None, None]
         elif array.ndim > 1:
@@ -84,12 +84,15 @@ def learned(tensors: Tensors) -> Tensors:
     }
 
 
-def from_torch(tensors: Tensors, expected: dict[str, jax.ShapeDtypeStruct]) -> Tensors:
+def from_torch(
+    tensors: Tensors, expected: dict[str, jax.ShapeDtypeStruct], channels: int
+) -> Tensors:
     """Returns the arrays of an encoder by Flax's names and in its layouts.
 
     Args:
       tensors: by PyTorch's names: exactly those of `to_torch`.
       expected: what the encoder consists of, by Flax's names.
+      channels: of the images.
 
     Raises:
       ValueError: where a tensor is missing, one too many or of another shape; names
@@ -99,7 +102,7 @@ def from_torch(tensors: Tensors, expected: dict[str, jax.ShapeDtypeStruct]) -> T
         name: np.broadcast_to(np.zeros((), leaf.dtype), leaf.shape)
         for name, leaf in expected.items()
     }
-    wanted = {name: leaf.shape for name, leaf in to_torch(hollow).items()}
+    wanted = {name: leaf.shape for name, leaf in to_torch(hollow, channels).items()}
     wrong = [f"{name} is missing" for name in wanted if name not in tensors]
     wrong += [f"{name} is not part of it" for name in tensors if name not in wanted]
     wrong += [

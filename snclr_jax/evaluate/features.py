@@ -23,7 +23,7 @@ RAW_PLACE_SIZE = 4
 
 
 def make_raw_pixels(config, mesh: Mesh) -> Encode:
-    """Returns an `encode` without a network: the prepared pixels, as (b, s s 3).
+    """Returns an `encode` without a network: the prepared pixels, as (b, s s c).
 
     Larger views are shrunk to `RAW_PIXELS_SIZE`, so that the
     pixels of a large set fit into memory.
@@ -33,9 +33,8 @@ def make_raw_pixels(config, mesh: Mesh) -> Encode:
     def encode(params, batch_stats, images: Array) -> Array:
         del params, batch_stats
         count = images.shape[0]
-        small = jax.image.resize(
-            prepare(images, config), (count, size, size, 3), "linear"
-        )
+        shape = (count, size, size, images.shape[-1])
+        small = jax.image.resize(prepare(images, config), shape, "linear")
         return small.reshape(count, -1)
 
     return jax.jit(encode, out_shardings=replicated(mesh))

@@ -12,6 +12,8 @@ from PIL import Image
 from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 
+from snclr_jax.step.channels import COLOR
+
 QUALITY, SHRUNK = 75, 0.75  # of a copy: of its JPEG, and of its sides in between
 ALIKE = 0.05  # share of copies that may be less similar than the threshold
 OF_OTHERS = 0.99  # share of images whose k-th neighbor is less similar than it
@@ -47,18 +49,26 @@ class Duplicates(NamedTuple):
 def saved_again(pictures: np.ndarray) -> np.ndarray:
     """Returns what is left of pictures, shrunk to 3/4 and back, as JPEGs of quality 75.
 
+    Of pictures that are not RGB, each channel is a JPEG.
+
     Args:
-      pictures: uint8 (m, s, s, 3).
+      pictures: uint8 (m, s, s, c).
     """
-    copies = []
-    for pixels in pictures:
-        picture, file = Image.fromarray(pixels), io.BytesIO()
-        side = max(1, round(SHRUNK * picture.width))
-        small = picture.resize((side, side), Image.Resampling.BICUBIC)
-        small.save(file, "JPEG", quality=QUALITY)
-        with Image.open(file) as copy:
-            copies.append(copy.resize(picture.size, Image.Resampling.BICUBIC))
-    return np.stack([np.asarray(copy) for copy in copies])
+    if pictures.shape[-1] != COLOR:
+        channels = [
+            list(map(_copy, channel)) for channel in np.moveaxis(pictures, -1, 0)
+        ]
+        return np.stack(channels, axis=-1)
+    return np.stack(list(map(_copy, pictures)))
+
+
+def _copy(pixels: np.ndarray) -> np.ndarray:
+    picture, file = Image.fromarray(pixels), io.BytesIO()
+    side = max(1, round(SHRUNK * picture.width))
+    small = picture.resize((side, side), Image.Resampling.BICUBIC)
+    small.save(file, "JPEG", quality=QUALITY)
+    with Image.open(file) as copy:
+        return np.asarray(copy.resize(picture.size, Image.Resampling.BICUBIC))
 
 
 def suggest_threshold(similarity: np.ndarray, to_copy: np.ndarray) -> float:

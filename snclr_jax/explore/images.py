@@ -77,7 +77,7 @@ class Images:
         return unit(self.features)
 
     def read(self, rows: np.ndarray) -> np.ndarray:
-        """Decodes some images: (m,) rows -> uint8 (m, s, s, 3), as the encoder does."""
+        """Decodes some images: (m,) rows -> uint8 (m, s, s, c), as the encoder does."""
         pictures, first = {}, 0
         for split in self.splits.values():
             here = np.flatnonzero((rows >= first) & (rows < first + split.size))

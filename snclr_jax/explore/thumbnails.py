@@ -9,6 +9,8 @@ from collections.abc import Callable
 import numpy as np
 from PIL import Image
 
+from snclr_jax.visualize.pictures import in_color
+
 COLUMNS = 64  # pictures in a row of a sheet, and rows of a full one
 _QUALITY = 80
 
@@ -19,7 +21,7 @@ def sheets(
     """Returns pictures side by side in sheets, data URIs of WebP.
 
     Args:
-      read: decodes some images: (m,) rows -> uint8 (m, s, s, 3).
+      read: decodes some images: (m,) rows -> uint8 (m, s, s, c).
       rows: which; picture i is in sheet i // 4096, at i % 64 from the left in row
         i % 4096 // 64.
       side: of a picture, in pixels.
@@ -38,12 +40,12 @@ def sheets(
 
 
 def thumbnail(pixels: np.ndarray, side: int) -> str:
-    """Returns one picture, uint8 (s, s, 3), as a data URI of WebP."""
+    """Returns one picture, uint8 (s, s, c), as a data URI of WebP."""
     return _uri(_small(pixels, side))
 
 
 def _small(pixels: np.ndarray, side: int) -> Image.Image:
-    picture = Image.fromarray(pixels)
+    picture = Image.fromarray(in_color(pixels))
     if picture.size == (side, side):
         return picture
     return picture.resize((side, side), Image.Resampling.LANCZOS)

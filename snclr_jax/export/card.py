@@ -12,9 +12,10 @@ from ml_collections import ConfigDict
 from snclr_jax import __version__
 from snclr_jax.encoder.stored import Encoder
 from snclr_jax.export.hub import front_matter
-from snclr_jax.export.load_lines import image_lines, load_lines
+from snclr_jax.export.load_lines import image_lines, load_lines, stored_as
 from snclr_jax.settings.check import get_field
 from snclr_jax.settings.objective import objective_class
+from snclr_jax.step.channels import COLOR, channels_of
 
 # What tells one run from another at a glance; the rest is in the file or the run.
 SUMMARY = (
@@ -124,6 +125,8 @@ def _summary(config: ConfigDict) -> Iterator[tuple[str, Any]]:
         read = config.model.name.startswith(ONLY.get(field, ""))
         if read and value not in (None, ""):
             yield field, value
+    if (channels := channels_of(config.data)) != COLOR:
+        yield "data.channels", channels
 
 
 def _of_objective(config: ConfigDict) -> Iterator[tuple[str, Any]]:
@@ -140,7 +143,9 @@ def _of_objective(config: ConfigDict) -> Iterator[tuple[str, Any]]:
 def _images(encoder: Encoder, format: str) -> str:
     """Says what the network expects to see, and the code that makes it of a file."""
     config = encoder.config
-    stored, size = config.data.image_size, config.augment.size
+    size, channels = config.augment.size, channels_of(config.data)
+    kind = "RGB" if channels == COLOR else f"{channels} channels"
+    view = f"{kind}, float32, (b, {channels}, {size}, {size}): `view` of these lines"
     if format == "detectron2":
         return (
             f"RGB. The network was trained on views of {size} x {size} pixels; "
@@ -148,31 +153,33 @@ def _images(encoder: Encoder, format: str) -> str:
         )
     if format == "safetensors":
         text = (
-            "Paths, PIL images or arrays, grey, RGB or RGBA, of any sizes. The loader "
-            "does what these lines do:"
+            "Paths, PIL images or arrays, "
+            f"{'grey, RGB or RGBA' if channels == COLOR else f'of {kind}'}, of any "
+            "sizes. The loader does what these lines do:"
         )
     elif format == "hub":
         text = (
             "`snclr_jax.load_encoder` takes images of any sizes and does what these "
-            f"lines do. Other loaders take RGB, float32, (b, 3, {size}, {size}): "
-            "`view` of these lines, its channels first."
+            f"lines do. Other loaders take {view}, its channels first."
         )
     elif format in PROGRAMS:
         text = (
-            f"RGB, uint8, (b, {stored}, {stored}, 3): `pixels` of these lines. The "
+            f"{kind}, {stored_as(config)}: `pixels` of these lines. The "
             f"program itself cuts out the middle {size} x {size} of them and "
             "normalizes them."
         )
     else:
-        text = (
-            f"RGB, float32, (b, 3, {size}, {size}): `view` of these lines, its "
-            "channels first."
+        text = f"{view}, its channels first."
+    treated = ""
+    if channels == COLOR:
+        treated = (
+            " Transparent images are laid on white first, and of 16 bits the upper 8 "
+            "count."
         )
     return (
         f"{text}\n\n{image_lines(config, view=format not in PROGRAMS)}\n\n"
         "Evaluations saw these pixels, to the last bit; cropping and resizing by other "
-        "code moves some of them by several of 255 levels. Transparent images are laid "
-        "on white first, and of 16 bits the upper 8 count."
+        f"code moves some of them by several of 255 levels.{treated}"
     )
 
 

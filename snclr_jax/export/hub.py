@@ -17,6 +17,7 @@ from snclr_jax.encoder.tensor_file import write_tensors
 from snclr_jax.export.load_lines import timm_model
 from snclr_jax.export.torch_file import library_tensors
 from snclr_jax.run.files import CHECKPOINTS, write_whole
+from snclr_jax.step.channels import COLOR, channels_of
 
 CARD_FILE, CONFIG_FILE = "README.md", "config.json"
 _TASK = "image-feature-extraction"
@@ -77,7 +78,8 @@ def _config(encoder: Encoder) -> dict[str, Any]:
     """Returns config.json: of a network that timm has, what its loader reads."""
     config, features = encoder.config, encoder.model.feature_dim
     size, (name, arguments) = config.augment.size, timm_model(encoder)
-    vit = "img_size" in arguments
+    vit, channels = "img_size" in arguments, channels_of(config.data)
+    first = "patch_embed.proj" if vit else "conv1"
     content: dict[str, Any] = {"num_classes": 0, "num_features": features}
     if name:
         content |= {
@@ -85,7 +87,7 @@ def _config(encoder: Encoder) -> dict[str, Any]:
             "global_pool": "token" if vit else "avg",
             "model_args": arguments,
             "pretrained_cfg": {
-                "input_size": [3, size, size],
+                "input_size": [channels, size, size],
                 "fixed_input_size": vit,
                 "interpolation": "bicubic",
                 "crop_pct": size / config.data.image_size,
@@ -93,7 +95,8 @@ def _config(encoder: Encoder) -> dict[str, Any]:
                 "mean": list(config.data.mean),
                 "std": list(config.data.std),
                 "num_classes": 0,
-                "first_conv": "patch_embed.proj" if vit else "conv1",
+                # What it names, timm would adapt to other channels than color's.
+                "first_conv": first if channels == COLOR else None,
                 "classifier": "head" if vit else "fc",
             },
         }

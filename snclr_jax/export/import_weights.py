@@ -16,6 +16,7 @@ from snclr_jax.export.read_weights import read_weights
 from snclr_jax.export.torch_file import attention_heads, positions
 from snclr_jax.models.resnet import STRUCTURE
 from snclr_jax.models.vit import WIDTH
+from snclr_jax.step.channels import channels_of
 
 # MoCo v3's checkpoints hold both networks.
 MOCO = {"online": "module.base_encoder.", "target": "module.momentum_encoder."}
@@ -69,7 +70,8 @@ def import_weights(
         if model.name in WIDTH:
             _check_heads(header, model)
             theirs = _without_positions(theirs)
-        tensors = from_torch(theirs, expected_tensors(config))
+        channels = channels_of(config.data)
+        tensors = from_torch(theirs, expected_tensors(config), channels)
     except ValueError as error:
         raise ValueError(
             f"--weights={weights} does not fit {model.name} as the config says: "

@@ -8,6 +8,7 @@ from snclr_jax.encoder.stored import HUB_FILE, Encoder
 from snclr_jax.export.torch_file import attention_heads
 from snclr_jax.models.resnet import STRUCTURE, WIDTH
 from snclr_jax.models.vit import DEPTH
+from snclr_jax.step.channels import COLOR, channels_of
 
 # timm's names of the networks, whose sizes are then given one by one.
 _TIMM = {"vit_ti": "tiny", "vit_s": "small", "vit_b": "base", "vit_l": "large"}
@@ -37,25 +38,49 @@ def image_lines(config: ConfigDict, *, view: bool) -> str:
     """Returns Markdown that shows how `file`, an image, is read for an evaluation.
 
     Args:
-      config: of the run.
+      config: of the run. Of images that are not in color, the lines begin with `image`,
+        the array of what is stored.
       view: cut the middle out and normalize it, or stop at what is stored of an image.
     """
     stored, size = config.data.image_size, config.augment.size
     first = (stored - size) // 2
     box = (first, first, first + size, first + size)
     mean, std = list(config.data.mean), list(config.data.std)
-    lines = [
-        "import numpy as np",
-        "from PIL import Image, ImageOps",
+    channels, crop = channels_of(config.data), f".crop({box})" if view else ""
+    lines = ["import numpy as np", "from PIL import Image, ImageOps"]
+    if channels == COLOR:
+        lines += _color_lines(stored, crop)
+    else:
+        lines += [
+            f"# image: uint8, (h, w, {channels}); of more than 8 bits, a level v of",
+            "# the range from low to high is floor(256 (v - low) / (high - low)).",
+            "pixels = np.stack([",
+            "    np.asarray(ImageOps.fit(",
+            f"        Image.fromarray(channel), {(stored, stored)}, "
+            "Image.Resampling.BICUBIC",
+            f"    ){crop})",
+            "    for channel in np.moveaxis(image, -1, 0)",
+            "], axis=-1)",
+        ]
+    if view:
+        lines.append(f"view = np.float32((pixels / 255 - {mean}) / {std})")
+    return _python(*lines)
+
+
+def _color_lines(stored: int, crop: str) -> list[str]:
+    return [
         "image = Image.open(file)",
         f"image.draft(None, {(2 * stored, 2 * stored)})  # large JPEGs at a part of it",
         'image = ImageOps.exif_transpose(image).convert("RGB")',
         f"image = ImageOps.fit(image, {(stored, stored)}, Image.Resampling.BICUBIC)",
-        f"pixels = np.asarray(image{f'.crop({box})' if view else ''})",
+        f"pixels = np.asarray(image{crop})",
     ]
-    if view:
-        lines.append(f"view = np.float32((pixels / 255 - {mean}) / {std})")
-    return _python(*lines)
+
+
+def stored_as(config: ConfigDict) -> str:
+    """Returns type and shape of the images that a program takes."""
+    side = config.data.image_size
+    return f"uint8, (b, {side}, {side}, {channels_of(config.data)})"
 
 
 def _own(encoder: Encoder, file: str) -> str:
@@ -67,22 +92,24 @@ def _own(encoder: Encoder, file: str) -> str:
 
 
 def _stablehlo(encoder: Encoder, file: str) -> str:
-    side = encoder.config.data.image_size
     return "With `pip install jax flatbuffers`:\n\n" + _python(
         "import pathlib, jax",
         f"program = jax.export.deserialize(pathlib.Path({file!r}).read_bytes())",
-        f"features = program.call(images)  # uint8, (b, {side}, {side}, 3)",
+        f"features = program.call(images)  # {stored_as(encoder.config)}",
     )
 
 
 def _torchvision(encoder: Encoder, file: str) -> str:
-    model = encoder.config.model
+    model, channels = encoder.config.model, channels_of(encoder.config.data)
     lines = [f"model = torchvision.models.{model.name}()"]
-    if model.stem == "cifar":
-        lines += [
-            "model.conv1 = torch.nn.Conv2d(3, 64, 3, stride=1, padding=1, bias=False)",
-            "model.maxpool = torch.nn.Identity()",
-        ]
+    cifar = model.stem == "cifar"
+    if cifar or channels != COLOR:
+        stem = "3, stride=1, padding=1" if cifar else "7, stride=2, padding=3"
+        lines.append(
+            f"model.conv1 = torch.nn.Conv2d({channels}, 64, {stem}, bias=False)"
+        )
+    if cifar:
+        lines.append("model.maxpool = torch.nn.Identity()")
     text = _python(
         "import torch, torchvision, safetensors.torch",
         *lines,
@@ -151,10 +178,11 @@ def timm_model(encoder: Encoder) -> tuple[str, dict[str, int]]:
     The name is "" where timm has no such network: patchnet, a ResNet of another width
     or with the stem for small images.
     """
-    model = encoder.config.model
+    model, channels = encoder.config.model, channels_of(encoder.config.data)
+    own = {} if channels == COLOR else {"in_chans": channels}
     if model.name in STRUCTURE:
         known = model.stem == "imagenet" and model.width in (None, WIDTH)
-        return model.name if known else "", {}
+        return model.name if known else "", own
     if model.name not in _TIMM:
         return "", {}
     return f"vit_{_TIMM[model.name]}_patch16_224", dict(
@@ -163,6 +191,7 @@ def timm_model(encoder: Encoder) -> tuple[str, dict[str, int]]:
         embed_dim=encoder.model.feature_dim,
         depth=model.depth or DEPTH[model.name],
         num_heads=attention_heads(model),
+        **own,
     )
 
 
@@ -181,12 +210,11 @@ def _hub(encoder: Encoder, file: str) -> str:
 
 
 def _onnx(encoder: Encoder, file: str) -> str:
-    side = encoder.config.data.image_size
     return "With `pip install onnxruntime`:\n\n" + _python(
         "import onnxruntime",
         f"session = onnxruntime.InferenceSession({file!r})",
-        '(features,) = session.run(None, {"images": images})  # uint8, '
-        f"(b, {side}, {side}, 3)",
+        '(features,) = session.run(None, {"images": images})'
+        f"  # {stored_as(encoder.config)}",
     )
 
 

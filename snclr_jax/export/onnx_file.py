@@ -14,6 +14,7 @@ from snclr_jax.encoder.torch_names import to_torch
 from snclr_jax.export.onnx_graph import OLDEST_OPSET, Graph
 from snclr_jax.export.onnx_networks import add_network
 from snclr_jax.run.files import replaced
+from snclr_jax.step.channels import channels_of
 
 INPUT, OUTPUT, BATCH = "images", "features", "batch"
 _MOST_BYTES = 2**31  # of a protocol buffer
@@ -25,7 +26,7 @@ def write_onnx(path: Path, encoder: Encoder, *, opset: int = OLDEST_OPSET) -> No
         session = onnxruntime.InferenceSession(path)
         (features,) = session.run(None, {"images": images})
 
-    It takes uint8 (b, s, s, 3) for any b, with s = `data.image_size`, computes in
+    It takes uint8 (b, s, s, c) for any b, with s = `data.image_size`, computes in
     float32 whatever `model.dtype` is, and gives float32 (b, f).
 
     Args:
@@ -38,22 +39,22 @@ def write_onnx(path: Path, encoder: Encoder, *, opset: int = OLDEST_OPSET) -> No
         the weights are more than a file may hold.
     """
     _check_opset(opset)
-    tensors = to_torch(encoder.tensors())
+    config = encoder.config
+    channels = channels_of(config.data)
+    tensors = to_torch(encoder.tensors(), channels)
     size = sum(array.nbytes for array in tensors.values())
     if size >= _MOST_BYTES:
         raise ValueError(
             f"the encoder has {size / 2**30:.1f} GiB of weights, and an ONNX file "
             "holds less than 2; use --format=stablehlo"
         )
-    config = encoder.config
     side, features = config.data.image_size, encoder.model.feature_dim
     graph = Graph(tensors)
     x = _prepare(graph, INPUT, encoder)
     graph("Identity", add_network(graph, x, config.model, config.augment.size))
     graph.nodes[-1].output[0] = OUTPUT
-    inputs = [
-        helper.make_tensor_value_info(INPUT, TensorProto.UINT8, [BATCH, side, side, 3])
-    ]
+    shape = [BATCH, side, side, channels]
+    inputs = [helper.make_tensor_value_info(INPUT, TensorProto.UINT8, shape)]
     outputs = [
         helper.make_tensor_value_info(OUTPUT, TensorProto.FLOAT, [BATCH, features])
     ]

@@ -18,6 +18,7 @@ from snclr_jax.export.torch_file import save_detectron2, save_timm, save_torchvi
 from snclr_jax.models.resnet import STRUCTURE
 from snclr_jax.models.vit import WIDTH
 from snclr_jax.run.files import write_whole
+from snclr_jax.step.channels import COLOR, channels_of
 
 
 class Format(NamedTuple):
@@ -28,15 +29,20 @@ class Format(NamedTuple):
       suffix: of the path; "" is a folder.
       networks: `model.name` of those that it has names for; None is every one.
       stems: their `model.stem`; None is every one.
+      color: whether it knows images in color alone.
     """
 
     save: Callable[..., None]
     suffix: str = SUFFIX
     networks: Sequence[str] | None = None
     stems: Sequence[str] | None = None
+    color: bool = False
 
-    def refuses(self, model: ConfigDict) -> str:
-        """Returns the field of `config.model` that it has no names for, or ""."""
+    def refuses(self, config: ConfigDict) -> str:
+        """Returns the field of a run's config that it has no names for, or ""."""
+        model, channels = config.model, channels_of(config.data)
+        if self.color and channels != COLOR:
+            return f"data.channels {channels}"
         if self.networks is not None and model.name not in self.networks:
             return f"model.name {model.name!r}"
         if self.stems is not None and model.stem not in self.stems:
@@ -59,7 +65,7 @@ FORMATS = {
     "safetensors": Format(save_encoder),
     "torchvision": Format(save_torchvision, networks=tuple(STRUCTURE)),
     "detectron2": Format(
-        save_detectron2, networks=tuple(STRUCTURE), stems=("imagenet",)
+        save_detectron2, networks=tuple(STRUCTURE), stems=("imagenet",), color=True
     ),
     "timm": Format(save_timm, networks=tuple(WIDTH)),
     "stablehlo": Format(save_stablehlo, suffix=".stablehlo"),
@@ -111,10 +117,9 @@ def export(
         )
     mesh = make_mesh(jax.local_devices()[:1])
     encoder = open_encoder(path, network=network, mesh=mesh)
-    model = encoder.config.model
-    refused = kind.refuses(model)
+    refused = kind.refuses(encoder.config)
     if refused:
-        fit = [name for name in FORMATS if not FORMATS[name].refuses(model)]
+        fit = [name for name in FORMATS if not FORMATS[name].refuses(encoder.config)]
         raise ValueError(
             f"--format={format} has no names for {refused}; use one of {fit}"
         )

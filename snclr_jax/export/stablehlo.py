@@ -11,6 +11,7 @@ from jax import Array
 from snclr_jax.encoder.encode import prepare
 from snclr_jax.encoder.stored import Encoder
 from snclr_jax.run.files import replaced
+from snclr_jax.step.channels import channels_of
 
 PLATFORMS = ("cpu", "cuda", "tpu")
 
@@ -20,7 +21,7 @@ def save_stablehlo(path: Path, encoder: Encoder) -> None:
 
         features = jax.export.deserialize(path.read_bytes()).call(images)
 
-    It takes uint8 (b, s, s, 3) for any b, with s = `data.image_size`, gives float32
+    It takes uint8 (b, s, s, c) for any b, with s = `data.image_size`, gives float32
     (b, f), and needs JAX but not this package.
     """
     params, batch_stats = jax.device_get((encoder.params, encoder.batch_stats))
@@ -30,9 +31,10 @@ def save_stablehlo(path: Path, encoder: Encoder) -> None:
         features = encoder.model.encode(params, batch_stats, pixels)
         return features.astype(jnp.float32)
 
-    side = encoder.config.data.image_size
+    data = encoder.config.data
+    side, channels = data.image_size, channels_of(data)
     (batch,) = jax.export.symbolic_shape("b")
-    images = jax.ShapeDtypeStruct((batch, side, side, 3), jnp.uint8)
+    images = jax.ShapeDtypeStruct((batch, side, side, channels), jnp.uint8)
     program = jax.export.export(jax.jit(features), platforms=PLATFORMS)(images)
     with replaced(path) as part:
         part.write_bytes(bytes(program.serialize()))

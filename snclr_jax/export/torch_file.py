@@ -13,6 +13,7 @@ from snclr_jax.encoder.stored import Encoder
 from snclr_jax.encoder.tensor_file import write_tensors
 from snclr_jax.encoder.torch_names import BATCHES, POSITIONS, Tensors, to_torch
 from snclr_jax.models.vit import HEADS, sincos_positions
+from snclr_jax.step.channels import channels_of
 
 
 def save_torchvision(path: Path, encoder: Encoder) -> None:
@@ -22,7 +23,7 @@ def save_torchvision(path: Path, encoder: Encoder) -> None:
 
 def save_detectron2(path: Path, encoder: Encoder) -> None:
     """Writes a ResNet under the names of Detectron2's own ResNets."""
-    tensors = to_torch(encoder.tensors())
+    tensors = to_torch(encoder.tensors(), channels_of(encoder.config.data))
     renamed = {detectron2_name(name): tensor for name, tensor in tensors.items()}
     _save(path, renamed, encoder)
 
@@ -38,7 +39,7 @@ def library_tensors(encoder: Encoder) -> Tensors:
 
     of a ViT the fixed positions, of BatchNorm layers the count of their updates.
     """
-    tensors = to_torch(encoder.tensors())
+    tensors = to_torch(encoder.tensors(), channels_of(encoder.config.data))
     if "cls_token" in tensors:
         side = encoder.config.augment.size // encoder.config.model.patch_size
         tensors[POSITIONS] = positions(side, tensors["cls_token"].shape[-1])

@@ -63,7 +63,8 @@ def preflight(
     mesh = make_mesh(slice_devices(topology, slices) if topology else None)
     device = mesh.devices.flat[0]
     chip = chip_of(device)
-    config, chosen = choose_from_data(config, devices=mesh.size)
+    # What is compiled depends on no number of them.
+    config, chosen = choose_from_data(config, devices=mesh.size, measure=False)
     check_config(config, devices=mesh.size)
     check_loggers(config.log.to)
     images = number_of_images(config, images)

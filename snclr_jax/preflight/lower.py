@@ -16,6 +16,7 @@ from snclr_jax.devices.mesh import has_cudnn_attention, over_batch, replicated
 from snclr_jax.models import build_model
 from snclr_jax.settings.objective import build_objective
 from snclr_jax.step.augment import view_settings
+from snclr_jax.step.channels import channels_of
 from snclr_jax.step.optim import learning_rate, make_optimizer
 from snclr_jax.step.state import TrainState, train_state_shapes
 from snclr_jax.step.train_step import make_train_step
@@ -114,16 +115,17 @@ def _abstract_batch(config, mesh: Mesh, images: int) -> Batch:
         return jax.ShapeDtypeStruct(shape, dtype, sharding=sharding)
 
     split, whole = over_batch(mesh), replicated(mesh)
+    channels = channels_of(config.data)
     image_id = rows((config.batch_size,), jnp.int32, split)
     if not is_resident(config, images):
         views = tuple(
-            rows((config.batch_size, size, size, 3), jnp.uint8, split)
+            rows((config.batch_size, size, size, channels), jnp.uint8, split)
             for size, _ in view_settings(config.augment)
         )
         return Batch(image_id, views=views)
     side = config.data.image_size
     return Batch(
         image_id,
-        resident=rows((images, side, side, 3), jnp.uint8, whole),
+        resident=rows((images, side, side, channels), jnp.uint8, whole),
         labels=rows((images,), jnp.int32, whole),
     )

@@ -40,6 +40,7 @@ from snclr_jax.run.packages import changed_packages, installed
 from snclr_jax.run.workdir_lock import WorkdirLock
 from snclr_jax.settings.objective import objective_class
 from snclr_jax.settings.paths import absolute_paths, located, storable
+from snclr_jax.step.channels import COLOR
 
 
 @contextlib.contextmanager
@@ -197,6 +198,8 @@ def check_workdir(
             )
         # An earlier version kept the paths as they were typed.
         theirs = as_json(absolute_paths(ml_collections.ConfigDict(theirs)))
+        # Before there was a choice of them.
+        theirs["data"] = {"channels": COLOR} | theirs.get("data", {})
         changes = [
             change
             for change in changed_fields(ours, theirs)

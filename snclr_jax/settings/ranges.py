@@ -13,6 +13,7 @@ from ml_collections import ConfigDict
 from snclr_jax.configs import base
 from snclr_jax.settings.levels import AUTO, parse_levels
 from snclr_jax.settings.objective import objective_class
+from snclr_jax.step.channels import COLOR, MOST, channels_of
 from snclr_jax.step.objective import Objective
 
 _CHOICES = {
@@ -31,6 +32,7 @@ _AT_LEAST_ONE = (
     "steps_per_call",
     "epochs",
     "data.image_size",
+    "data.channels",
     "data.pictures_per_digit",
     "augment.size",
     "augment.local_size",
@@ -64,6 +66,7 @@ _BELOW_ONE = ("optim.momentum", "optim.beta1", "optim.beta2")
 _AT_MOST = {
     "seed": 2**32 - 1,
     "data.image_size": 2**14,
+    "data.channels": MOST,
     "data.num_workers": 2**10,
     "augment.global_views": 16,
     "augment.local_views": 64,
@@ -72,6 +75,7 @@ _AT_MOST = {
     "model.embedding_dim": 2**16,
 }
 _MOST_HIDDEN = 2**20
+_OF_CHANNELS = ("data.mean", "data.std")
 
 _VIEW_SHARES = ("flip", "jitter", "grayscale", "blur", "solarize")
 _VIEW_STRENGTHS = ("brightness", "contrast", "saturation", "hue")
@@ -156,12 +160,14 @@ def _check_section(
 
 
 def _check_tuple(field: str, value: Any, default: tuple) -> None:
-    """Ranges and channels have as many numbers as in the base; widths are a list."""
+    """Ranges have as many numbers as in the base; widths and channels are a list."""
     kind, count = type(default[0]), len(default)
     fits = isinstance(value, list | tuple)
     if kind is not float and not fits:
         elements = "integers" if kind is int else "strings"
         raise _wrong(field, value, f"a tuple of {elements}")
+    if field.removeprefix("config.") in _OF_CHANNELS:
+        count = len(value) if fits else count  # see `_check_lists`
     if kind is float and not (fits and len(value) == count):
         raise _wrong(field, value, f"a tuple of {count} numbers")
     for index, element in enumerate(value):
@@ -207,6 +213,14 @@ def _check_ranges(config: ConfigDict) -> None:
 
 
 def _check_lists(config: ConfigDict) -> None:
+    channels = channels_of(config.data)
+    for field in _OF_CHANNELS:
+        count = len(get_field(config, field))
+        if count not in (channels, COLOR, 0):  # a recipe's three give way to others
+            raise ValueError(
+                f"{field} has {count} values, and data.channels is {channels}; give "
+                f"{channels}, or () to have them measured"
+            )
     for field, holds, rule in (
         ("data.mean", lambda value: 0 <= value <= 1, "between 0 and 1"),
         ("data.std", lambda value: _TINY <= value <= 1, "above 0 and at most 1"),

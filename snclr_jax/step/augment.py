@@ -17,6 +17,8 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 
+from snclr_jax.step.channels import COLOR
+
 _LUMA = (0.299, 0.587, 0.114)  # ITU-R BT.601, as in Pillow and torchvision
 _CROP_ATTEMPTS = 10  # torchvision's RandomResizedCrop
 _SOLARIZE_THRESHOLD = 0.5  # BYOL, appendix B
@@ -40,13 +42,13 @@ def augment_batch(
 
     Args:
       keys: PRNG keys "b", one per image.
-      images: "b h w 3", and `size`, `settings`: as in `random_view`.
+      images: "b h w c", and `size`, `settings`: as in `random_view`.
 
     Returns:
-      float32 "b size size 3" in [0, 1], not yet normalised.
+      float32 "b size size c" in [0, 1], not yet normalised.
 
     Raises:
-      ValueError: if the images are not RGB.
+      ValueError: if colors are to change, and the images are not RGB.
     """
 
     def view(key: Array, image: Array) -> Array:
@@ -60,11 +62,12 @@ def random_view(key: Array, image: Array, *, size: int | None, settings: Any) ->
 
     A transform whose probability is exactly 0, and a colour operation of strength 0,
     are left out of the compiled program. The random numbers of one transform do not
-    depend on which others are in use.
+    depend on which others are in use. Of images that are not RGB, contrast is that
+    around the mean of all channels.
 
     Args:
       key: one PRNG key.
-      image: "h w 3", uint8 in [0, 255] or floating point in [0, 1].
+      image: "h w c", uint8 in [0, 255] or floating point in [0, 1].
       size: height and width of the view, in pixels; None where the image is a random
         crop already and keeps its size.
       settings: any object with these attributes:
@@ -77,15 +80,18 @@ def random_view(key: Array, image: Array, *, size: int | None, settings: Any) ->
         `blur_sigma`: range of the Gaussian's standard deviation, in pixels.
 
     Returns:
-      float32 "size size 3" in [0, 1].
+      float32 "size size c" in [0, 1].
 
     Raises:
-      ValueError: if the image is not RGB.
+      ValueError: if saturation, hue or grayscale are in use and the image is not RGB.
     """
-    if image.ndim != 3 or image.shape[-1] != 3:
+    of_color = settings.grayscale > 0
+    if settings.jitter > 0:
+        of_color |= settings.saturation > 0 or settings.hue > 0
+    if image.ndim != 3 or (of_color and image.shape[-1] != COLOR):
         raise ValueError(
-            f"views are drawn of RGB images of shape (h, w, 3), got {image.shape}; "
-            "repeat the channel of gray images three times"
+            f"colors change in RGB images of shape (h, w, 3), got {image.shape}; set "
+            "saturation, hue and grayscale of the views to 0"
         )
     crop, flip, jitter, grayscale, blur, solarize = _draws(key)
     pixels = _crop_and_flip(crop, flip, _unit_range(image), size, settings)
@@ -130,7 +136,16 @@ def normalize(images: Array, mean: Sequence[float], std: Sequence[float]) -> Arr
     """Standardises every channel of "... c" images in [0, 1]: (x - mean) / std.
 
     `mean` and `std` hold one value per channel, on the scale of [0, 1].
+
+    Raises:
+      ValueError: where they are of another number of channels.
     """
+    channels = images.shape[-1]
+    if not len(mean) == len(std) == channels:
+        raise ValueError(
+            f"images of {channels} channels do not fit {len(mean)} values of data.mean "
+            f"and {len(std)} of data.std; give one for each channel"
+        )
     return (images - jnp.asarray(mean)) / jnp.asarray(std)
 
 
@@ -158,7 +173,7 @@ def _between(draw: Array, low: Array | float, high: Array | float) -> Array:
 def _crop_and_flip(
     draws: Array, flip_draw: Array, image: Array, size: int | None, settings: Any
 ) -> Array:
-    """Random resized crop and flip, two matrix products: "h w 3" -> "3 size size"."""
+    """Random resized crop and flip, two matrix products: "h w c" -> "c size size"."""
     height, width, _ = image.shape
     pixels = jnp.moveaxis(image, -1, 0)
     flip = settings.flip > 0 and flip_draw < settings.flip
@@ -222,6 +237,8 @@ def _separable(rows: Array, pixels: Array, columns: Array) -> Array:
 
 
 def _gray(pixels: Array) -> Array:
+    if len(pixels) != COLOR:
+        return pixels.mean(axis=0, keepdims=True)
     red, green, blue = pixels
     return (_LUMA[0] * red + _LUMA[1] * green + _LUMA[2] * blue)[None]
 

@@ -16,6 +16,7 @@ from jax.sharding import PartitionSpec as P
 from snclr_jax.devices.mesh import placed_shapes, replicated
 from snclr_jax.models import Model, target_subset
 from snclr_jax.step.augment import view_settings
+from snclr_jax.step.channels import channels_of
 from snclr_jax.step.objective import Objective
 from snclr_jax.step.probe import Probe, init_probe
 
@@ -106,14 +107,15 @@ def _initial(
     probe_classes: int,
 ) -> Callable[[], TrainState]:
     """Returns the function that makes the state at step 0."""
+    channels = channels_of(config.data)
     for size in {size for size, _ in view_settings(config.augment)}:
-        shape = (size, size, 3)
+        shape = (size, size, channels)
         jax.eval_shape(lambda shape=shape: model.init(jax.random.key(0), shape))
     dtype = jnp.promote_types(model.dtype, jnp.float32)
 
     def init() -> TrainState:
         size, key = config.augment.size, jax.random.key(config.seed)
-        params, batch_stats = model.init(key, (size, size, 3))
+        params, batch_stats = model.init(key, (size, size, channels))
         own, objective_state = objective.init(
             jax.random.fold_in(key, 1), model.embedding_dim
         )

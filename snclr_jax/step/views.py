@@ -20,8 +20,8 @@ class Batch(flax.struct.PyTreeNode):
     Attributes:
       image_id: (b,) int32, the index of each image in the training set; (n, b) of the
         n steps of one call, see `several_steps`.
-      views: for each view (b, s, s, 3) uint8, a random crop made on the host, or None.
-      resident: (n, h, w, 3) uint8, the whole training set on every device, or None;
+      views: for each view (b, s, s, c) uint8, a random crop made on the host, or None.
+      resident: (n, h, w, c) uint8, the whole training set on every device, or None;
         `image_id` indexes it. An argument and not a constant, which XLA would fold.
       labels: (n,) int32 of the whole training set, below 0 where unknown, or None. Read
         by metrics only.
@@ -37,7 +37,7 @@ class Batch(flax.struct.PyTreeNode):
 def random_views(batch: Batch, step: Array, *, config, mesh: Mesh) -> tuple[Array, ...]:
     """Returns the random views of each image, global ones first.
 
-    Each is (b, s, s, 3) float32 with normalized channels, s its own size.
+    Each is (b, s, s, c) float32 with normalized channels, s its own size.
     """
     settings = view_settings(config.augment)
     if batch.views is None:

@@ -9,6 +9,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from PIL import Image
 
+from snclr_jax.visualize.pictures import in_color
 from snclr_jax.visualize.style import WIDTH, new_figure, themed
 
 # All lengths are inches.
@@ -82,7 +83,7 @@ def overlays(
     Colors run from the smallest value of a map, dark, to its largest, light.
 
     Args:
-      pictures: uint8 (b, h, w, 3).
+      pictures: uint8 (b, h, w, c), shown by `in_color`.
       maps: (b, h, w).
       width: of the figure at most, in inches.
       theme: "light" or "dark".
@@ -93,7 +94,7 @@ def overlays(
     if not len(pictures) or pictures.shape[:-1] != maps.shape:
         raise ValueError(
             f"pictures of shape {pictures.shape} do not fit maps of shape "
-            f"{maps.shape}; use (b, h, w, 3) and (b, h, w)"
+            f"{maps.shape}; use (b, h, w, c) and (b, h, w)"
         )
     pair = 2 * SIDE + GAP
     columns = max(1, int((width + BETWEEN - 2 * GAP) // (pair + BETWEEN)))
@@ -106,7 +107,9 @@ def overlays(
         axes = figure.add_axes((0, 0, 1, 1))
         axes.set(xlim=(-GAP, width - GAP), ylim=(height - GAP, -GAP))
         axes.axis("off")
-        for number, (picture, each) in enumerate(zip(pictures, maps, strict=True)):
+        for number, (picture, each) in enumerate(
+            zip(in_color(pictures), maps, strict=True)
+        ):
             row, column = divmod(number, columns)
             left, top = column * (pair + BETWEEN), row * (SIDE + ROW_GAP)
             _show(axes, picture, left, top)

@@ -9,6 +9,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.patches import Patch, Rectangle
 
+from snclr_jax.visualize.pictures import in_color
 from snclr_jax.visualize.style import (
     WIDTH,
     Theme,
@@ -83,8 +84,8 @@ def gallery(
     drawn.
 
     Args:
-      queries: uint8 (n, s, s, 3).
-      neighbors: uint8 (n, k, s, s, 3).
+      queries: uint8 (n, s, s, c), shown by `in_color`.
+      neighbors: uint8 (n, k, s, s, c).
       found: holds the (n, k) arrays `similarity`, `weight`, `age` and `valid`,
         `query_label` (n,) and `neighbor_label` (n, k) or None, and `query_name` (n,)
         and `neighbor_name` (n, k), such as `snclr_jax.evaluate.memory.gallery.Gallery`.
@@ -176,7 +177,7 @@ def _describe(
 def _picture(axes: Axes, place: Place, picture: np.ndarray) -> None:
     x, y, side = place
     extent = (x, x + side, y + side, y)
-    axes.imshow(picture, extent=extent, aspect="auto", zorder=1)
+    axes.imshow(in_color(picture), extent=extent, aspect="auto", zorder=1)
 
 
 def _border(same: bool, theme: Theme) -> dict[str, Any]:
@@ -208,6 +209,6 @@ def _check(queries: np.ndarray, neighbors: np.ndarray, shape: tuple[int, ...]) -
     if not len(queries) or neighbors.shape[:2] != shape or len(queries) != shape[0]:
         raise ValueError(
             f"{len(queries)} queries and neighbors of shape {neighbors.shape} do not "
-            f"fit similarities of shape {shape}; use pictures (n, s, s, 3) and "
-            "(n, k, s, s, 3) for (n, k)"
+            f"fit similarities of shape {shape}; use pictures (n, s, s, c) and "
+            "(n, k, s, s, c) for (n, k)"
         )

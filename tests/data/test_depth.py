@@ -15,6 +15,7 @@ from snclr_jax.data.choose import choose_from_data
 from snclr_jax.data.crop import DRAWS, View
 from snclr_jax.data.decode import Encoded, UnreadableImage, decode_image, decode_views
 from snclr_jax.data.depth import note_on_range
+from snclr_jax.data.form import Form
 
 WHOLE = View(8, (1.0, 1.0), (1.0, 1.0))
 
@@ -35,9 +36,9 @@ def x_rays(tmp_path):
 
 def both_ways(content: bytes, levels) -> list[np.ndarray]:
     return [
-        decode_image(io.BytesIO(content), 8, name="it", levels=levels),
+        decode_image(io.BytesIO(content), 8, name="it", form=Form(levels)),
         *decode_views(
-            Encoded(content, "it", levels), [WHOLE], np.full((1, DRAWS), 0.5)
+            Encoded(content, "it", Form(levels)), [WHOLE], np.full((1, DRAWS), 0.5)
         ),
     ]
 

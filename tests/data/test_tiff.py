@@ -15,6 +15,7 @@ from PIL import Image
 from snclr_jax.data.crop import DRAWS, View
 from snclr_jax.data.decode import Encoded, UnreadableImage, decode_image, decode_views
 from snclr_jax.data.folder import open_folder
+from snclr_jax.data.form import Form
 from snclr_jax.data.layout import passed_over
 
 WHOLE = View(8, (1.0, 1.0), (1.0, 1.0))
@@ -24,7 +25,7 @@ PAGES = np.random.RandomState(0).randint(0, 256, (5, 8, 8), np.uint8)
 def both_ways(image: Encoded) -> list[np.ndarray]:
     content = image.content
     file = io.BytesIO(content) if isinstance(content, bytes) else content
-    square = decode_image(file, 8, name="it", levels=image.levels, page=image.page)
+    square = decode_image(file, 8, name="it", form=image.form, page=image.page)
     return [square, *decode_views(image, [WHOLE], np.full((1, DRAWS), 0.5))]
 
 
@@ -100,7 +101,7 @@ def test_gray_values_that_pillow_lacks_become_those_of_the_range(kind):
     content = written((RAMP * scale).astype(kind))
     with pytest.raises(OSError):
         Image.open(io.BytesIO(content))
-    for got in both_ways(Encoded(content, "it", (0, scale))):
+    for got in both_ways(Encoded(content, "it", Form((0, scale)))):
         assert np.abs(got[..., 0] - RAMP * 255).max() < 1.2
     with pytest.raises(UnreadableImage, match="floats have no full range.*data.range"):
         both_ways(Encoded(content, "it"))

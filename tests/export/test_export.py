@@ -41,7 +41,7 @@ def hollow(config):
 
 
 def test_resnet50_has_torchvisions_names_and_shapes():
-    found = to_torch(hollow(recipe("imagenet_resnet50")))
+    found = to_torch(hollow(recipe("imagenet_resnet50")), 3)
     shapes = {name: each.shape for name, each in found.items()}
     counts = {
         name.replace("running_mean", "num_batches_tracked"): ()
@@ -55,7 +55,7 @@ def test_resnet50_has_torchvisions_names_and_shapes():
 def test_vit_small_has_timms_names_and_shapes(scan):
     config = recipe("imagenet_vit_s16")
     config.model.scan = scan
-    found = to_torch(hollow(config))
+    found = to_torch(hollow(config), 3)
     shapes = {name: each.shape for name, each in found.items()}
     shapes["pos_embed"] = positions(14, 384).shape
     assert shapes == stated("timm_vit_small_patch16_224.txt")
@@ -78,7 +78,7 @@ def test_detectron2s_names_follow_from_torchvisions():
 
 def test_each_layout_puts_every_number_in_its_place(mesh_of):
     encoder, _ = random_encoder("resnet18", mesh_of(1))
-    ours, theirs = encoder.tensors(), to_torch(encoder.tensors())
+    ours, theirs = encoder.tensors(), to_torch(encoder.tensors(), 3)
     kernel = ours["params/encoder/layer2_0/downsample_conv/kernel"]
     for i, o in np.ndindex(kernel.shape[2:]):
         assert theirs["layer2.0.downsample.0.weight"][o, i, 0, 0] == kernel[0, 0, i, o]
@@ -86,7 +86,7 @@ def test_each_layout_puts_every_number_in_its_place(mesh_of):
     for h, w, i, o in np.ndindex(kernel.shape):
         assert theirs["conv1.weight"][o, i, h, w] == kernel[h, w, i, o]
     encoder, _ = random_encoder("vit_ti", mesh_of(1), model__scan=True)
-    ours, theirs = encoder.tensors(), to_torch(encoder.tensors())
+    ours, theirs = encoder.tensors(), to_torch(encoder.tensors(), 3)
     kernel = ours["params/encoder/blocks/qkv/kernel"]
     assert kernel.shape == (2, 12, 36)
     for layer, i, o in np.ndindex(kernel.shape):

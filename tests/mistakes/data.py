@@ -224,8 +224,8 @@ MISTAKES = [
         "tests/data/test_depth.py",
         (
             "the range begins at 0",
-            "(np.asarray(image, np.float32) - low)",
-            "np.asarray(image, np.float32)",
+            "(values.astype(np.float32) - low)",
+            "values.astype(np.float32)",
         ),
     ),
     *of(
@@ -233,8 +233,8 @@ MISTAKES = [
         "tests/data/test_depth.py",
         (
             "crops are decoded with the full range",
-            "upright(image, stored.levels)",
-            "upright(image, FULL)",
+            "upright(image, stored.form.levels)",
+            "upright(image)",
         ),
     ),
     *of(

@@ -162,7 +162,7 @@ def read_pictures(split: Split, gallery: Gallery) -> tuple[np.ndarray, np.ndarra
     """Reads the images of a gallery back by their index in the training set.
 
     Returns:
-      uint8 (n, s, s, 3) of the queries and (n, k, s, s, 3) of the neighbors; black
+      uint8 (n, s, s, c) of the queries and (n, k, s, s, c) of the neighbors; black
       where there is none.
     """
     known = gallery.neighbor_id >= 0
