@@ -36,7 +36,8 @@ def load_encoder(path: str | Path, *, network: str | None = None) -> LoadedEncod
         features = encoder(["a.jpg", "b.png"])  # of any sizes -> float32 (b, f)
         one = encoder("a.jpg")  # -> float32 (f,)
 
-    An image is a path, a PIL image or an array, grey, RGB or RGBA.
+    An image is a path, a PIL image or an array, grey, RGB or RGBA, or of the
+    channels of the run (`data.channels`).
 
     Args:
       path: a run's workdir (its newest checkpoint), a checkpoint in it, a file from

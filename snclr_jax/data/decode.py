@@ -1,4 +1,4 @@
-"""From an encoded image of any size and mode to pixels: a square, or crops."""
+"""From an encoded image of any size and mode to pixels: values, or a square."""
 
 from __future__ import annotations
 
@@ -8,14 +8,11 @@ import io
 import os
 import stat
 from collections.abc import Callable, Generator, Sequence
-from pathlib import Path
 from typing import BinaryIO, NamedTuple
 
-import cv2
 import numpy as np
-from PIL import ExifTags, Image, UnidentifiedImageError
+from PIL import Image, UnidentifiedImageError
 
-from snclr_jax.data.crop import View, crop_boxes, cut_views
 from snclr_jax.data.form import RGB, Form
 from snclr_jax.data.formats import FORMATS
 from snclr_jax.data.pixels import pixels_of, to_square
@@ -27,13 +24,6 @@ from snclr_jax.data.upright import eight_bits, own_channels, square, upright
 MAX_PIXELS = 2**28 // 3
 MAX_BYTES = 8 * MAX_PIXELS  # of a file: 16 bits of RGBA, not compressed
 
-# JPEGs can be decoded at a part of their size, in a part of the time.
-_REDUCED = {
-    1: cv2.IMREAD_COLOR,
-    2: cv2.IMREAD_REDUCED_COLOR_2,
-    4: cv2.IMREAD_REDUCED_COLOR_4,
-    8: cv2.IMREAD_REDUCED_COLOR_8,
-}
 # Errors of the operating system that tell of an image. All others may be gone the next
 # time, such as those of a mount; another image in its place would be of this run alone.
 _OF_AN_IMAGE = (
@@ -45,8 +35,6 @@ _OF_AN_IMAGE = (
     errno.ENOENT,
     errno.ENOTDIR,
 )
-_JPEG_END = b"\xff\xd9"
-_TRANSPOSED = (5, 6, 7, 8)  # EXIF 2.3, tag 274: rows and columns are exchanged
 
 
 class Encoded(NamedTuple):
@@ -117,8 +105,7 @@ def stored_values(image: Encoded) -> np.ndarray:
 
 def _values(file: str | BinaryIO, form: Form, page: int | None) -> np.ndarray:
     if form.channels > 1 and is_tiff(file):  # Pillow may leave channels out
-        if isinstance(file, str):
-            _check_file(file, whole=page is None)
+        check_file(file, page)
         most = 3 * MAX_PIXELS // form.channels
         return read_tiff(file, page, channels=(form.channels,), most_pixels=most)
     with open_image(file, page) as opened:
@@ -139,8 +126,7 @@ def open_image(file: str | BinaryIO, page: int | None = None) -> Image.Image:
     Raises:
       Exception: of many kinds, where it is no image or has more than `MAX_PIXELS`.
     """
-    if isinstance(file, str):
-        _check_file(file, whole=page is None)
+    check_file(file, page)
     try:
         image = Image.open(file, formats=tuple(FORMATS))
         if page:
@@ -160,13 +146,21 @@ def open_image(file: str | BinaryIO, page: int | None = None) -> Image.Image:
     return image
 
 
-def _check_file(path: str, *, whole: bool = True) -> None:
-    status = os.stat(path)
+def check_file(file: str | BinaryIO, page: int | None) -> None:
+    """Raises ValueError where a path is that of no file, or of one that is too large.
+
+    Args:
+      file: path or open file; the latter is not checked.
+      page: see `Encoded`.
+    """
+    if not isinstance(file, str):
+        return
+    status = os.stat(file)
     if not stat.S_ISREG(status.st_mode):  # a pipe would be waited for, without end
         raise ValueError("not a file")
     if not status.st_size:
         raise ValueError("empty")
-    if whole:  # of a page, not all is read
+    if page is None:  # else not all is read
         check_size(status.st_size)
 
 
@@ -229,76 +223,6 @@ def _decode_square(image: Encoded, side: int) -> np.ndarray:
         with unreadable(name):
             return to_square(pixels_of(content, "it", form), side)
     return decode_image(_file(content), side, name=name, form=form, page=page)
-
-
-def decode_views(
-    image: Encoded | np.ndarray, views: Sequence[View], uniforms: Sequence[np.ndarray]
-) -> list[np.ndarray]:
-    """Decodes one image and cuts a random crop out of it for every view.
-
-    Modes, transparency and rotation are treated as in `decode_image`. A JPEG is decoded
-    at 1/2, 1/4 or 1/8 of its size where every crop then still has the size of its view.
-
-    Args:
-      image: encoded as for `decode_image`, or pixels, uint8 (h, w, c).
-      views: size s_v and crop of every view.
-      uniforms: what each view's box is drawn from, see `crop_boxes`.
-
-    Returns:
-      For each view, uint8 (s_v, s_v, c).
-
-    Raises:
-      UnreadableImage: where the image cannot be decoded.
-      OSError: where no file can be read, such as with too many open.
-    """
-    if isinstance(image, Encoded) and not image.form.in_color:
-        with unreadable(image.name):
-            image = eight_bits(stored_values(image), image.form.levels)
-    if isinstance(image, np.ndarray):
-        boxes = crop_boxes(image.shape[:2], views, uniforms)
-        return cut_views(image, boxes, views)
-    with unreadable(image.name):
-        # A file is read at once; of a page, only what belongs to it.
-        if isinstance(image.content, str) and image.page is None:
-            _check_file(image.content)
-            image = image._replace(content=Path(image.content).read_bytes())
-        with open_encoded(image) as opened:
-            rotation = opened.getexif().get(ExifTags.Base.Orientation, 1)
-            boxes = crop_boxes(upright_shape(opened), views, uniforms)
-            reduction = 1
-            if opened.format in ("JPEG", "MPO"):
-                spare = min(
-                    min(box.height, box.width) / view.size
-                    for box, view in zip(boxes, views, strict=True)
-                )
-                reduction = max(r for r in _REDUCED if r <= max(1, spare))
-            pixels = _decode_whole(opened, image, reduction, rotation)
-    return cut_views(pixels, boxes, views, reduction=reduction)
-
-
-def upright_shape(image: Image.Image) -> tuple[int, int]:
-    """Returns height and width of an image as its EXIF data turn it."""
-    rotation = image.getexif().get(ExifTags.Base.Orientation, 1)
-    # Of a TIFF, Pillow gives the size of the upright image.
-    if rotation in _TRANSPOSED and image.format != "TIFF":
-        return image.width, image.height
-    return image.height, image.width
-
-
-def _decode_whole(
-    image: Image.Image, stored: Encoded, reduction: int, rotation: int
-) -> np.ndarray:
-    """The whole upright image, uint8 (h, w, 3); `reduction` divides a JPEG's size."""
-    data = stored.content
-    plain = image.format == "JPEG" and image.mode in ("L", "RGB") and rotation == 1
-    # OpenCV would not say that the end is missing; Pillow does.
-    if plain and isinstance(data, bytes) and data.endswith(_JPEG_END):
-        flags = _REDUCED[reduction] | cv2.IMREAD_IGNORE_ORIENTATION
-        pixels = cv2.imdecode(np.frombuffer(data, np.uint8), flags)
-        if pixels is not None:
-            return cv2.cvtColor(pixels, cv2.COLOR_BGR2RGB)
-    image.draft(None, (image.width // reduction, image.height // reduction))
-    return np.asarray(upright(image, stored.form.levels))
 
 
 @contextlib.contextmanager

@@ -18,13 +18,14 @@ from snclr_jax.data.decode import (
     decode_squares,
     open_image,
     printable,
+    stored_values,
     unreadable,
-    upright_shape,
 )
+from snclr_jax.data.form import Form
 from snclr_jax.data.formats import SUFFIXES
 from snclr_jax.data.layout import TEST, TRAIN, as_text, named, top_folders, walk
 from snclr_jax.data.split import Split
-from snclr_jax.settings.levels import parse_levels
+from snclr_jax.data.upright import upright_shape
 from snclr_jax.settings.paths import expanded
 
 IGNORED = 255  # the label of pixels that do not count, as in Pascal VOC
@@ -95,19 +96,18 @@ def _open_split(folder: Path, config: ConfigDict) -> Masked:
             f"--masks: {images} holds no images; put files there that end in "
             f"{', '.join(SUFFIXES)}"
         )
-    pairs = [
-        (str(images / n), str(masks / PurePosixPath(n).with_suffix(SUFFIX)))
-        for n in names
-    ]
+    form = Form.of(config.data)
+    encoded = [Encoded(str(images / n), str(images / n), form) for n in names]
+    paths = [str(masks / PurePosixPath(n).with_suffix(SUFFIX)) for n in names]
+    pairs = list(zip(encoded, paths, strict=True))
     lacking = [pair for pair in pairs if not os.path.isfile(pair[1])]
     if lacking:
-        image, mask = map(printable, lacking[0])
+        image, mask = printable(lacking[0][0].name), printable(lacking[0][1])
         raise ValueError(
             f"--masks: {len(lacking)} of {len(pairs)} images in {images} have no mask, "
             f"{image} among them; add {mask}, or remove the image"
         )
-    side, levels = config.data.image_size, parse_levels(config.data.get("range"))
-    encoded = [Encoded(image, image, levels) for image, _ in pairs]
+    side = config.data.image_size
     of_images = functools.partial(_read_images, encoded, side)
     of_masks = functools.partial(_read_masks, pairs, side, config.augment.size)
     texts = [as_text(name) for name in names]
@@ -129,7 +129,7 @@ def _read_images(
 
 
 def _read_masks(
-    pairs: Sequence[tuple[str, str]], side: int, size: int, indices: np.ndarray
+    pairs: Sequence[tuple[Encoded, str]], side: int, size: int, indices: np.ndarray
 ) -> np.ndarray:
     try:
         return np.stack([_read_mask(pairs[row], side, size) for row in indices])
@@ -137,14 +137,18 @@ def _read_masks(
         raise ValueError(str(error)) from error
 
 
-def _read_mask(pair: tuple[str, str], side: int, size: int) -> np.ndarray:
+def _read_mask(pair: tuple[Encoded, str], side: int, size: int) -> np.ndarray:
     """Returns the labels of what an encoder sees of an image, uint8 (v, v).
 
     Each pixel's is that of the mask at its middle: labels have no mean.
     """
     image, mask = pair
-    with unreadable(image), open_image(image) as opened:
-        height, width = upright_shape(opened)
+    with unreadable(image.name):
+        if image.form.in_color:
+            with open_image(image.name) as opened:
+                height, width = upright_shape(opened)
+        else:
+            height, width = stored_values(image).shape[:2]
     with unreadable(mask), open_image(mask) as opened:
         tile = getattr(opened, "tile", None)
         kind = str(tile[0].args) if tile else opened.mode
@@ -158,7 +162,7 @@ def _read_mask(pair: tuple[str, str], side: int, size: int) -> np.ndarray:
     if opened.size != (width, height):
         raise ValueError(
             f"{printable(mask)} is {opened.width} x {opened.height} pixels, its image "
-            f"{printable(image)} {width} x {height}; save it in the image's size"
+            f"{printable(image.name)} {width} x {height}; save it in the image's size"
         )
     fitted = ImageOps.fit(opened, (side, side), Image.Resampling.NEAREST)
     first = (side - size) // 2

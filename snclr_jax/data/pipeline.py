@@ -22,7 +22,8 @@ from absl import flags
 
 from snclr_jax.data.blocks import Blocks
 from snclr_jax.data.crop import View, draw_uniforms
-from snclr_jax.data.decode import Encoded, UnreadableImage, decode_views
+from snclr_jax.data.decode import Encoded, UnreadableImage
+from snclr_jax.data.decode_views import decode_views
 from snclr_jax.data.order import RANDOM, WINDOWED, epoch_order, lane_count
 from snclr_jax.data.split import Split
 from snclr_jax.data.worker import start_worker

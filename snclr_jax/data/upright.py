@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import numpy as np
-from PIL import Image, ImageOps
+from PIL import ExifTags, Image, ImageOps
 
 from snclr_jax.settings.levels import FULL, Levels
 from snclr_jax.step.channels import MOST
+
+_TRANSPOSED = (5, 6, 7, 8)  # EXIF 2.3, tag 274: rows and columns are exchanged
 
 
 def square(image: Image.Image, side: int) -> np.ndarray:
@@ -30,6 +32,15 @@ def upright(image: Image.Image, levels: Levels = FULL) -> Image.Image:
         white = Image.new("RGBA", image.size, "white")
         image = Image.alpha_composite(white, image)
     return image.convert("RGB")
+
+
+def upright_shape(image: Image.Image) -> tuple[int, int]:
+    """Returns height and width of an image as its EXIF data turn it."""
+    rotation = image.getexif().get(ExifTags.Base.Orientation, 1)
+    # Of a TIFF, Pillow gives the size of the upright image.
+    if rotation in _TRANSPOSED and image.format != "TIFF":
+        return image.width, image.height
+    return image.height, image.width
 
 
 def own_channels(image: Image.Image, channels: int) -> np.ndarray:

@@ -55,11 +55,10 @@ def saved_again(pictures: np.ndarray) -> np.ndarray:
       pictures: uint8 (m, s, s, c).
     """
     if pictures.shape[-1] != COLOR:
-        channels = [
-            list(map(_copy, channel)) for channel in np.moveaxis(pictures, -1, 0)
-        ]
-        return np.stack(channels, axis=-1)
-    return np.stack(list(map(_copy, pictures)))
+        channels = np.moveaxis(pictures, -1, 0)
+        copies = [[_copy(pixels) for pixels in channel] for channel in channels]
+        return np.moveaxis(np.asarray(copies), 0, -1)
+    return np.stack([_copy(pixels) for pixels in pictures])
 
 
 def _copy(pixels: np.ndarray) -> np.ndarray:

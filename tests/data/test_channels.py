@@ -15,7 +15,8 @@ from snclr_jax.configs import folder
 from snclr_jax.data import open_data
 from snclr_jax.data.choose import choose_from_data
 from snclr_jax.data.crop import DRAWS, View
-from snclr_jax.data.decode import Encoded, UnreadableImage, decode_image, decode_views
+from snclr_jax.data.decode import Encoded, UnreadableImage, decode_image
+from snclr_jax.data.decode_views import decode_views
 from snclr_jax.data.depth import used_levels
 from snclr_jax.data.folder import open_folder
 from snclr_jax.data.form import Form
@@ -75,9 +76,7 @@ def test_a_range_is_that_of_all_channels():
     content = tiff(np.float32(FIVE / 255), planarconfig="contig", **GRAY)
     for got in both_ways(content, Form((0.0, 1.0), 5)):
         assert np.abs(got.astype(int) - FIVE).max() <= 1
-    with pytest.raises(
-        UnreadableImage, match="floats have no full range"
-    ):
+    with pytest.raises(UnreadableImage, match="floats have no full range"):
         both_ways(content, Form(channels=5))
 
 

@@ -20,7 +20,8 @@ from snclr_jax.data.crop import (
     cut_views,
     draw_uniforms,
 )
-from snclr_jax.data.decode import Encoded, decode_image, decode_views
+from snclr_jax.data.decode import Encoded, decode_image
+from snclr_jax.data.decode_views import decode_views
 from snclr_jax.step import augment
 
 WHOLE = (1.0, 1.0)  # as scale and ratio: a square image, uncropped

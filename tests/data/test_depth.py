@@ -13,7 +13,8 @@ from snclr_jax.configs import digits, folder
 from snclr_jax.data import open_data
 from snclr_jax.data.choose import choose_from_data
 from snclr_jax.data.crop import DRAWS, View
-from snclr_jax.data.decode import Encoded, UnreadableImage, decode_image, decode_views
+from snclr_jax.data.decode import Encoded, UnreadableImage, decode_image
+from snclr_jax.data.decode_views import decode_views
 from snclr_jax.data.depth import note_on_range
 from snclr_jax.data.form import Form
 

@@ -13,7 +13,8 @@ from bad_pictures import NOT_AN_IMAGE
 from PIL import Image
 
 from snclr_jax.data.crop import DRAWS, View
-from snclr_jax.data.decode import Encoded, UnreadableImage, decode_image, decode_views
+from snclr_jax.data.decode import Encoded, UnreadableImage, decode_image
+from snclr_jax.data.decode_views import decode_views
 from snclr_jax.data.folder import open_folder
 from snclr_jax.data.form import Form
 from snclr_jax.data.layout import passed_over

@@ -15,13 +15,8 @@ from bad_pictures import BAD, PNG, encoded, noise
 from PIL import Image, ImageFile
 
 from snclr_jax.data.crop import DRAWS, View
-from snclr_jax.data.decode import (
-    MAX_BYTES,
-    Encoded,
-    UnreadableImage,
-    decode_image,
-    decode_views,
-)
+from snclr_jax.data.decode import MAX_BYTES, Encoded, UnreadableImage, decode_image
+from snclr_jax.data.decode_views import decode_views
 
 WHOLE = View(8, (1.0, 1.0), (1.0, 1.0))
 

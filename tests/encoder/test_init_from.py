@@ -74,6 +74,14 @@ def test_another_network_is_refused(tmp_path, mesh_of):
     )
 
 
+def test_an_encoder_of_other_channels_is_refused(tmp_path, mesh_of):
+    file = tmp_path / "start.safetensors"
+    save_random_encoder(file, "patchnet", mesh_of(1))
+    config = tiny.config(model__init_from=str(file), data__channels=5)
+    with pytest.raises(ValueError, match="of 3 channels, and this run's have 5; set"):
+        init_from(None, config, mesh_of(1), tmp_path / "new")
+
+
 def test_a_run_that_has_a_checkpoint_does_not_read_it_again(tmp_path, mesh_of):
     state, config = save_run(tmp_path, mesh_of(1))
     config.model.init_from = str(tmp_path / "lost")

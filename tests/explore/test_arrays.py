@@ -105,6 +105,11 @@ def test_a_copy_is_nearly_the_picture():
     assert copies.shape == pictures.shape and copies.dtype == np.uint8
     off = np.abs(copies.astype(int) - pictures)
     assert 0 < off.mean() < 4
+    channels = np.stack([*np.moveaxis(pictures, -1, 0), 255 - pictures[..., 0]], -1)
+    copies = saved_again(channels)
+    assert copies.shape == channels.shape
+    off = np.abs(copies.astype(int) - channels).mean(axis=(0, 1, 2))
+    assert 0 < off.min() <= off.max() < 4
 
 
 def test_clusters_are_numbered_by_size(rng, monkeypatch):

@@ -92,7 +92,9 @@ def test_each_layout_puts_every_number_in_its_place(mesh_of):
     for layer, i, o in np.ndindex(kernel.shape):
         own = theirs[f"blocks.{layer}.attn.qkv.weight"]
         assert own[o, i] == kernel[layer, i, o]
-    kernel = ours["params/encoder/patch_embed/kernel"].reshape(8, 8, 3, 12)
+    encoder, _ = random_encoder("vit_ti", mesh_of(1), data__channels=5)
+    ours, theirs = encoder.tensors(), to_torch(encoder.tensors(), 5)
+    kernel = ours["params/encoder/patch_embed/kernel"].reshape(8, 8, 5, 12)
     for h, w, i, o in np.ndindex(kernel.shape):
         assert theirs["patch_embed.proj.weight"][o, i, h, w] == kernel[h, w, i, o]
 

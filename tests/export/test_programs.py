@@ -18,9 +18,10 @@ from snclr_jax.export.run import export
 IMAGES = dict(
     data__image_size=40, data__mean=(0.4, 0.5, 0.6), data__std=(0.2, 0.25, 0.3)
 )
+FIVE = dict(data__channels=5, data__mean=(0.4,) * 5, data__std=(0.2,) * 5)
 NETWORKS = {
     "patchnet": ("patchnet", dict(model__depth=2)),
-    "vit": ("vit_ti", {}),
+    "vit": ("vit_ti", FIVE),
     "scanned vit": ("vit_ti", dict(model__scan=True, model__vit_heads="timm")),
     "resnet": ("resnet18", dict(model__stem="imagenet")),
     "bottlenecks": ("resnet50", dict(model__width=4, model__depth=None)),
@@ -28,11 +29,12 @@ NETWORKS = {
 
 
 def assert_same_features(name, path, rng, mesh, **fields):
-    encoder, _ = random_encoder(name, mesh, **IMAGES, **fields)
+    encoder, _ = random_encoder(name, mesh, **IMAGES | fields)
     onnx_file.write_onnx(path, encoder)
     session = onnxruntime.InferenceSession(path)
     encode = make_encode(encoder.model.encode, encoder.config, mesh)
-    images = rng.integers(0, 256, (3, 40, 40, 3), dtype=np.uint8)
+    channels = encoder.config.data.channels
+    images = rng.integers(0, 256, (3, 40, 40, channels), dtype=np.uint8)
     expected = np.asarray(encode(encoder.params, encoder.batch_stats, images))
     assert expected.std(axis=0).max() > 0.01, "features that differ by image"
     (several,) = session.run(None, {"images": images})

@@ -229,7 +229,7 @@ MISTAKES = [
         ),
     ),
     *of(
-        "snclr_jax/data/decode.py",
+        "snclr_jax/data/decode_views.py",
         "tests/data/test_depth.py",
         (
             "crops are decoded with the full range",

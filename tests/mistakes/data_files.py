@@ -88,8 +88,8 @@ MISTAKES = [
         ),
         (
             "a page is refused where its file is large",
-            "_check_file(file, whole=page is None)",
-            "_check_file(file)",
+            "if page is None:  # else",
+            "if True:  # else",
         ),
     ),
     *of(

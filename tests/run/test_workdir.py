@@ -132,6 +132,16 @@ def test_a_run_whose_paths_were_kept_as_typed_is_continued(tmp_path, monkeypatch
         check_workdir(absolute_paths(tiny.config(data__path="pictures")), "run")
 
 
+def test_a_run_from_before_channels_could_be_chosen_is_continued(tmp_path):
+    record_run(tiny.config(), tmp_path)
+    before = read_config(tmp_path)
+    del before["data"]["channels"]
+    (tmp_path / "config.json").write_text(json.dumps(before))
+    assert check_workdir(tiny.config(), tmp_path) == []
+    with pytest.raises(ValueError, match=r"data\.channels is 5, the run has 3"):
+        check_workdir(tiny.config(data__channels=5), tmp_path)
+
+
 @pytest.mark.parametrize("number", [errno.ENOSYS, errno.ENOLCK, errno.EOPNOTSUPP])
 def test_where_there_are_no_locks_a_run_goes_on_and_says_so(
     tmp_path, monkeypatch, number

@@ -411,10 +411,39 @@ def test_normalize_standardizes_channels():
     out = augment.normalize(image, (0.5, 0.25, 0.0), (1.0, 0.5, 0.25))
     np.testing.assert_allclose(out[0, 0, 0], [0.0, 0.5, 2.0])
     assert out.dtype == np.float32
+    with pytest.raises(ValueError, match="3 channels do not fit 1 values of data.mean"):
+        augment.normalize(image, (0.5,), (1.0, 0.5, 0.25))
 
 
-def test_gray_images_are_refused():
-    with pytest.raises(ValueError, match=r"got \(8, 8, 1\); repeat the channel"):
-        augment.augment_batch(
-            keys(2), np.zeros((2, 8, 8, 1), np.uint8), size=8, settings=FULL
-        )
+ALL_BUT_COLORS = SimpleNamespace(
+    **{**vars(FULL), "saturation": 0.0, "hue": 0.0, "grayscale": 0.0}
+)
+
+
+def test_a_gray_image_changes_as_one_in_color_does(images):
+    gray = images[..., :1]
+    got = views(gray, ALL_BUT_COLORS, size=12)
+    want = views(np.repeat(gray, 3, axis=-1), ALL_BUT_COLORS, size=12)
+    assert got.shape[-1] == 1
+    # Solarizing at the very threshold, a rounding decides.
+    assert np.mean(np.abs(got - want[..., :1]) > 1e-5) < 1e-3
+
+
+def test_contrast_is_that_around_the_mean_of_all_channels():
+    rng = np.random.default_rng(0)
+    # In the middle of the range, so that nothing is clipped.
+    image = rng.integers(100, 156, (4, SIZE, SIZE, 5), np.uint8)
+    got = views(image, settings(jitter=1.0, contrast=0.4))
+    mean = levels(image).mean(axis=(1, 2, 3), keepdims=True)
+    factor = (got - mean).std(axis=(1, 2, 3)) / levels(image).std(axis=(1, 2, 3))
+    assert factor.std() > 0.01
+    want = mean + factor[:, None, None, None] * (levels(image) - mean)
+    np.testing.assert_allclose(got, want, atol=1e-5)
+
+
+@pytest.mark.parametrize("operation", ["saturation", "hue"])
+def test_colors_of_other_images_than_rgb_are_refused(operation):
+    images = np.zeros((2, 8, 8, 5), np.uint8)
+    for chosen in (settings(jitter=0.5, **{operation: 0.1}), settings(grayscale=0.1)):
+        with pytest.raises(ValueError, match=r"got \(8, 8, 5\); set saturation, hue"):
+            augment.augment_batch(keys(2), images, size=8, settings=chosen)
