@@ -140,7 +140,7 @@ def _data() -> ConfigDict:
     # images, and keeps them with the run; None or "full" is 0 to 65536.
     data.range = placeholder(str)
     # Channels of the images, 1 to 16. 3 reads all images in color; of another number,
-    # each image has exactly so many (gray files 1), and all are kept as they are stored.
+    # each image has exactly so many (gray files 1), kept as they are stored.
     data.channels = 3
     # Channel statistics in [0, 1], subtracted and divided after augmentation. These
     # are ImageNet's. With another number of values than of channels, such as (), they

@@ -51,11 +51,18 @@ def own_channels(image: Image.Image, channels: int) -> np.ndarray:
     """
     image = ImageOps.exif_transpose(image)
     if image.mode in ("P", "PA"):  # colors by their numbers
-        image = image.convert("RGBA" if image.has_transparency_data else "RGB")
+        image = image.convert(_mode_of_palette(image))
     values = np.asarray(image.convert("L") if image.mode == "1" else image)
     values = np.atleast_3d(values)
     check_channels(values.shape[2], (channels,))
     return values
+
+
+def _mode_of_palette(image: Image.Image) -> str:
+    if image.has_transparency_data:
+        return "RGBA"
+    colors = np.reshape(image.getpalette("RGB") or (), (-1, 3))
+    return "L" if (colors == colors[:, :1]).all() else "RGB"
 
 
 def check_channels(count: int, wanted: tuple[int, ...]) -> None:

@@ -57,6 +57,7 @@ def tiff(pixels: np.ndarray, **options) -> bytes:
         (picture(FIVE[..., 0] > 127), (FIVE[..., :1] > 127) * 255),
         (picture(FIVE[..., 0], "TIFF"), FIVE[..., :1]),
         (picture(SIXTEEN_BITS[..., 0]), SIXTEEN_BITS[..., :1] >> 8),
+        (picture(FIVE[..., 0], "GIF"), FIVE[..., :1]),
         (picture(FIVE[..., :2]), FIVE[..., :2]),
         (picture(FIVE[..., :4]), FIVE[..., :4]),
         (tiff(FIVE, planarconfig="contig", **GRAY), FIVE),
