@@ -104,8 +104,8 @@ def stored_values(image: Encoded) -> np.ndarray:
 
 
 def _values(file: str | BinaryIO, form: Form, page: int | None) -> np.ndarray:
+    check_file(file, page)
     if form.channels > 1 and is_tiff(file):  # Pillow may leave channels out
-        check_file(file, page)
         most = 3 * MAX_PIXELS // form.channels
         return read_tiff(file, page, channels=(form.channels,), most_pixels=most)
     with open_image(file, page) as opened:

@@ -113,13 +113,18 @@ SEVENTEEN = tiff(np.zeros((8, 8, 17), np.uint8), planarconfig="contig", **GRAY)
     ],
 )
 def test_another_number_of_channels_is_a_bad_image(content, channels, reason):
-    for file in (io.BytesIO(content),):
-        with pytest.raises(UnreadableImage, match=reason) as caught:
-            decode_image(file, 8, name="it", form=Form(channels=channels))
-        assert "\n" not in str(caught.value)
+    with pytest.raises(UnreadableImage, match=reason) as caught:
+        decode_image(io.BytesIO(content), 8, name="it", form=Form(channels=channels))
+    assert "\n" not in str(caught.value)
     with pytest.raises(UnreadableImage, match=reason):
         image = Encoded(content, "it", Form(channels=channels))
         decode_views(image, [WHOLE], np.full((1, DRAWS), 0.5))
+
+
+def test_what_is_no_file_is_not_opened(tmp_path):
+    # A pipe would be waited for, without end.
+    with pytest.raises(UnreadableImage, match="not a file"):
+        decode_image(str(tmp_path), 8, name="it", form=Form(channels=5))
 
 
 def test_a_bad_image_of_a_folder_is_replaced(tmp_path):

@@ -17,6 +17,11 @@ MISTAKES = [
             "if form.channels > 1 and is_tiff(file)",
             "if False",
         ),
+        (
+            "a pipe is waited for where images are not in color",
+            "    check_file(file, page)\n    if form.channels",
+            "    if form.channels",
+        ),
     ),
     *of(
         "snclr_jax/data/tiff.py",
