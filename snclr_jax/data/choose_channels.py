@@ -16,6 +16,7 @@ from snclr_jax.step.channels import COLOR, channels_of
 
 SAMPLE = 256  # images that the statistics are measured on
 _STATISTICS = ("mean", "std")
+Statistics = tuple[tuple[float, ...], ...]  # the values of each of them
 _OF_COLOR = ("saturation", "hue", "grayscale")
 _LEAST = 1 / 255  # standard deviation: what is constant is not divided by 0
 
@@ -76,25 +77,21 @@ def choose_channels(
     if not lacking:
         return config, ""
     config = config.copy_and_resolve_references()
-    kept = _kept(workdir, channels) if workdir else {}
-    if kept:
-        config.data.update({name: kept[name] for name in lacking})
-        return config, ""
-    if not measure:
-        stand_in = {"mean": (0.5,) * channels, "std": (0.25,) * channels}
-        config.data.update({name: stand_in[name] for name in lacking})
-        return config, ""
-    split = open_data(config.data, given).train
-    rows = split.thinned(SAMPLE)
-    measured = dict(zip(_STATISTICS, channel_statistics(split, rows), strict=True))
-    config.data.update({name: measured[name] for name in lacking})
-    values = ", ".join(f"data.{name}={config.data[name]!r}" for name in lacking)
-    return config, f"measured on {len(rows)} training images: {values}"
+    found, said = _kept(workdir, channels) if workdir else (), ""
+    if not found and measure:
+        split = open_data(config.data, given).train
+        rows = split.thinned(SAMPLE)
+        found = channel_statistics(split, rows)
+        of = zip(_STATISTICS, found, strict=True)
+        values = [f"data.{name}={value!r}" for name, value in of if name in lacking]
+        said = f"measured on {len(rows)} training images: {', '.join(values)}"
+    found = found or ((0.5,) * channels, (0.25,) * channels)
+    of = dict(zip(_STATISTICS, found, strict=True))
+    config.data.update({name: of[name] for name in lacking})
+    return config, said
 
 
-def channel_statistics(
-    split: Split, rows: np.ndarray
-) -> tuple[tuple[float, ...], tuple[float, ...]]:
+def channel_statistics(split: Split, rows: np.ndarray) -> Statistics:
     """Returns mean and standard deviation of each channel, in units of 255 levels.
 
     To four digits, and of the latter at least 1/255. Sums are of integers: the same on
@@ -118,11 +115,11 @@ def channel_statistics(
     )
 
 
-def _kept(workdir: str, channels: int) -> dict[str, tuple[float, ...]]:
-    """Returns the statistics of the run in a workdir, where it has such images."""
+def _kept(workdir: str, channels: int) -> Statistics:
+    """Returns the statistics of the run in a workdir; () where it has no such images."""
     if not (saved_steps(workdir) or (epath.Path(workdir) / CONFIG_FILE).exists()):
-        return {}
+        return ()
     data = read_config(workdir).get("data", {})
     if channels_of(data) != channels:
-        return {}
-    return {name: tuple(data[name]) for name in _STATISTICS}
+        return ()
+    return tuple(tuple(data[name]) for name in _STATISTICS)

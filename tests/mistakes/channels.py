@@ -82,8 +82,8 @@ MISTAKES = [
         FILES,
         (
             "a run that is continued measures again",
-            "    if kept:",
-            "    if False:",
+            "    if not found and measure:",
+            "    if measure:",
         ),
         (
             "deviations are those around zero",
