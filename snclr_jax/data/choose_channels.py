@@ -116,7 +116,7 @@ def channel_statistics(split: Split, rows: np.ndarray) -> Statistics:
 
 
 def _kept(workdir: str, channels: int) -> Statistics:
-    """Returns the statistics of the run in a workdir; () where it has no such images."""
+    """Returns the statistics of the run in a workdir, or () where there are none."""
     if not (saved_steps(workdir) or (epath.Path(workdir) / CONFIG_FILE).exists()):
         return ()
     data = read_config(workdir).get("data", {})
