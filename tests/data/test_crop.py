@@ -11,7 +11,7 @@ import pytest
 from PIL import Image
 from snclr_jax.configs import base
 
-from snclr_jax.data import decode
+from snclr_jax.data import decode_views as of_views
 from snclr_jax.data.crop import (
     DRAWS,
     Box,
@@ -163,13 +163,13 @@ def test_a_crop_is_cut_out_of_the_whole_image_not_of_a_square():
 def test_large_jpegs_are_decoded_no_larger_than_needed(
     monkeypatch, scale, reduction, rotated
 ):
-    decode_whole, sizes = decode._decode_whole, []
+    decode_whole, sizes = of_views._decode_whole, []
 
     def spy(*arguments):
         sizes.append(decode_whole(*arguments))
         return sizes[-1]
 
-    monkeypatch.setattr(decode, "_decode_whole", spy)
+    monkeypatch.setattr(of_views, "_decode_whole", spy)
     exif = Image.Exif()
     exif[274] = 6 if rotated else 1
     # Blocks that the edge cuts lie at the other edge of a turned image.

@@ -14,6 +14,7 @@ READ = {"read", "images", "originals", "keep"}
 # Who is not told which rows are its own: a few images, whatever the size of the set.
 FEW = {
     "data/choose.py": 1,  # sizes of 256
+    "data/choose_channels.py": 1,  # means of 256
     "data/depth.py": 1,  # levels of 16
     "explore/images.py": 1,  # pictures; one process explores
     "report/measure.py": 1,  # pictures; one process reports
