@@ -15,7 +15,7 @@ from snclr_jax.run.workdir import read_config
 from snclr_jax.step.channels import COLOR, channels_of
 
 SAMPLE = 256  # images that the statistics are measured on
-_STATISTICS = ("mean", "std")
+_STATISTICS: tuple[str, ...] = ("mean", "std")
 Statistics = tuple[tuple[float, ...], ...]  # the values of each of them
 _OF_COLOR = ("saturation", "hue", "grayscale")
 _LEAST = 1 / 255  # standard deviation: what is constant is not divided by 0
