@@ -22,6 +22,10 @@ PUBLISHED = (
 OTHERS = {
     "_find_images(keep)",  # a folder's name
     "encode(form)",  # of a picture
+    # Of an image.
+    *("decode_image(form)", "pixels_of(form)", "open_folder(form)", "open_numpy(form)"),
+    *("open_parquet(form)", "open_python(form)", "open_tfds(form)"),
+    "open_webdataset(form)",
     "check_features(width)",  # of features
     # Of a figure.
     *("confusion(width)", "curves(width)", "embedding(width)", "gallery(width)"),
