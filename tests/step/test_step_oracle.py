@@ -68,7 +68,12 @@ DROPPED_PATHS = dict(
     optim__learning_rate=0.1,
 )
 CASES = {
-    "local view": config_of(augment__local_views=1, ema__final_momentum=0.9),
+    "three views and a local one": config_of(
+        augment__global_views=3,
+        augment__local_views=1,
+        objective__queue__push="both",
+        ema__final_momentum=0.9,
+    ),
     "authors, banks": config_of("authors", objective__queue__banks=2),
     "linear, decoupled": config_of(
         objective__attention__kind="linear",
@@ -98,7 +103,7 @@ def float64():
 @pytest.mark.parametrize("case", CASES)
 def test_two_steps_are_the_equations(float64, mesh_of, monkeypatch, case):
     """On CPUs views go through one by one; "together" as on GPUs."""
-    config, mesh = CASES[case], mesh_of(1 if "micro-batches" in case else 2)
+    config, mesh = CASES[case], mesh_of(1 if "micro-batches" in case else 4)
     if "together" in case:
         together = lambda forward, views: [views] if views else []  # noqa: E731
         monkeypatch.setattr(Forward, "_groups", together)
