@@ -28,6 +28,7 @@ main() {
     start "$process" "$@" --coordinator="$coordinator" --processes="$processes" \
       --process="$process"
   done
+  set +m # one that is stopped (SIGSTOP) still runs
   wait_for_all
 }
 

@@ -60,6 +60,15 @@ def rehearse(cloud: Cloud, *arguments: str) -> subprocess.Popen:
     )
 
 
+def started(cloud: Cloud) -> list[str]:
+    """Returns the three processes, once they are there."""
+    end = time.monotonic() + 30
+    while len(pids := cloud.lines("pids")) < 3:
+        assert time.monotonic() < end
+        time.sleep(0.02)
+    return pids
+
+
 @pytest.fixture
 def plain(tmp_path):
     """A cloud whose `python3` is the real one."""
@@ -93,15 +102,26 @@ def test_one_that_fails_ends_a_rehearsal_with_its_status(plain):
 
 def test_an_interrupted_rehearsal_lets_every_process_save(plain):
     process = rehearse(plain)
-    end = time.monotonic() + 30
-    while len(plain.lines("pids")) < 3:
-        assert time.monotonic() < end
-        time.sleep(0.02)
+    pids = started(plain)
     process.send_signal(signal.SIGINT)
     said, _ = process.communicate(timeout=30)
     assert process.returncode == 130
     assert all(f"[{process}] saved" in said for process in range(3))
-    assert not any(alive(pid) for pid in plain.lines("pids"))
+    assert not any(map(alive, pids))
+
+
+def test_a_rehearsal_waits_for_processes_that_are_all_stopped(plain):
+    process = rehearse(plain)
+    groups = [int(pid) for pid in started(plain)]
+    for group in groups:
+        os.killpg(group, signal.SIGSTOP)
+    with pytest.raises(subprocess.TimeoutExpired):
+        process.wait(timeout=0.5)
+    process.send_signal(signal.SIGINT)
+    for group in groups:
+        os.killpg(group, signal.SIGCONT)
+    said, _ = process.communicate(timeout=30)
+    assert process.returncode == 130 and said.count("saved") == 3
 
 
 def last_arrays(workdir: Path) -> dict:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import logging
 import os
 import shutil
 import subprocess
@@ -11,6 +12,7 @@ from importlib import import_module
 
 import pytest
 from absl import flags
+from absl.logging import get_absl_handler
 from absl.testing import flagsaver
 from command import DIGITS, ROOT, start
 from ml_collections import config_flags
@@ -206,6 +208,15 @@ def test_a_leading_tilde_is_the_home_folder_in_every_path(
     monkeypatch.setitem(main.COMMANDS, "compare", seen.extend)
     main.main(["snclr", "compare", "~/a", "b"])
     assert seen == [f"{tmp_path}/a", "b"]
+
+
+def test_what_orbax_logs_is_left_out_and_what_others_log_is_not(capsys):
+    main.main(["snclr", "recipes"])
+    record = logging.LogRecord("absl", logging.ERROR, "", 1, "said", None, None)
+    for path, heard in (("orbax/checkpoint/manager.py", False), ("absl/app.py", True)):
+        record.pathname = f"site-packages/{path}"
+        get_absl_handler().handle(record)
+        assert ("said" in capsys.readouterr().err) == heard
 
 
 @pytest.mark.parametrize(

@@ -38,6 +38,7 @@ from snclr_jax.run.checkpoint_reader import saved_steps
 from snclr_jax.run.loggers import LOGGERS
 from snclr_jax.run.metrics import NonFiniteError, read_metrics
 from snclr_jax.run.watch import WatchedRun
+from snclr_jax.run.workdir_lock import LOCK_FILE
 from snclr_jax.train import train
 
 pytestmark = pytest.mark.usefixtures("equal_runs_share_a_step", "few_digits")
@@ -140,10 +141,11 @@ def test_a_run_that_was_killed_while_it_was_evaluated_has_the_line_in_the_end(
 class EveryFewSteps:
     """An evaluator of a user."""
 
-    def __init__(self, every: int) -> None:
-        self.every_steps, self.seen = every, []
+    def __init__(self, every: int, lock: Path) -> None:
+        self.every_steps, self.lock, self.seen = every, lock, []
 
     def __call__(self, state, run) -> dict:
+        self.lock.unlink()  # which the save before the next call takes again
         self.seen.append((int(state.step), run.data.train.size))
         picture = np.full((8, 8, 3), 7, np.uint8)
         return {"twice_the_step": 2 * int(state.step), "a_picture": picture}
@@ -157,7 +159,7 @@ def test_an_evaluator_of_ones_own_is_called_at_its_interval(
     config = tiny.config(
         data__holdback=100, evaluate__every_epochs=0, log__to=("tensorboard", "kept")
     )
-    mine = EveryFewSteps(5)
+    mine = EveryFewSteps(5, tmp_path / LOCK_FILE)
     train(config, str(tmp_path), evaluators=[mine])
     assert [step for step, _ in mine.seen] == [5, 10, 12]
     assert mine.seen[0][1] == 200

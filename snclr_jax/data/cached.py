@@ -9,6 +9,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from snclr_jax.devices.compilation_cache import user_cache
+from snclr_jax.run.files import NAMED_WRONGLY
 
 
 def made_once(file: str, suffix: str, make: Callable[[str], None]) -> str:
@@ -24,7 +25,7 @@ def made_once(file: str, suffix: str, make: Callable[[str], None]) -> str:
 
     Raises:
       ValueError: where the cache cannot be written.
-      OSError: where the file cannot be read.
+      OSError: where the file cannot be read, or the disk of the cache is full.
     """
     status, path = os.stat(file), os.path.realpath(file)
     what = f"{path}\0{status.st_size}\0{status.st_mtime_ns}"
@@ -41,7 +42,8 @@ def made_once(file: str, suffix: str, make: Callable[[str], None]) -> str:
     except OSError as error:
         if error.filename == file:
             raise
-        raise ValueError(
+        kind = ValueError if isinstance(error, NAMED_WRONGLY) else OSError
+        raise kind(
             f"{kept} cannot be written ({error.strerror or error}), and {file} is read "
             "by it; free space there, or name another folder by XDG_CACHE_HOME"
         ) from error

@@ -58,12 +58,13 @@ def save_hub(path: Path, encoder: Encoder) -> None:
     of `save_encoder`.
     """
     path.mkdir(exist_ok=True)
-    write_whole(path / CONFIG_FILE, json.dumps(_config(encoder), indent=2) + "\n")
     tensors = {
         name: np.ascontiguousarray(array) if array.ndim else array
         for name, array in library_tensors(encoder).items()
     }
+    # The large file first: where there is no room, all is as it was.
     write_tensors(path / HUB_FILE, tensors, file_header(encoder) | TORCH)
+    write_whole(path / CONFIG_FILE, json.dumps(_config(encoder), indent=2) + "\n")
 
 
 def front_matter(encoder: Encoder) -> str:

@@ -5,12 +5,13 @@ from __future__ import annotations
 import contextlib
 import datetime
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from jax.sharding import Mesh
+from matplotlib.figure import Figure
 
 from snclr_jax.data import Data, open_data
 from snclr_jax.data.bad_files import BadFiles, read_bad_files
@@ -23,11 +24,11 @@ from snclr_jax.evaluate.results import read_records, records_path
 from snclr_jax.report import measure, sections
 from snclr_jax.report.neighbor_sections import neighbors
 from snclr_jax.report.page import Section, numbers, page
-from snclr_jax.run.files import METRICS_FILE, SUMMARY_FILE, write_whole, written
+from snclr_jax.run.files import METRICS_FILE, SUMMARY_FILE, replaced, write_whole
 from snclr_jax.run.metrics import read_metrics
 from snclr_jax.run.workdir import has_images, read_config
-from snclr_jax.visualize import save_all
 from snclr_jax.visualize.curves import BASELINES
+from snclr_jax.visualize.style import encode
 
 REPORT_FILE = "report.html"
 FIGURES = "figures"
@@ -106,9 +107,15 @@ def report(
         for part in parts
         for drawing in part.drawings
     }
-    with written(workdir / FIGURES):
-        save_all(figures, workdir / FIGURES)
-    path = workdir / REPORT_FILE
+    return _write(workdir, figures, html)
+
+
+def _write(workdir: Path, figures: Mapping[str, Figure], html: str) -> Path:
+    folder, path = workdir / FIGURES, workdir / REPORT_FILE
+    folder.mkdir(exist_ok=True)
+    for name, figure in figures.items():
+        with replaced(folder / f"{name}.png") as part:
+            part.write_bytes(encode(figure))
     write_whole(path, html)
     return path
 

@@ -112,8 +112,9 @@ class MetricWriter:
     def close(self) -> None:
         """Closes the file and the loggers."""
         if self._writes:
-            self._file.close()
             self._loggers.close()
+            with written(self._file.name):  # it tries again what it could not
+                self._file.close()
             self.flush()
             if self._copies:
                 shutil.rmtree(self._folder)

@@ -8,6 +8,7 @@ import image_files
 import numpy as np
 import pytest
 import tiny
+from full_disk import full_disk
 from image_files import KINDS
 
 from snclr_jax.data import open_data
@@ -125,8 +126,11 @@ def test_what_is_kept_is_made_once_and_anew_for_another_file(
 def test_a_cache_that_cannot_be_written_is_named(tmp_path, splits, kind, monkeypatch):
     KINDS[kind][1](tmp_path / "set", splits)
     (tmp_path / "file").write_bytes(b"")
+    message = r"cannot be written .* XDG_CACHE_HOME"
+    with pytest.raises(OSError, match=message), full_disk():  # which passes
+        opened(kind, tmp_path / "set")
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "file"))
-    with pytest.raises(ValueError, match=r"cannot be written .* XDG_CACHE_HOME"):
+    with pytest.raises(ValueError, match=message):
         opened(kind, tmp_path / "set")
 
 

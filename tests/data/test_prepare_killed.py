@@ -6,14 +6,15 @@ import json
 import multiprocessing
 import os
 import random
-import resource
 import signal
 import subprocess
 import sys
 import time
+from contextlib import closing
 from pathlib import Path
 
 import pytest
+from full_disk import full_disk
 from pictures import (
     assert_reads_as,
     assert_reads_nothing,
@@ -23,8 +24,10 @@ from pictures import (
 
 from snclr_jax.data.prepare import run
 from snclr_jax.data.prepare.checking import read_checked
+from snclr_jax.data.prepare.metadata import write_metadata
 from snclr_jax.data.prepare.run import prepare
-from snclr_jax.data.prepare.sources import EncodedImage
+from snclr_jax.data.prepare.shards import JOURNAL, Journal, plan_shards
+from snclr_jax.data.prepare.sources import EncodedImage, open_source
 
 ROOT = Path(__file__).parents[2]
 
@@ -161,12 +164,29 @@ def is_alive(pid: int) -> bool:
 
 def test_a_full_disk_is_named_and_the_run_continues(folder, tmp_path, no_pool):
     save(folder / "train" / "bee" / "large.png", 0, side=400)
-    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (300_000, limits[1]))
-    try:
-        with pytest.raises(OSError, match=r"array_record-.*\.part cannot be written"):
-            prepare(str(folder), "photos", str(tmp_path))
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    message = r"array_record-.*\.part cannot be written"
+    with pytest.raises(OSError, match=message), full_disk(300_000):
+        prepare(str(folder), "photos", str(tmp_path))
     assert_reads_nothing(tmp_path)
     assert_reads_as(folder, prepare(str(folder), "photos", str(tmp_path)), "test")
+
+
+def test_every_file_that_a_full_disk_cuts_is_named(folder, tmp_path):
+    source = open_source(str(folder))
+    shards = plan_shards("photos", source.splits, 1e9)
+    lines = [{"images": 1, "bytes": 1, "unreadable": [{"file": "a"}]} for _ in shards]
+    writes = {
+        "metadata.part": lambda: write_metadata(
+            tmp_path, "photos", source, shards, lines
+        ),
+        "unreadable.jsonl": lambda: run._write_unreadable(tmp_path, source, lines),
+        "prepared.jsonl": lambda: Journal(tmp_path, {}),
+    }
+    for name, write in writes.items():
+        message = f"^{tmp_path / name} cannot be written .*too large"
+        with pytest.raises(OSError, match=message), full_disk():
+            write()
+    journal = Journal(tmp_path, {})
+    message = f"^{tmp_path / JOURNAL} cannot be written"
+    with pytest.raises(OSError, match=message), full_disk(), closing(journal):
+        journal.add({})

@@ -7,12 +7,14 @@ import json
 import numpy as np
 import pytest
 import yaml
+from full_disk import full_disk
 from safetensors import safe_open
 from safetensors.numpy import load_file, save_file
 from saved import save_random_encoder
 
 import snclr_jax
 from snclr_jax.encoder.stored import open_encoder
+from snclr_jax.export.hub import save_hub
 from snclr_jax.export.run import export
 
 IMAGENET = dict(model__stem="imagenet", model__width=None)
@@ -118,6 +120,14 @@ def test_a_damaged_folder_is_refused(hub, mesh_of):
     refused(less, "model.safetensors is damaged: join.weight is missing; export it")
     moved = tensors | {"join.weight": tensors["join.weight"] + np.float32(1)}
     refused(moved, "model.safetensors is damaged: its arrays have the fingerprint")
+
+
+def test_on_a_full_disk_a_folder_stays_as_it_was(hub):
+    encoder, out = hub("patchnet")
+    before = {path: path.stat().st_ino for path in out.iterdir()}
+    with pytest.raises(OSError, match="safetensors cannot be"), full_disk(4096):
+        save_hub(out, encoder)
+    assert before == {path: path.stat().st_ino for path in out.iterdir()}
 
 
 def test_other_peoples_folders_are_left_alone(tmp_path, mesh_of, hub):

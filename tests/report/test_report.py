@@ -17,6 +17,7 @@ import numpy as np
 import pytest
 import tiny
 from browser import browse, needs_browser
+from full_disk import full_disk
 from PIL import Image
 from saved import CLOCK, batches, filled_queue
 from tensorboardX.proto.event_pb2 import Event
@@ -333,6 +334,18 @@ def test_a_run_that_has_nothing_yet_is_refused(tmp_path):
     (tmp_path / "metrics.jsonl").write_text(json.dumps(LINES[1]) + "\n")
     with pytest.raises(ValueError, match="no whole checkpoint in"):
         report(tmp_path)
+
+
+def test_a_file_of_a_report_that_cannot_be_written_is_named_and_stays(tmp_path):
+    figures = {"curves": style.new_figure(2, 1)}
+    run_module._write(tmp_path, figures, "before")
+    before = {path: path.read_bytes() for path in tmp_path.rglob("*.*")}
+    assert len(before) == 2
+    for drawn, name in ((figures, "figures/curves.png"), ({}, "report.html")):
+        message = f"^{tmp_path / name} cannot be written .*too large"
+        with pytest.raises(OSError, match=message), full_disk():
+            run_module._write(tmp_path, drawn, "after")
+    assert before == {path: path.read_bytes() for path in tmp_path.rglob("*.*")}
 
 
 @pytest.mark.slow

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import contextlib
 import os
-import resource
 import sys
 import time
 
 import jax.numpy as jnp
 import pytest
 from etils import epath
+from full_disk import full_disk
 
 from snclr_jax.objectives.snclr import SNCLR
 from snclr_jax.run.metrics import (
@@ -83,15 +83,12 @@ def test_what_was_written_stays_where_a_continuation_cannot_be_written(
 
 def test_the_file_that_a_full_disk_cuts_off_is_named_and_goes_on_whole(tmp_path):
     path = tmp_path / METRICS_FILE
-    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
-    with contextlib.closing(MetricWriter(tmp_path, first_step=0, to=())) as writer:
-        writer.write(1, {"loss": 1.0})
-        resource.setrlimit(resource.RLIMIT_FSIZE, (path.stat().st_size + 9, limits[1]))
-        try:
-            with pytest.raises(OSError, match=f"^{path} cannot be written .*; free"):
-                writer.write(2, {"loss": 2.0})
-        finally:
-            resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    writer = MetricWriter(tmp_path, first_step=0, to=())
+    writer.write(1, {"loss": 1.0})
+    full = full_disk(path.stat().st_size + 9)
+    message = f"^{path} cannot be written .*; free"
+    with pytest.raises(OSError, match=message), full, contextlib.closing(writer):
+        writer.write(2, {"loss": 2.0})
     with contextlib.closing(MetricWriter(tmp_path, first_step=1, to=())) as writer:
         writer.write(2, {"loss": 2.0})
     assert [line["step"] for line in read_metrics(tmp_path)] == [1, 2]

@@ -12,6 +12,7 @@ from etils import epath
 
 from snclr_jax.data.prepare.shards import PART, Shard, publish
 from snclr_jax.data.prepare.sources import Source
+from snclr_jax.run.files import written
 
 VERSION = "1.0.0"
 METADATA = "dataset_info.json"  # without it, TFDS sees no set
@@ -46,6 +47,7 @@ def write_metadata(
 
     Raises:
       ValueError: where no image of a split can be read.
+      OSError: where the disk is full.
     """
     info = tfds.core.DatasetInfo(
         builder=tfds.core.DatasetIdentity(
@@ -84,8 +86,9 @@ def write_metadata(
     info.set_splits(tfds.core.SplitDict(splits))
     part = folder / f"metadata{PART}"
     shutil.rmtree(part, ignore_errors=True)
-    part.mkdir()
-    info.write_to_directory(part)
+    with written(part):
+        part.mkdir()
+        info.write_to_directory(part)
     files = sorted(os.listdir(part), key=lambda file: file == METADATA)  # it comes last
     for file in files:
         os.replace(part / file, folder / (file + PART))

@@ -149,7 +149,7 @@ class Journal:
         try:
             self.shards = self._read(folder, begun)
         except BaseException:
-            self._file.close()
+            self.close()
             raise
 
     def _read(self, folder: Path, begun: dict[str, Any]) -> list[dict[str, Any]]:
@@ -204,4 +204,5 @@ class Journal:
 
     def close(self) -> None:
         """Lets another run at the folder."""
-        self._file.close()
+        with written(self._path):  # it tries again to write what it could not
+            self._file.close()
