@@ -18,7 +18,7 @@ from snclr_jax.encoder.stored import SUFFIX, Encoder
 from snclr_jax.evaluate import quality
 from snclr_jax.evaluate.frozen.accuracy import BALANCED
 from snclr_jax.evaluate.memory import choices, queue_use
-from snclr_jax.run.files import CHECKPOINTS, EVALUATION_FILE, OWN, write_whole
+from snclr_jax.run.files import CHECKPOINTS, EVALUATION_FILE, OWN, write_whole, written
 from snclr_jax.settings.paths import located
 
 VERSION = 1
@@ -140,7 +140,9 @@ def write_board(workdir: epath.Path, record: Record) -> None:
                 tag = f"evaluation/{prefix}{record['what']}/{record['network']}/{name}"
                 board.add_scalar(tag, value, record["step"])
         for file in epath.Path(folder).iterdir():
-            file.copy(workdir / "tensorboard" / file.name)
+            copy = workdir / "tensorboard" / file.name
+            with written(copy):
+                file.copy(copy)
 
 
 def table(records: Sequence[Record]) -> str:

@@ -21,7 +21,7 @@ from jax.experimental import multihost_utils
 from snclr_jax.devices.agreement import in_agreement
 from snclr_jax.run.checkpoint_reader import Damaged, causes, saved_steps
 from snclr_jax.run.digest import digest_of_json, digests
-from snclr_jax.run.files import CHECKPOINTS
+from snclr_jax.run.files import CHECKPOINTS, write_whole
 from snclr_jax.run.metrics import say
 from snclr_jax.run.restore import read_state, without_probe
 from snclr_jax.run.workdir import as_json
@@ -208,9 +208,7 @@ class Checkpoints:
                 target = self._folder.with_name(DAMAGED) / name
                 target.parent.mkdir(exist_ok=True)
                 # On an object store a folder exists once something is in it.
-                target.with_name(f"{name}.txt").write_text(
-                    error + "\n", encoding="utf-8"
-                )
+                write_whole(target.with_name(f"{name}.txt"), error + "\n")
                 folder.replace(target)
                 say(f"{error}; it was moved to {target}")
         multihost_utils.sync_global_devices("moved damaged checkpoints away")

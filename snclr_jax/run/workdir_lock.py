@@ -8,7 +8,7 @@ from typing import IO
 
 from etils import epath
 
-from snclr_jax.run.files import is_still_at, lock
+from snclr_jax.run.files import is_still_at, lock, written
 
 LOCK_FILE = "lock"
 
@@ -52,9 +52,11 @@ class WorkdirLock:
             ) from error
         self.close()
         self._file = file
-        file.truncate(0)
-        file.write(f"process {os.getpid()} on {socket.gethostname()}")
-        file.flush()
+        own = f"process {os.getpid()} on {socket.gethostname()}"
+        with written(self._path):
+            file.truncate(0)
+            # At once: closing the file would try again what has no room.
+            os.write(file.fileno(), own.encode())
         said = f"{self._workdir}: {lacking}; start no second run in it"
         return [said] if lacking else []
 

@@ -24,6 +24,15 @@ MISTAKES = [
         ),
     ),
     *of(
+        "snclr_jax/run/workdir_lock.py",
+        "tests/run/test_workdir.py",
+        (
+            "a lock that cannot be written is not named",
+            "with written(self._path):",
+            "if True:",
+        ),
+    ),
+    *of(
         "snclr_jax/run/checkpoint.py",
         "tests/run/test_checkpoint.py",
         (

@@ -14,6 +14,7 @@ from pathlib import Path
 import jax
 import pytest
 import tiny
+from full_disk import full_disk
 from snclr_jax.configs import digits
 
 from snclr_jax.run.digest import digest_of_json
@@ -292,6 +293,18 @@ def test_a_lock_whose_file_was_removed_is_taken_again_or_lost_to_another_run(tmp
                     keep()
         # What tells a stop is the other run's.
         assert not (tmp_path / STOPPED_FILE).exists()
+
+
+def test_a_lock_that_a_full_disk_cuts_is_named_with_its_workdir(tmp_path):
+    message = rf"^--workdir={tmp_path} cannot be written to: .*too large"
+    with pytest.raises(OSError, match=message), full_disk():
+        with own_workdir(tiny.config(), tmp_path):
+            pass
+    with own_workdir(tiny.config(), tmp_path) as (_, keep):
+        (tmp_path / LOCK_FILE).unlink()
+        message = f"^{tmp_path / LOCK_FILE} cannot be written"
+        with pytest.raises(OSError, match=message), full_disk():
+            keep()
 
 
 def test_a_workdir_that_cannot_be_written_to_is_named(tmp_path):
