@@ -210,13 +210,11 @@ def test_a_leading_tilde_is_the_home_folder_in_every_path(
     assert seen == [f"{tmp_path}/a", "b"]
 
 
-def test_what_orbax_logs_is_left_out_and_what_others_log_is_not(capsys):
+def test_what_orbax_logs_is_left_out_and_what_others_log_is_not():
     main.main(["snclr", "recipes"])
-    record = logging.LogRecord("absl", logging.ERROR, "", 1, "said", None, None)
     for path, heard in (("orbax/checkpoint/manager.py", False), ("absl/app.py", True)):
-        record.pathname = f"site-packages/{path}"
-        get_absl_handler().handle(record)
-        assert ("said" in capsys.readouterr().err) == heard
+        record = logging.makeLogRecord({"pathname": f"site-packages/{path}"})
+        assert bool(get_absl_handler().filter(record)) == heard
 
 
 @pytest.mark.parametrize(
