@@ -20,6 +20,7 @@ from snclr_jax.visualize.embedding import embedding
 from snclr_jax.visualize.gallery import gallery
 from snclr_jax.visualize.memory import neighbor_ranks, queue_age, queue_coverage
 from snclr_jax.visualize.project import project
+from snclr_jax.visualize.strips import strips
 from snclr_jax.visualize.style import new_figure, pixels, save_all, themed
 
 __all__ = [
@@ -37,5 +38,6 @@ __all__ = [
     "queue_age",
     "queue_coverage",
     "save_all",
+    "strips",
     "themed",
 ]
