@@ -17,7 +17,7 @@ SMALL = {
     "change_the_loss": dict(PICTURES=1, EPOCHS=2),
     "neighbors_explorer": dict(PICTURES=1, EPOCHS=2, K=5, IMAGES=100),
 }
-MOST_BYTES = 600_000
+MOST_BYTES = 800_000
 
 every_notebook = pytest.mark.parametrize("name", SMALL)
 

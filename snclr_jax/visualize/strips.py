@@ -20,7 +20,8 @@ def strips(
     """Draws pictures in rows, each row on the right of its name.
 
     Args:
-      rows: by name, uint8 (n, s, s, c) of any n, shown by `in_color`.
+      rows: by name, for which there is room of some 20 letters; uint8 (n, s, s, c) of
+        any n, shown by `in_color`.
       width: of the figure at most, in inches.
       theme: "light" or "dark".
 

@@ -21,6 +21,7 @@ def test_every_row_has_its_name_on_the_left_and_its_pictures_in_order(width, rng
     for name, pictures in (("cluster $0$", long), ("outliers", short)):
         box = names[name].get_window_extent().transformed(axes.transData.inverted())
         right, top = box.x1, bottom
+        assert not names[name].get_parse_math(), "a dollar is no formula"
         for picture in pictures:
             image = next(shown)
             wanted = np.broadcast_to(picture, (*picture.shape[:2], 3))
