@@ -142,23 +142,28 @@ def batch_normalize(
       y of the shape of x, and the mean and variance of each group, (b / size, v, c):
       no gradient flows through these.
     """
-    return _normalize_and_keep(x, scale, bias, size, dtype)[0]
+    return _normalize(x, scale, bias, size, dtype)
 
 
 # Of many layers, equal shapes are traced and lowered once: of ResNet-50's step, a
 # third of the program.
 @functools.partial(jax.jit, static_argnums=(3, 4))
-def _normalize_and_keep(x, scale, bias, size, dtype):
+def _normalize(x, scale, bias, size, dtype):
     mean, var = _moments(x, size)
-    inverse = jax.lax.rsqrt(var + 1e-5)
-    y = (x - _per_image(mean, x)) * _per_image(scale * inverse, x) + bias
-    return (y.astype(dtype), mean, var), (x, scale, mean, inverse)
+    factor = _per_image(scale * _inverse(var), x)
+    return ((x - _per_image(mean, x)) * factor + bias).astype(dtype), mean, var
+
+
+def _normalize_and_keep(x, scale, bias, size, dtype):
+    y, mean, var = _normalize(x, scale, bias, size, dtype)
+    return (y, mean, var), (x, scale, mean, var)
 
 
 @functools.partial(jax.jit, static_argnums=(0, 1))
 def _normalize_backward(size, dtype, kept, gradients):
     del dtype
-    x, scale, mean, inverse = kept
+    x, scale, mean, var = kept
+    inverse = _inverse(var)
     dy = gradients[0].astype(mean.dtype)
     normal = (x - _per_image(mean, x)) * _per_image(inverse, x)
     pixels = tuple(range(2, x.ndim - 1))
@@ -194,6 +199,10 @@ def _moments(x: jax.Array, size: int) -> tuple[jax.Array, jax.Array]:
     groups = _group_mean(mean, size)
     between = mean - _per_image(groups, mean)
     return groups, _group_mean(inside + between * between, size)
+
+
+def _inverse(var: jax.Array) -> jax.Array:
+    return jax.lax.rsqrt(var + 1e-5)
 
 
 def _group_mean(images: jax.Array, size: int) -> jax.Array:

@@ -193,8 +193,8 @@ MISTAKES = [
         "tests/models/test_layers.py",
         (
             "epsilon of BatchNorm in training",
-            "    inverse = jax.lax.rsqrt(var + 1e-5)\n",
-            "    inverse = jax.lax.rsqrt(var + 1e-6)\n",
+            "    return jax.lax.rsqrt(var + 1e-5)\n",
+            "    return jax.lax.rsqrt(var + 1e-6)\n",
         ),
         (
             "epsilon of BatchNorm on running statistics",
