@@ -29,7 +29,7 @@ OTHERS = {
     "check_features(width)",  # of features
     # Of a figure.
     *("confusion(width)", "curves(width)", "embedding(width)", "gallery(width)"),
-    "overlays(width)",
+    *("overlays(width)", "strips(width)"),
     "_flat(name)",  # of an argument
     "Split(max_bad)",  # of arrays in memory, of which none is bad
 }
