@@ -15,9 +15,7 @@ from snclr_jax.devices.limits import check_address_space
 AXIS = "data"
 
 
-def make_mesh(
-    devices: Sequence[jax.Device] | None = None,
-) -> Mesh:
+def make_mesh(devices: Sequence[jax.Device] | None = None) -> Mesh:
     """Returns a mesh with the one axis "data" over `devices` (default: all).
 
     Process p holds rows [p b/P, (p + 1) b/P) of a batch, on any machine.

@@ -81,9 +81,7 @@ GPUS = {
 _EXAMPLES = "v5e:8x8, v6e:4x8, v4:4x4x4 or v5p:2x2x4"
 
 
-def chip_of(
-    device: jax.Device,
-) -> Chip | None:
+def chip_of(device: jax.Device) -> Chip | None:
     """Returns the peak numbers of a device, None where they are not known."""
     if device.device_kind in _KIND_OF_TPU:
         return TPUS[_KIND_OF_TPU[device.device_kind]]
