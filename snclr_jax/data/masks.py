@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import functools
 import os
-from collections.abc import Sequence
+from collections.abc import Callable
 from pathlib import Path, PurePosixPath
 from typing import NamedTuple
 
@@ -107,34 +106,36 @@ def _open_split(folder: Path, config: ConfigDict) -> Masked:
             f"--masks: {len(lacking)} of {len(pairs)} images in {images} have no mask, "
             f"{image} among them; add {mask}, or remove the image"
         )
-    side = config.data.image_size
-    of_images = functools.partial(_read_images, encoded, side)
-    of_masks = functools.partial(_read_masks, pairs, side, config.augment.size)
-    texts = [as_text(name) for name in names]
-    called = lambda rows: [texts[row] for row in rows]  # noqa: E731
+    side, size = config.data.image_size, config.augment.size
+
+    @_refusing
+    def read_images(rows: np.ndarray) -> np.ndarray:
+        return decode_squares(lambda rows: [encoded[row] for row in rows], side, rows)
+
+    @_refusing
+    def read_masks(rows: np.ndarray) -> np.ndarray:
+        return np.stack([_read_mask(pairs[row], side, size) for row in rows])
+
+    def called(rows: np.ndarray) -> list[str]:
+        return [as_text(names[row]) for row in rows]
+
     return Masked(
         str(masks),
-        Split(of_images, size=len(names), names=called),
-        Split(of_masks, size=len(names), names=called),
+        Split(read_images, size=len(names), names=called),
+        Split(read_masks, size=len(names), names=called),
     )
 
 
-def _read_images(
-    images: Sequence[Encoded], side: int, indices: np.ndarray
-) -> np.ndarray:
-    try:
-        return decode_squares(lambda rows: [images[row] for row in rows], side, indices)
-    except UnreadableImage as error:  # which a split would show another image for
-        raise ValueError(str(error)) from error
+def _refusing(read: Callable) -> Callable:
+    """Returns `read` that ends at an image for which a split would show another."""
 
+    def refuse(rows: np.ndarray) -> np.ndarray:
+        try:
+            return read(rows)
+        except UnreadableImage as error:
+            raise ValueError(str(error)) from error
 
-def _read_masks(
-    pairs: Sequence[tuple[Encoded, str]], side: int, size: int, indices: np.ndarray
-) -> np.ndarray:
-    try:
-        return np.stack([_read_mask(pairs[row], side, size) for row in indices])
-    except UnreadableImage as error:
-        raise ValueError(str(error)) from error
+    return refuse
 
 
 def _read_mask(pair: tuple[Encoded, str], side: int, size: int) -> np.ndarray:
