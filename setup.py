@@ -68,7 +68,6 @@ setup(
         "mlflow": ["mlflow-skinny>=3.1"],
         "trackio": ["trackio>=0.43"],
         "dev": [
-            # Pyright, with the Node.js that it runs on among the wheels it requires.
             "pyrefly>=1.5,<1.6",
             "gcsfs>=2024.6",
             "hypothesis>=6.100",
