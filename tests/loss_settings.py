@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from snclr_jax.objectives.snclr import SNCLR, Attention
+from snclr_jax.objectives.snclr import SNCLR
+from snclr_jax.objectives.soft_neighbors import Attention
 from snclr_jax.queue.settings import QueueSettings
 
 

@@ -15,7 +15,8 @@ from jax.typing import ArrayLike
 from snclr_jax.devices.mesh import AXIS, over_batch, replicated
 from snclr_jax.evaluate.frozen.checks import check_features, check_positive
 from snclr_jax.evaluate.frozen.neighbors import nearest, place_unit_rows
-from snclr_jax.step.forward import feature_std, unit
+from snclr_jax.step.forward import feature_std
+from snclr_jax.step.objective import unit
 
 # Pairs of rows that a device compares at a time.
 PAIRS = 2**22

@@ -18,11 +18,13 @@ from snclr_jax.objectives.ressl import ReSSL
 from snclr_jax.objectives.sce import SCE
 from snclr_jax.objectives.simclr import SimCLR
 from snclr_jax.objectives.snclr import SNCLR
+from snclr_jax.objectives.soft_dcl import SoftDCL
 from snclr_jax.objectives.swav import SwAV
 from snclr_jax.step.objective import Objective
 
 OBJECTIVES: dict[str, type[Objective]] = {
     "snclr": SNCLR,
+    "soft_dcl": SoftDCL,
     "info_nce": InfoNCE,
     "nnclr": NNCLR,
     "byol": BYOL,

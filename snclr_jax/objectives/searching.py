@@ -14,7 +14,7 @@ from snclr_jax.objectives.remembering import Remembering
 from snclr_jax.queue.ring import NeighborQueue, Neighbors, per_bank
 from snclr_jax.queue.settings import QueueSettings
 from snclr_jax.queue.sharded import push_targets
-from snclr_jax.step.objective import Now, Panel, Seen, Shown
+from snclr_jax.step.objective import Now, Panel, Seen, Shown, mean_row
 
 
 class Searched(NamedTuple):
@@ -69,9 +69,14 @@ class Searching(Remembering):
     )
 
     def update(self, state: NeighborQueue, seen: Seen, now: Now) -> NeighborQueue:
-        """Pushes targets of the views that `queue.push` names, after the search."""
-        pushed = {"first": seen.target[:1], "second": seen.target[1:2]}
-        for target in pushed.get(self.queue.push, seen.target):
+        """Pushes what `queue.push` names of the targets, after the search."""
+        pushed = {
+            "first": seen.target[:1],
+            "second": seen.target[1:2],
+            "both": seen.target,
+            "mean": mean_row(seen.target)[None],
+        }
+        for target in pushed[self.queue.push]:
             state = push_targets(
                 state,
                 target,

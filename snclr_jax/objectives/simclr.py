@@ -47,10 +47,17 @@ class SimCLR(Objective):
         return self.scale * jnp.mean(jnp.logaddexp(others, logit) - logit), ()
 
 
-def pairs_of_views(seen: Seen, temperature: float, mesh: Mesh) -> tuple[Array, Array]:
-    """Returns what each view meets, with each other one as its positive.
+def ordered_pairs(seen: Seen) -> np.ndarray:
+    """Returns the pairs (v, w) of different views, (2, n) int.
 
     Pairs of two local views are left out: they may show nothing in common.
+    """
+    pairs = itertools.permutations(range(len(seen.projection)), 2)
+    return np.array([pair for pair in pairs if min(pair) < len(seen.target)]).T
+
+
+def pairs_of_views(seen: Seen, temperature: float, mesh: Mesh) -> tuple[Array, Array]:
+    """Returns what each view meets, with each other one as its positive.
 
     Args:
       seen: of the batch, v views of which g are global.
@@ -59,11 +66,9 @@ def pairs_of_views(seen: Seen, temperature: float, mesh: Mesh) -> tuple[Array, A
 
     Returns:
       log sum exp(y_vi . r / tau) over the rows r of other images in views v and w, and
-      y_vi . y_wi: (n, b) each, for n ordered pairs (v, w).
+      y_vi . y_wi: (n, b) each, for the n pairs of `ordered_pairs`.
     """
-    rows, count = seen.projection, len(seen.target)
-    pairs = itertools.permutations(range(len(rows)), 2)
-    view, other = np.array([pair for pair in pairs if min(pair) < count]).T
+    rows, (view, other) = seen.projection, ordered_pairs(seen)
     sums = log_sum_over_other_images(
         rows, rows, temperature=temperature, block=BLOCK, mesh=mesh
     )

@@ -39,7 +39,7 @@ class QueueSettings(RingSettings):
     last steps.
     """
 
-    # K, neighbors per image; with 0 SNCLR is InfoNCE.
+    # K, neighbors per image; with 0 SNCLR is InfoNCE, and SoftDCL is DCL.
     k: Annotated[int, Ge(0), Le(2**14)] = 5
     # "exact", or "approx": on TPUs faster, with the recall that is asked for below;
     # the metric search_recall is what each device reaches among its own rows.
@@ -49,8 +49,9 @@ class QueueSettings(RingSettings):
     banks: Annotated[int, Ge(1)] = 1
     # An earlier view of the same image is never its neighbor.
     exclude_same_image: bool = True
-    # "first" or "second": targets of that view are pushed; "both": of all global views.
-    push: Literal["first", "second", "both"] = "second"
+    # "first" or "second": targets of that view are pushed; "both": of all global views;
+    # "mean": their mean, scaled to length 1.
+    push: Literal["first", "second", "both", "mean"] = "second"
 
     def unit(self, devices: int) -> int:
         """Returns what divides the number of rows: devices and banks."""

@@ -5,7 +5,6 @@ from __future__ import annotations
 import dataclasses
 from typing import NamedTuple
 
-import jax
 import jax.numpy as jnp
 from jax import Array
 from jax.sharding import Mesh
@@ -13,6 +12,7 @@ from ml_collections import ConfigDict
 
 from snclr_jax.models import Model, Variables
 from snclr_jax.step.accumulate import in_micro_batches
+from snclr_jax.step.objective import unit, widened
 from snclr_jax.step.views import image_keys
 
 # What image_keys are numbered from where they choose the dropped paths of a view: above
@@ -136,18 +136,6 @@ class Forward:
         if self.mesh.devices.flat[0].platform == "gpu":
             return [views] if views else []
         return [(view,) for view in views]
-
-
-def unit(rows: Array) -> Array:
-    """Returns rows of length 1, in at least float32; a row of zeros stays zero."""
-    rows = widened(rows)
-    square = jnp.sum(rows * rows, axis=-1, keepdims=True)
-    return rows * jax.lax.rsqrt(jnp.maximum(square, 1e-24))
-
-
-def widened(rows: Array) -> Array:
-    """Returns rows in at least float32."""
-    return rows.astype(jnp.promote_types(rows.dtype, jnp.float32))
 
 
 def feature_std(y: Array) -> Array:

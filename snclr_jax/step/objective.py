@@ -239,6 +239,23 @@ class Objective:
         return {}
 
 
+def unit(rows: Array) -> Array:
+    """Returns rows of length 1, in at least float32; a row of zeros stays zero."""
+    rows = widened(rows)
+    square = jnp.sum(rows * rows, axis=-1, keepdims=True)
+    return rows * jax.lax.rsqrt(jnp.maximum(square, 1e-24))
+
+
+def mean_row(rows: Array) -> Array:
+    """Returns the mean of v views' rows, (v, b, d) -> (b, d), with length 1."""
+    return unit(jnp.mean(rows, axis=0))
+
+
+def widened(rows: Array) -> Array:
+    """Returns rows in at least float32."""
+    return rows.astype(jnp.promote_types(rows.dtype, jnp.float32))
+
+
 def other_views(views: Array, number: int) -> Array:
     """Returns views (v, b, d) without view `number`, (v - 1, b, d)."""
     return jnp.concatenate([views[:number], views[number + 1 :]])

@@ -16,8 +16,8 @@ from jax.sharding import Mesh
 
 from snclr_jax.devices.mesh import replicated
 from snclr_jax.models import Model, Variables, target_subset
-from snclr_jax.step.forward import Forward, feature_std, unit
-from snclr_jax.step.objective import Now, Objective, Seen
+from snclr_jax.step.forward import Forward, feature_std
+from snclr_jax.step.objective import Now, Objective, Seen, unit
 from snclr_jax.step.optim import ema_momentum, learning_rate
 from snclr_jax.step.probe import update_probe
 from snclr_jax.step.state import OBJECTIVE, TrainState, state_shardings

@@ -46,8 +46,8 @@ MISTAKES = [
         ),
         (
             "SimCLR leaves local views out",
-            "if min(pair) < count",
-            "if max(pair) < count",
+            "if min(pair) < len(seen.target)",
+            "if max(pair) < len(seen.target)",
         ),
     ),
     *of(

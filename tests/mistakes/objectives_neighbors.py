@@ -1,4 +1,4 @@
-"""Mistakes in NNCLR, BYOL, All4One and CACR with a target network."""
+"""Mistakes in SoftDCL, NNCLR, BYOL, All4One and CACR with a target network."""
 
 from __future__ import annotations
 
@@ -6,6 +6,53 @@ from mistakes.mistake import of
 
 EVERY = "tests/objectives/test_every_objective.py"
 MISTAKES = [
+    *of(
+        "snclr_jax/objectives/soft_dcl.py",
+        EVERY,
+        (
+            "the first view searches",
+            "mean_row(seen.target)",
+            "seen.target[0]",
+        ),
+        (
+            "neighbors push as one positive",
+            "(1 + weight * pull.total[view]) * others",
+            "others",
+        ),
+        (
+            "the other view's neighbors pull",
+            "view, _ = ordered_pairs(seen)",
+            "_, view = ordered_pairs(seen)",
+        ),
+        (
+            "neighbors pull without tau",
+            "weights * logits / settings.temperature",
+            "weights * logits",
+        ),
+        (
+            "neighbors have no warm-up",
+            "weight = self.weight_now(now)",
+            "weight = self.neighbor_weight",
+        ),
+    ),
+    *of(
+        "snclr_jax/objectives/searching.py",
+        EVERY,
+        (
+            "the first view is pushed for the mean",
+            "mean_row(seen.target)[None]",
+            "seen.target[:1]",
+        ),
+    ),
+    *of(
+        "snclr_jax/step/objective.py",
+        EVERY,
+        (
+            "a mean row is shorter than 1",
+            "return unit(jnp.mean(rows, axis=0))",
+            "return jnp.mean(rows, axis=0)",
+        ),
+    ),
     *of(
         "snclr_jax/queue/anchors.py",
         EVERY,

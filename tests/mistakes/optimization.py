@@ -6,7 +6,7 @@ from mistakes.mistake import of
 
 MISTAKES = [
     *of(
-        "snclr_jax/objectives/snclr.py",
+        "snclr_jax/objectives/soft_neighbors.py",
         "tests/objectives/test_snclr_warmup.py",
         (
             "neighbors warm up from the first step",

@@ -97,7 +97,7 @@ MISTAKES = [
         ),
         (
             "the weight of neighbors is not passed",
-            "                neighbor_weight=self._neighbor_weight(now),\n",
+            "                neighbor_weight=self.weight_now(now),\n",
             "",
         ),
         (
@@ -115,6 +115,10 @@ MISTAKES = [
             "jnp.asarray(sum(values)) / len(values)",
             "jnp.asarray(sum(values))",
         ),
+    ),
+    *of(
+        "snclr_jax/objectives/soft_neighbors.py",
+        "tests/step/test_step_oracle.py",
         (
             "the gradient switch is not read",
             "        if self.attention.stop_gradient:\n",
@@ -132,7 +136,7 @@ MISTAKES = [
         ),
     ),
     *of(
-        "snclr_jax/objectives/snclr.py",
+        "snclr_jax/objectives/soft_neighbors.py",
         "tests/objectives/test_snclr_metrics.py",
         (
             "positiveness of the first view alone",

@@ -6,7 +6,8 @@ import numpy as np
 import oracle
 
 from objective_cases.case import Case
-from snclr_jax.objectives.snclr import SNCLR, Attention
+from snclr_jax.objectives.snclr import SNCLR
+from snclr_jax.objectives.soft_neighbors import Attention
 from snclr_jax.queue.settings import QueueSettings
 
 
@@ -41,7 +42,7 @@ def loss(objective, params, state, rows, stopped, step):
 
 
 def positiveness(anchor, neighbors, attention):
-    if not neighbors:
+    if not len(neighbors):
         return []
     settings = dict(temperature=attention.temperature, gamma=attention.gamma)
     return oracle.positiveness(anchor, neighbors, **settings)

@@ -15,8 +15,9 @@ import pytest
 
 from snclr_jax.devices.mesh import make_mesh
 from snclr_jax.objectives import snclr_plain as losses
-from snclr_jax.objectives.snclr import SNCLR, Attention
+from snclr_jax.objectives.snclr import SNCLR
 from snclr_jax.objectives.snclr_fused import search_and_loss
+from snclr_jax.objectives.soft_neighbors import Attention
 from snclr_jax.queue.ring import NeighborQueue, find_neighbors, push
 from snclr_jax.queue.settings import QueueSettings
 from snclr_jax.queue.sharded import push_targets

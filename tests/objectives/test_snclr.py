@@ -7,7 +7,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from snclr_jax.objectives.snclr import SNCLR, Attention
+from snclr_jax.objectives.snclr import SNCLR
+from snclr_jax.objectives.soft_neighbors import Attention
 from snclr_jax.queue.ring import init_queue, push
 from snclr_jax.queue.settings import QueueSettings
 from snclr_jax.step.objective import Now, Seen

@@ -16,7 +16,7 @@ NO_MESH: Any = None
 def weights(epochs):
     objective = SNCLR(neighbor_weight=0.8, neighbor_warmup_epochs=epochs)
     steps = [Now(jnp.int32(step), 8, NO_MESH) for step in range(7)]
-    return [objective._neighbor_weight(now) for now in steps]
+    return [objective.weight_now(now) for now in steps]
 
 
 def test_neighbor_weight_warms_up_linearly():

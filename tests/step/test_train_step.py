@@ -16,8 +16,7 @@ import tiny
 from snclr_jax.models import build_model
 from snclr_jax.objectives.snclr import SNCLR
 from snclr_jax.queue.ring import NeighborQueue
-from snclr_jax.step.forward import unit
-from snclr_jax.step.objective import Objective
+from snclr_jax.step.objective import Objective, unit
 from snclr_jax.step.state import TrainState, state_shardings, train_state_shapes
 from snclr_jax.step.train_step import make_train_step
 from snclr_jax.step.views import random_views

@@ -1,0 +1,173 @@
+"""DCL with soft neighbors as further positives: an objective of this project.
+
+SNCLR puts the neighbors of all images into every denominator, where they push images
+away from what is like them. Here they only pull. docs/what_we_tried.md has the figures.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Annotated, Any, ClassVar, NamedTuple, cast
+
+import jax
+import jax.numpy as jnp
+from annotated_types import Ge
+from jax import Array
+from jax.sharding import Mesh
+from jax.sharding import PartitionSpec as P
+
+from snclr_jax.devices.mesh import AXIS, gather
+from snclr_jax.objectives.simclr import ordered_pairs, pairs_of_views
+from snclr_jax.objectives.soft_neighbors import SoftNeighbors
+from snclr_jax.queue.ring import NeighborQueue, Neighbors
+from snclr_jax.queue.settings import QueueSettings
+from snclr_jax.queue.sharded import (
+    QUEUE_SPEC,
+    ROWS,
+    ROWS_OF_VIEWS,
+    WHOLE,
+    elect,
+    neighbors_of_own_images,
+    of_neighbors,
+    search_own_rows,
+)
+from snclr_jax.queue.sums import products_with_rows
+from snclr_jax.step.objective import Found, Now, Seen, mean_row
+
+
+class Pull(NamedTuple):
+    """What the neighbors of the images do to their v views.
+
+    Attributes:
+      total: (v, b) sum_k w_ik.
+      logit: (v, b) sum_k w_ik y_i . c_ik / tau.
+      weights: (v, b, k) positiveness w_ik.
+      neighbors: of the images, their keys left out.
+      recall: () of an approximate search, as in `sharded.Candidates`.
+    """
+
+    total: Array
+    logit: Array
+    weights: Array
+    neighbors: Neighbors
+    recall: Array | None
+
+
+@dataclasses.dataclass(frozen=True)
+class SoftDCL(SoftNeighbors):
+    """Decoupled contrastive learning, with a pull towards soft neighbors.
+
+        t_i  = sum_u y_ui / |sum_u y_ui|                          u: global views
+        L_vw = mean_i [ (1 + lambda sum_k w_vik) log sum_r exp(y_vi . r / tau)
+                        - y_vi . y_wi / tau
+                        - lambda sum_k w_vik y_vi . c_ik / tau ]
+
+    r over the rows of other images in views v and w; c_ik the K rows of the queue
+    nearest to t_i, and w_vik how positive they are to y_vi (SNCLR, section 3.2). With
+    K = 0 it is DCL.
+    """
+
+    # tau, which divides every similarity in the loss.
+    temperature: Annotated[float, Ge(1e-6)] = 0.1
+    queue: QueueSettings = QueueSettings(push="mean")
+
+    changes: ClassVar[dict[str, str]] = SoftNeighbors.changes
+
+    def loss(
+        self, params: dict[str, Array], state: NeighborQueue, seen: Seen, now: Now
+    ) -> tuple[Array, tuple[Pull]]:
+        """Returns scale x the mean of L_vw, v and w different, one of them global."""
+        others, positive = pairs_of_views(seen, self.temperature, now.mesh)
+        pull = self._pull(params, state, seen, now)
+        view, _ = ordered_pairs(seen)
+        weight = self.weight_now(now)
+        away = (1 + weight * pull.total[view]) * others
+        near = positive / self.temperature + weight * pull.logit[view]
+        return self.scale * jnp.mean(away - near), (pull,)
+
+    def neighbors(
+        self, params: dict[str, Array], state: NeighborQueue, seen: Seen, now: Now
+    ) -> Found:
+        """Returns the neighbors of each image, and their positiveness to view 0."""
+        pull = self._pull(params, state, seen, now)
+        # All of them but the keys, which were left out.
+        return Found(*pull.neighbors[1:], pull.weights[0])
+
+    def _pull(
+        self, params: dict[str, Array], state: NeighborQueue, seen: Seen, now: Now
+    ) -> Pull:
+        rows = seen.projection
+        return pull_of_neighbors(
+            state,
+            rows,
+            self.anchor(params, rows),
+            mean_row(seen.target),
+            seen.image_id,
+            settings=self,
+            mesh=now.mesh,
+        )
+
+
+@jax.named_scope("pull_of_neighbors")
+def pull_of_neighbors(
+    queue: NeighborQueue,
+    rows: Array,
+    anchor: Array,
+    target: Array,
+    image_id: Array,
+    *,
+    settings: SoftNeighbors,
+    mesh: Mesh,
+) -> Pull:
+    """Searches the neighbors of each image, once for all of its views.
+
+    Queries travel, rows stay, as in `snclr_fused.py`.
+
+    Args:
+      queue: the ring, keys sharded over the mesh axis "data".
+      rows: (v, b, d) unit rows y of v views, sharded over the batch.
+      anchor: (v, b, d) y, or W2^T W1 y for linear attention.
+      target: (b, d) unit rows that search; no gradient.
+      image_id: (b,) int32 image of each row.
+      settings: of the objective.
+      mesh: its size divides b and the rows of the queue.
+    """
+
+    def of_device(queue, rows, anchor, target, image_id):
+        y, a, t = gather(rows), gather(anchor), gather(target)
+        local = search_own_rows(queue, t, image_id, settings.queue)
+        elected = elect(local.similarity, settings.queue.k)
+        chosen = jnp.arange(local.row.shape[1]) < elected.count[:, None]
+        products = products_with_rows(
+            (*y, *a), queue.keys, local.row, elected.count, settings.queue.block
+        )
+        # jax.custom_vjp loses what its function returns, to a type checker.
+        logits, attention_logits = jnp.split(jnp.stack(cast(Any, products)), 2)
+        weights = settings.positiveness(attention_logits, valid=chosen, axis_name=AXIS)
+        parts = jnp.stack([weights, weights * logits / settings.temperature])
+        # Of all images on this device's rows, to this device's images on all rows.
+        total, logit = jax.lax.psum_scatter(
+            jnp.sum(parts, axis=-1), AXIS, scatter_dimension=2, tiled=True
+        )
+        of_own = jax.vmap(of_neighbors, (0, None))
+        return Pull(
+            total,
+            logit,
+            of_own(jax.lax.stop_gradient(weights), elected),
+            neighbors_of_own_images(queue, local.row, elected),
+            local.recall,
+        )
+
+    approximate = settings.queue.search == "approx" and settings.queue.k
+    return jax.shard_map(
+        of_device,
+        mesh=mesh,
+        in_specs=(QUEUE_SPEC, ROWS_OF_VIEWS, ROWS_OF_VIEWS, ROWS, P()),
+        out_specs=Pull(
+            ROWS_OF_VIEWS,
+            ROWS_OF_VIEWS,
+            ROWS_OF_VIEWS,
+            Neighbors(None, *[ROWS] * 5),
+            WHOLE if approximate else None,
+        ),
+    )(queue, rows, anchor, jax.lax.stop_gradient(target), image_id)
