@@ -1,8 +1,8 @@
 """Variants that train another objective: `snclr train --config=cifar10:info_nce`.
 
 With settings that were published for it on the recipe's data (`configs/published.py`);
-where there are none, data, network, views and optimizer stay the recipe's, and so does
-the size of a queue. What a method needs of any recipe stands in `NEEDS`.
+where there are none, data, network, views and optimizer stay the recipe's, and so do
+the size of a queue and how soft neighbors are chosen. What a method needs of any recipe stands in `NEEDS`.
 """
 
 from __future__ import annotations
@@ -41,9 +41,15 @@ def choose_objective(
       settings: published ones, by dotted field.
     """
     before, config.objective = config.objective, OBJECTIVES[name].section(name)
-    if "queue" in before and "queue" in config.objective:
+    after = config.objective
+    if "queue" in before and "queue" in after:
         with config.unlocked():
-            config.objective.queue["size"] = before.queue.get_ref("size")
+            after.queue["size"] = before.queue.get_ref("size")
+    if "attention" in before and "attention" in after:
+        # What a recipe says of soft neighbors holds for whatever has them.
+        for field in ("neighbor_weight", "neighbor_warmup_epochs"):
+            after[field] = before[field]
+        after.attention, after.queue.k = before.attention, before.queue.k
     if name == "swav":
         for field in ("freeze_epochs", "queue_from_epoch"):
             config.objective[field] *= config.epochs / _EPOCHS_OF_SWAV

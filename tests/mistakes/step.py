@@ -77,11 +77,6 @@ MISTAKES = [
             "image_keys(self.config.seed, 0, DROP_PATH",
         ),
         (
-            "rows of length 1 by the sum",
-            "    square = jnp.sum(rows * rows,",
-            "    square = jnp.sum(jnp.abs(rows),",
-        ),
-        (
             "predictions are projections",
             "jnp.unstack(self._rows(outputs.prediction), axis=1)",
             "jnp.unstack(self._rows(outputs.projection), axis=1)",
@@ -162,6 +157,11 @@ MISTAKES = [
     *of(
         "snclr_jax/step/objective.py",
         "tests/step/test_step_oracle.py",
+        (
+            "rows of length 1 by the sum",
+            "    square = jnp.sum(rows * rows,",
+            "    square = jnp.sum(jnp.abs(rows),",
+        ),
         (
             "a view predicts its own target",
             "    return jnp.concatenate([views[:number], views[number + 1 :]])",

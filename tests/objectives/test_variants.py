@@ -31,6 +31,16 @@ def test_a_recipe_takes_every_objective_and_keeps_its_queue(name):
                 assert config.objective.queue.size == rows
 
 
+def test_a_recipe_keeps_what_it_says_of_soft_neighbors():
+    config = digits.get_config("soft_dcl")
+    found = config.objective
+    assert (found.queue.k, found.attention.temperature) == (3, 0.1)
+    assert (found.queue.push, found.temperature) == ("mean", 0.1)
+    assert found.neighbor_warmup_epochs == 3.0
+    config.epochs = 2 * config.epochs
+    assert found.neighbor_warmup_epochs == 6.0
+
+
 # Of the sources, by hand: images, epochs, the peak rate that these have, widths of the
 # projector with its output, temperature, rows of the queue. None is not said there.
 PRINTED = {
