@@ -2,7 +2,8 @@
 
 With settings that were published for it on the recipe's data (`configs/published.py`);
 where there are none, data, network, views and optimizer stay the recipe's, and so do
-the size of a queue and how soft neighbors are chosen. What a method needs of any recipe stands in `NEEDS`.
+the size of a queue and what is said of soft neighbors. What a method needs of any
+recipe stands in `NEEDS`.
 """
 
 from __future__ import annotations
