@@ -1,8 +1,8 @@
-"""SNCLR with other neighbors than the nearest: what no run without labels can choose.
+"""Other neighbors than the nearest: what no run without labels can choose.
 
 These bound what a better choice could bring, and what a worse one costs, for analysis
-alone: the package has neither, and a config names them as "neighbor_choices:SameClass"
-where this folder is imported from.
+alone: the package has neither, and a config names them, such as
+"neighbor_choices:SNCLROfSameClass", where this folder is imported from.
 """
 
 from __future__ import annotations
@@ -18,14 +18,15 @@ import numpy as np
 from jax import Array
 
 from snclr_jax.objectives.snclr import SNCLR
-from snclr_jax.objectives.snclr_fused import Direction
+from snclr_jax.objectives.soft_dcl import SoftDCL
+from snclr_jax.objectives.soft_neighbors import SoftNeighbors
 from snclr_jax.queue import ring, search
 from snclr_jax.queue.ring import NeighborQueue
 from snclr_jax.step.objective import Found, Now, Seen
 
 
-class OtherSearch(SNCLR):
-    """SNCLR whose search is another one while its step is traced."""
+class OtherSearch(SoftNeighbors):
+    """An objective whose search is another one while its step is traced."""
 
     def search(self) -> AbstractContextManager[Any]:
         """Returns what replaces a part of the search."""
@@ -33,8 +34,8 @@ class OtherSearch(SNCLR):
 
     def loss(
         self, params: dict[str, Array], state: NeighborQueue, seen: Seen, now: Now
-    ) -> tuple[Array, tuple[Direction, ...]]:
-        """Returns that of SNCLR with these neighbors."""
+    ) -> tuple[Array, Any]:
+        """Returns that of the objective with these neighbors."""
         with self.search():
             return super().loss(params, state, seen, now)
 
@@ -47,7 +48,7 @@ class OtherSearch(SNCLR):
 
 
 @dataclasses.dataclass(frozen=True)
-class SameClass(OtherSearch):
+class OfSameClass(OtherSearch):
     """An oracle: the nearest rows of the image's own class."""
 
     # A .npy file, int (n,): labels of the training images, below 0 where unknown.
@@ -69,7 +70,7 @@ class SameClass(OtherSearch):
 
 
 @dataclasses.dataclass(frozen=True)
-class AnyRow(OtherSearch):
+class OfAnyRow(OtherSearch):
     """Noise: K rows that are drawn at random for every image and step."""
 
     def search(self) -> AbstractContextManager[Any]:
@@ -85,3 +86,23 @@ class AnyRow(OtherSearch):
             return (bits >> 8).astype(jnp.float32) / 2**24
 
         return mock.patch.object(search, "similarities", scrambled)
+
+
+@dataclasses.dataclass(frozen=True)
+class SNCLROfSameClass(OfSameClass, SNCLR):
+    """SNCLR with the oracle's neighbors."""
+
+
+@dataclasses.dataclass(frozen=True)
+class SoftDCLOfSameClass(OfSameClass, SoftDCL):
+    """SoftDCL with the oracle's neighbors."""
+
+
+@dataclasses.dataclass(frozen=True)
+class SNCLROfAnyRow(OfAnyRow, SNCLR):
+    """SNCLR with neighbors by chance."""
+
+
+@dataclasses.dataclass(frozen=True)
+class SoftDCLOfAnyRow(OfAnyRow, SoftDCL):
+    """SoftDCL with neighbors by chance."""

@@ -1,18 +1,20 @@
-"""How much a perfect choice of neighbors could bring, and how much noise costs.
+"""Whether soft neighbors pay, what a perfect choice would bring, what noise costs.
 
     python benchmarks/neighbors.py digits omniglot=FOLDER cifar10=FOLDER --minutes=480
 
-FOLDER holds train/<class>/* and test/<class>/*. Each seed is trained without neighbors
-(K = 0), with those that SNCLR finds, with the nearest ones of the image's own class (an
-oracle that reads labels) and with rows drawn at random, in both forms of the loss. All
-runs of a seed start from the same weights and see the same views, so what is compared
-with K = 0 is compared within a seed. Test images are scored at the end.
+FOLDER holds train/<class>/* and test/<class>/*. SoftDCL, and both forms of SNCLR, are
+trained without neighbors (K = 0), with those that they find, with the nearest ones of
+the image's own class (an oracle that reads labels) and with rows drawn at random. All
+runs of a seed see the same views, and those of an objective start from the same
+weights: what is compared with K = 0 is compared within a seed. Test images are scored
+at the end.
 
 The same command continues what was stopped or killed at any moment, and repeats no run
-that is complete: each is a folder of runs/benchmarks/neighbors. After --minutes no new
-run starts (0: none at all), and a section of benchmarks/RESULTS.md is written for each
-image set, from what is there. --debug rehearses in other folders, with any 200 images
-and one seed, and prints in place of writing.
+that is complete: each is a folder of runs/benchmarks/neighbors. Several processes of it
+share the runs. After --minutes no new run starts (0: none at all), and a section of
+benchmarks/RESULTS.md is written for each image set, from what is there. --debug
+rehearses in other folders, with any 200 images and one seed, and prints in place of
+writing.
 """
 
 from __future__ import annotations
@@ -30,15 +32,15 @@ from workdirs import Workdirs, cell, command
 from snclr_jax.data import open_data
 from snclr_jax.settings.objective import objective_class
 
-# What is chosen, and the objective that chooses it.
-CHOICES = {
-    "none (K = 0)": "snclr",
-    "found": "snclr",
-    "of the same class": "neighbor_choices:SameClass",
-    "random": "neighbor_choices:AnyRow",
+NONE, FOUND = "none (K = 0)", "found"
+# What is chosen by a class of neighbor_choices.py, after the name of an objective's.
+OTHERS = {"of the same class": "OfSameClass", "random": "OfAnyRow"}
+# The class of an objective, its variant of a recipe, and its settings.
+LOSSES: dict[str, tuple[str, list[str], dict[str, str]]] = {
+    "soft_dcl": ("SoftDCL", ["soft_dcl"], {}),
+    "snclr, paper": ("SNCLR", [], {"form": "paper"}),
+    "snclr, soft_cross_entropy": ("SNCLR", [], {"form": "soft_cross_entropy"}),
 }
-NONE = next(iter(CHOICES))
-FORMS = ("paper", "soft_cross_entropy")
 SEEDS = 5
 COLUMNS = (
     ("kNN", "knn", ".2f"),
@@ -62,18 +64,30 @@ class Run(NamedTuple):
     """A training."""
 
     choice: str
-    form: str
+    loss: str
     seed: int
 
     @property
     def folder(self) -> str:
         """Its name."""
-        name = "".join(c if c.isalnum() else "-" for c in self.choice)
-        return f"{name}-{self.form}-{self.seed}"
+        name = "".join(c if c.isalnum() else "-" for c in f"{self.choice} {self.loss}")
+        return f"{name}-{self.seed}"
+
+    def without(self) -> Run:
+        """Returns the run that sees no neighbors; both forms of SNCLR are one then."""
+        loss = self.loss if self.loss == "soft_dcl" else "snclr, paper"
+        return Run(NONE, loss, self.seed)
 
 
-# Without neighbors both forms are InfoNCE.
-ROWS = [(NONE, FORMS[0])] + [(c, form) for form in FORMS for c in list(CHOICES)[1:]]
+# (choice, loss): who finds neighbors himself comes first, the bounds after all seeds.
+PAIRS = (
+    (NONE, "soft_dcl"),
+    (FOUND, "soft_dcl"),
+    (NONE, "snclr, paper"),
+    (FOUND, "snclr, paper"),
+    (FOUND, "snclr, soft_cross_entropy"),
+)
+BOUNDS = tuple((choice, loss) for loss in LOSSES for choice in OTHERS)
 
 
 class Bounds(Workdirs):
@@ -88,25 +102,29 @@ class Bounds(Workdirs):
 
     def left(self) -> Counter[int]:
         """Returns how many runs are still to be made, by their epochs."""
-        left = len(ROWS) * len(self.seeds) - len(self.complete())
+        left = len(PAIRS + BOUNDS) * len(self.seeds) - len(self.complete())
         return Counter({self.set.config().epochs: left})
 
     def stages(self) -> Iterator[list[Run]]:
-        """Yields the runs of each seed."""
-        for seed in self.seeds:
-            yield [Run(*row, seed) for row in ROWS]
+        """Yields the runs of each seed: objectives by themselves, then the bounds."""
+        for rows in (PAIRS[:2], PAIRS[2:], BOUNDS):
+            for seed in self.seeds:
+                yield [Run(*row, seed) for row in rows]
 
     def config(self, run: Run) -> ConfigDict:
-        """Returns the recipe with the neighbors of a run, and SNCLR's settings."""
-        config = self.recipe([], seed=run.seed)
-        name = CHOICES[run.choice]
-        section = objective_class(name).section(name)
-        section.update(config.objective.to_dict() | {"name": name, "form": run.form})
+        """Returns the recipe with the neighbors of a run."""
+        cls, variants, settings = LOSSES[run.loss]
+        config = self.recipe(variants, seed=run.seed)
+        if run.choice in OTHERS:
+            name = f"neighbor_choices:{cls}{OTHERS[run.choice]}"
+            section = objective_class(name).section(name)
+            section.update(config.objective.to_dict() | {"name": name})
+            config.objective = section
+        config.objective.update(settings)
         if run.choice == NONE:
-            section.queue.k = 0
-        config.objective = section
-        if "labels" in section:
-            section.labels = self.labels
+            config.objective.queue.k = 0
+        if "labels" in config.objective:
+            config.objective.labels = self.labels
         return config
 
     @cached_property
@@ -118,12 +136,11 @@ class Bounds(Workdirs):
         np.save(path, open_data(config.data).train.labels)
         return str(path)
 
-    def compared(self, choice: str, form: str) -> list[dict[str, float]]:
+    def compared(self, choice: str, loss: str) -> list[dict[str, float]]:
         """Returns the figures of every seed, with what they are above K = 0's."""
         seeds = []
-        for seed in self.seeds:
-            figures = self.figures(Run(choice, form, seed))
-            without = self.figures(Run(NONE, FORMS[0], seed))
+        for run in (Run(choice, loss, seed) for seed in self.seeds):
+            figures, without = self.figures(run), self.figures(run.without())
             if figures and without and choice != NONE:
                 for name in ("knn", "linear"):
                     figures[f"{name}_gain"] = figures[name] - without[name]
@@ -133,7 +150,7 @@ class Bounds(Workdirs):
 
 def section(bounds: Bounds) -> list[str]:
     """Returns the heading, the caption and the table of what is complete."""
-    rows = {row: bounds.compared(*row) for row in ROWS}
+    rows = {row: bounds.compared(*row) for row in PAIRS + BOUNDS}
     first = [next(iter(sum(rows.values(), [])), {})]
     caption = CAPTION.format(
         name=bounds.name,
@@ -143,15 +160,15 @@ def section(bounds: Bounds) -> list[str]:
     )
     lines = [
         [
+            loss,
             choice,
-            "InfoNCE" if choice == NONE else form,
             *(cell(seeds, name, shown) for _, name, shown in COLUMNS),
             len(seeds),
         ]
-        for (choice, form), seeds in rows.items()
+        for (choice, loss), seeds in rows.items()
     ]
-    header = ("neighbors", "form", *(each[0] for each in COLUMNS), "seeds")
-    return [f"Bounds of the neighbors: {bounds.name}", caption, table(header, lines)]
+    header = ("objective", "neighbors", *(each[0] for each in COLUMNS), "seeds")
+    return [f"Neighbors and their bounds: {bounds.name}", caption, table(header, lines)]
 
 
 if __name__ == "__main__":

@@ -39,15 +39,19 @@ def step_of(objective, mesh, rng):
     assert np.isfinite(value)
     # Afterwards every other objective searches as before.
     assert (search.eligible, search.similarities) == (ring.eligible, ring.similarities)
-    return directions[0].neighbors, rows, targets[0]
+    return directions[0].neighbors, rows, targets
 
 
-def test_an_oracle_finds_the_nearest_rows_of_the_own_class(tmp_path, mesh_of, rng):
+@pytest.mark.parametrize("name", ["SNCLR", "SoftDCL"])
+def test_an_oracle_finds_the_nearest_rows_of_the_own_class(
+    tmp_path, mesh_of, rng, name
+):
     np.save(tmp_path / "labels.npy", LABELS)
-    objective = neighbor_choices.SameClass(
+    objective = getattr(neighbor_choices, f"{name}OfSameClass")(
         queue=QueueSettings(size=Q, k=K), labels=str(tmp_path / "labels.npy")
     )
-    found, rows, targets = step_of(objective, mesh_of(2), rng)
+    found, rows, views = step_of(objective, mesh_of(2), rng)
+    targets = views[0] if name == "SNCLR" else views.sum(axis=0)
     nearest = oracle.find_rows(
         rows,
         targets,
@@ -60,9 +64,11 @@ def test_an_oracle_finds_the_nearest_rows_of_the_own_class(tmp_path, mesh_of, rn
         assert found.row[i, : len(expected)].tolist() == expected
 
 
-def test_chance_chooses_every_row_alike_but_the_own_one(mesh_of, rng):
-    objective = neighbor_choices.AnyRow(queue=QueueSettings(size=Q, k=K))
-    found, rows, targets = step_of(objective, mesh_of(2), rng)
+@pytest.mark.parametrize("name", ["SNCLR", "SoftDCL"])
+def test_chance_chooses_every_row_alike_but_the_own_one(mesh_of, rng, name):
+    cls = getattr(neighbor_choices, f"{name}OfAnyRow")
+    found, rows, views = step_of(cls(queue=QueueSettings(size=Q, k=K)), mesh_of(2), rng)
+    targets = views[0] if name == "SNCLR" else views.sum(axis=0)
     row = np.asarray(found.row)
     assert found.valid.all() and not (row == np.arange(B)[:, None]).any()
     assert all(len(set(each)) == K for each in row.tolist())
@@ -78,8 +84,10 @@ def test_outside_of_benchmarks_neither_is_there(monkeypatch):
     monkeypatch.delitem(sys.modules, "neighbor_choices")
     benchmarks = neighbors.__file__.rpartition("/")[0]
     monkeypatch.setattr(sys, "path", [p for p in sys.path if p != benchmarks])
-    with pytest.raises(ValueError, match="neighbor_choices:SameClass' cannot be impor"):
-        objective_class("neighbor_choices:SameClass")
+    with pytest.raises(
+        ValueError, match="neighbor_choices:SNCLROfSameClass' cannot be"
+    ):
+        objective_class("neighbor_choices:SNCLROfSameClass")
 
 
 @pytest.fixture
@@ -94,35 +102,57 @@ def test_runs_of_a_seed_differ_in_their_neighbors_alone(bounds, monkeypatch):
     configs = {
         run: bounds.config(run).to_dict() for runs in bounds.stages() for run in runs
     }
-    assert len(configs) == bounds.left().total() == 14
+    assert len(configs) == bounds.left().total() == 22
     recipe = bounds.set.config().objective.to_dict()
-    for run, config in configs.items():
-        objective = config.pop("objective")
-        changed = {name for name in objective if objective[name] != recipe.get(name)}
-        assert changed <= {"name", "form", "labels", "queue"}
-        changed = objective["queue"].items() - recipe["queue"].items()
+    objectives = {run: config.pop("objective") for run, config in configs.items()}
+    for run, objective in objectives.items():
+        own = objectives[run._replace(choice=neighbors.FOUND)]
+        changed = {name for name in objective if objective[name] != own.get(name)}
+        assert changed <= {"name", "labels", "queue"}
+        changed = objective["queue"].items() - own["queue"].items()
         assert changed == ({("k", 0)} if run.choice == neighbors.NONE else set())
-        assert objective["form"] == run.form and config.pop("seed") == run.seed
+        assert run.loss in ("soft_dcl", f"snclr, {objective.get('form')}")
+        if run.loss != "soft_dcl" and run.choice == neighbors.FOUND:
+            assert objective == recipe | {"form": objective["form"]}
+        assert objective["neighbor_warmup_epochs"] == recipe["neighbor_warmup_epochs"]
+        assert configs[run].pop("seed") == run.seed
     first, *others = configs.values()
     assert all(config == first for config in others)
 
 
+def test_what_says_most_comes_first(bounds):
+    pair, *_ = bounds.stages()
+    assert pair == [neighbors.Run(c, "soft_dcl", 0) for c in (neighbors.NONE, "found")]
+    runs = [run for runs in bounds.stages() for run in runs]
+    found = [run.choice in neighbors.OTHERS for run in runs]
+    assert found == sorted(found)
+
+
 def test_what_is_gained_is_gained_within_a_seed(bounds, monkeypatch):
-    found = ("found", "paper")
-    knn = {(neighbors.NONE, 0): 80.0, (neighbors.NONE, 1): 90.0}
-    knn |= {("found", 0): 81.0, ("found", 1): 92.0}
+    knn = {
+        ("soft_dcl", neighbors.NONE): [70.0, 71.0],
+        ("soft_dcl", "found"): [75.0, 75.5],
+        ("snclr, paper", neighbors.NONE): [80.0, 90.0],
+        ("snclr, soft_cross_entropy", "found"): [81.0, 92.0],
+    }
 
     def figures(run):
-        value = knn.get((run.choice, run.seed))
-        known = value is not None and run.form == "paper"
-        return {"knn": value, "linear": 2 * value} if known else {}
+        values = knn.get((run.loss, run.choice))
+        if values is None:
+            return {}
+        return {"knn": values[run.seed], "linear": 2 * values[run.seed]}
 
     monkeypatch.setattr(bounds, "figures", figures)
-    assert [each["knn_gain"] for each in bounds.compared(*found)] == [1.0, 2.0]
     heading, _, table = neighbors.section(bounds)
-    assert heading == "Bounds of the neighbors: digits"
+    assert heading == "Neighbors and their bounds: digits"
     rows = [line.strip("| ").split(" | ") for line in table.splitlines()]
+    cells = {tuple(row[:2]): row[2:] for row in rows[2:]}
+    assert len(cells) == len(rows) - 2 == 11
     # Means, and t(1) = 12.706 times half the difference of two seeds.
-    assert rows[2] == [neighbors.NONE, "InfoNCE", "85.00 ± 63.53", "-", *rows[2][4:]]
-    assert rows[3][:4] == ["found", "paper", "86.50 ± 69.88", "+1.50 ± 6.35"]
-    assert rows[4][2:] == ["-"] * 6 + ["0"]
+    assert cells["soft_dcl", neighbors.NONE][:2] == ["70.50 ± 6.35", "-"]
+    assert cells["soft_dcl", "found"][:2] == ["75.25 ± 3.18", "+4.75 ± 3.18"]
+    assert cells["snclr, soft_cross_entropy", "found"][:2] == [
+        "86.50 ± 69.88",
+        "+1.50 ± 6.35",
+    ]
+    assert cells["snclr, paper", "found"] == ["-"] * 6 + ["0"]
