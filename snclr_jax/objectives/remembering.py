@@ -13,7 +13,7 @@ from ml_collections import ConfigDict
 
 from snclr_jax.queue.ring import UNFILLED, NeighborQueue, init_queue
 from snclr_jax.queue.settings import RingSettings
-from snclr_jax.queue.sharded import QUEUE_SPEC, push_targets
+from snclr_jax.queue.sharded import EMPTY_SPEC, QUEUE_SPEC, push_targets
 from snclr_jax.step.objective import (
     ANOTHER_LOSS,
     Now,
@@ -50,7 +50,8 @@ class Remembering(Objective):
     def specs(self, state: Any) -> Any:
         """Rows of each queue are split over the devices."""
         is_queue = lambda node: isinstance(node, NeighborQueue)  # noqa: E731
-        return jax.tree.map(lambda _: QUEUE_SPEC, state, is_leaf=is_queue)
+        spec = lambda queue: QUEUE_SPEC if queue.image_id.size else EMPTY_SPEC  # noqa: E731
+        return jax.tree.map(spec, state, is_leaf=is_queue)
 
     def update(self, state: Any, seen: Seen, now: Now) -> Any:
         """Pushes the targets of the second view."""

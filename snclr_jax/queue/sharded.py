@@ -36,6 +36,8 @@ ROWS_OF_VIEWS: Any = P(None, AXIS)
 WHOLE: Any = P()
 # Every device keeps the ids and ages of all rows: 8 bytes each, and read at will.
 QUEUE_SPEC = NeighborQueue(keys=ROWS, image_id=WHOLE, pushed_at=WHOLE, cursor=WHOLE)
+# A step hands no rows on as if they were whole, whatever it is asked for.
+EMPTY_SPEC = NeighborQueue(WHOLE, WHOLE, WHOLE, WHOLE)
 # Queries whose approximate search is repeated exactly, to measure its recall.
 RECALL_QUERIES = 64
 
@@ -155,6 +157,9 @@ def push_targets(
     mesh: Mesh,
 ) -> NeighborQueue:
     """Does `push` on the sharded queue: each device keeps the new keys that it owns."""
+    # jaxlib 0.11.2 crashes where it compiles a shard_map that passes no rows through.
+    if queue.image_id.size == 0:
+        return queue
 
     def push_to_owned(queue, target, image_id, step):
         return push(

@@ -6,6 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from jax.sharding import PartitionSpec as P
 
 from snclr_jax.objectives.snclr import SNCLR
 from snclr_jax.objectives.soft_neighbors import Attention
@@ -49,6 +50,22 @@ def test_pushed_views_are_view_major(mesh_of):
     now = Now(jnp.int32(0), 1, mesh_of(2))
     queue = jax.jit(lambda seen: snclr.update(queue, seen, now))(seen)
     assert queue.keys[:, 0].tolist() == [1.0] * b + [2.0] * b
+
+
+def test_a_queue_without_rows_goes_from_step_to_step(mesh_of):
+    """Where jaxlib 0.11.2 crashed, or found the rows of its own result elsewhere."""
+    mesh, snclr = mesh_of(8), SNCLR(queue=QueueSettings(size=0, k=0))
+    _, queue = snclr.init(jax.random.key(0), 4)
+    place = lambda leaf, spec: jax.device_put(leaf, jax.NamedSharding(mesh, spec))  # noqa: E731
+    queue = jax.tree.map(place, queue, snclr.specs(queue))
+    rows = jax.device_put(jnp.ones((2, 8, 4)), jax.NamedSharding(mesh, P(None, "data")))
+    seen = Seen(rows, rows, rows, jnp.arange(8, dtype=jnp.int32))
+
+    def update(queue, seen):
+        return snclr.update(queue, seen, Now(jnp.int32(0), 1, mesh))
+
+    compiled = jax.jit(update).lower(queue, seen).compile()
+    assert compiled(compiled(queue, seen), seen).keys.shape == (0, 4)
 
 
 def test_the_gradient_switch_cuts_the_anchor_but_not_the_matrices(mesh_of, rng):
