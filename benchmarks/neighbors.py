@@ -4,10 +4,10 @@
 
 FOLDER holds train/<class>/* and test/<class>/*. SoftDCL, and both forms of SNCLR, are
 trained without neighbors (K = 0), with those that they find, with the nearest ones of
-the image's own class (an oracle that reads labels) and with rows drawn at random. All
-runs of a seed see the same views, and those of an objective start from the same
-weights: what is compared with K = 0 is compared within a seed. Test images are scored
-at the end.
+the image's own class (an oracle that reads labels) and with rows drawn at random, each
+in a short run and in the whole recipe. All runs of a seed see the same views, and those
+of an objective start from the same weights: what is compared with K = 0 is compared
+within a seed. Test images are scored at the end.
 
 The same command continues what was stopped or killed at any moment, and repeats no run
 that is complete: each is a folder of runs/benchmarks/neighbors. Several processes of it
@@ -22,7 +22,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterator
 from functools import cached_property
-from typing import ClassVar, NamedTuple
+from typing import Any, ClassVar, NamedTuple
 
 import numpy as np
 from ml_collections import ConfigDict
@@ -51,12 +51,12 @@ COLUMNS = (
     ("AUC of w", "queue_weight_auc", ".3f"),
 )
 CAPTION = """\
-{epochs} epochs of the recipe `{name}` in benchmarks/image_sets.py, scored on test
-images: means over seeds with half of their 95% interval, and differences from K = 0 of
-the same seed with theirs. Purity is the share of neighbors of the image's own class at
-the end of training; AUC how often a right neighbor has a larger weight than a wrong one
-of the same image (0.5: weights know nothing of classes). kNN is {pixels} on raw pixels,
-and {untrained} on the untrained encoder. The oracle reads labels: it is no method, and
+The recipe `{name}` in benchmarks/image_sets.py, short and whole, scored on test images:
+means over seeds with half of their 95% interval, and differences from K = 0 of the same
+seed with theirs. Purity is the share of neighbors of the image's own class at the end
+of training; AUC how often a right neighbor has a larger weight than a wrong one of the
+same image (0.5: weights know nothing of classes). kNN is {pixels} on raw pixels, and
+{untrained} on the untrained encoder. The oracle reads labels: it is no method, and
 random neighbors are none either."""
 
 
@@ -65,18 +65,19 @@ class Run(NamedTuple):
 
     choice: str
     loss: str
+    epochs: int
     seed: int
 
     @property
     def folder(self) -> str:
         """Its name."""
         name = "".join(c if c.isalnum() else "-" for c in f"{self.choice} {self.loss}")
-        return f"{name}-{self.seed}"
+        return f"{name}-{self.epochs}-{self.seed}"
 
     def without(self) -> Run:
         """Returns the run that sees no neighbors; both forms of SNCLR are one then."""
         loss = self.loss if self.loss == "soft_dcl" else "snclr, paper"
-        return Run(NONE, loss, self.seed)
+        return self._replace(choice=NONE, loss=loss)
 
 
 # (choice, loss): who finds neighbors himself comes first, the bounds after all seeds.
@@ -100,21 +101,29 @@ class Bounds(Workdirs):
         """Those of all runs; one is enough for a rehearsal."""
         return range(1 if self.debug else SEEDS)
 
+    @property
+    def epochs(self) -> tuple[int, int]:
+        """Those of a short run, and of the whole recipe."""
+        return self.set.epochs, self.set.config().epochs
+
     def left(self) -> Counter[int]:
         """Returns how many runs are still to be made, by their epochs."""
-        left = len(PAIRS + BOUNDS) * len(self.seeds) - len(self.complete())
-        return Counter({self.set.config().epochs: left})
+        runs = [run for stage in self.stages() for run in stage]
+        return Counter(run.epochs for run in runs if self.waits(run))
 
     def stages(self) -> Iterator[list[Run]]:
         """Yields the runs of each seed: objectives by themselves, then the bounds."""
         for rows in (PAIRS[:2], PAIRS[2:], BOUNDS):
-            for seed in self.seeds:
-                yield [Run(*row, seed) for row in rows]
+            for epochs in self.epochs:
+                for seed in self.seeds:
+                    yield [Run(*row, epochs, seed) for row in rows]
 
     def config(self, run: Run) -> ConfigDict:
         """Returns the recipe with the neighbors of a run."""
         cls, variants, settings = LOSSES[run.loss]
         config = self.recipe(variants, seed=run.seed)
+        if not self.debug:  # warm-ups stay the same share of the recipe's epochs
+            config.epochs = run.epochs
         if run.choice in OTHERS:
             name = f"neighbor_choices:{cls}{OTHERS[run.choice]}"
             section = objective_class(name).section(name)
@@ -136,12 +145,16 @@ class Bounds(Workdirs):
         np.save(path, open_data(config.data).train.labels)
         return str(path)
 
-    def compared(self, choice: str, loss: str) -> list[dict[str, float]]:
-        """Returns the figures of every seed, with what they are above K = 0's."""
+    def compared(self, *row: Any) -> list[dict[str, float]]:
+        """Returns the figures of every seed, with what they are above K = 0's.
+
+        Args:
+          row: the fields of `Run` but the seed.
+        """
         seeds = []
-        for run in (Run(choice, loss, seed) for seed in self.seeds):
+        for run in (Run(*row, seed) for seed in self.seeds):
             figures, without = self.figures(run), self.figures(run.without())
-            if figures and without and choice != NONE:
+            if figures and without and run.choice != NONE:
                 for name in ("knn", "linear"):
                     figures[f"{name}_gain"] = figures[name] - without[name]
             seeds += [figures] if figures else []
@@ -150,11 +163,14 @@ class Bounds(Workdirs):
 
 def section(bounds: Bounds) -> list[str]:
     """Returns the heading, the caption and the table of what is complete."""
-    rows = {row: bounds.compared(*row) for row in PAIRS + BOUNDS}
+    rows = {
+        (*row, epochs): bounds.compared(*row, epochs)
+        for epochs in bounds.epochs
+        for row in PAIRS + BOUNDS
+    }
     first = [next(iter(sum(rows.values(), [])), {})]
     caption = CAPTION.format(
         name=bounds.name,
-        epochs=bounds.set.config().epochs,
         pixels=cell(first, "knn_raw_pixels", ".2f"),
         untrained=cell(first, "knn_untrained", ".2f"),
     )
@@ -162,12 +178,20 @@ def section(bounds: Bounds) -> list[str]:
         [
             loss,
             choice,
+            epochs,
             *(cell(seeds, name, shown) for _, name, shown in COLUMNS),
             len(seeds),
         ]
-        for (choice, loss), seeds in rows.items()
+        for (choice, loss, epochs), seeds in rows.items()
+        if seeds
     ]
-    header = ("objective", "neighbors", *(each[0] for each in COLUMNS), "seeds")
+    header = (
+        "objective",
+        "neighbors",
+        "epochs",
+        *(each[0] for each in COLUMNS),
+        "seeds",
+    )
     return [f"Neighbors and their bounds: {bounds.name}", caption, table(header, lines)]
 
 

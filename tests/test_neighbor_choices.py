@@ -102,8 +102,8 @@ def test_runs_of_a_seed_differ_in_their_neighbors_alone(bounds, monkeypatch):
     configs = {
         run: bounds.config(run).to_dict() for runs in bounds.stages() for run in runs
     }
-    assert len(configs) == bounds.left().total() == 22
-    recipe = bounds.set.config().objective.to_dict()
+    assert len(configs) == bounds.left().total() == 44
+    recipe, warmup = bounds.set.config().objective.to_dict(), "neighbor_warmup_epochs"
     objectives = {run: config.pop("objective") for run, config in configs.items()}
     for run, objective in objectives.items():
         own = objectives[run._replace(choice=neighbors.FOUND)]
@@ -112,17 +112,22 @@ def test_runs_of_a_seed_differ_in_their_neighbors_alone(bounds, monkeypatch):
         changed = objective["queue"].items() - own["queue"].items()
         assert changed == ({("k", 0)} if run.choice == neighbors.NONE else set())
         assert run.loss in ("soft_dcl", f"snclr, {objective.get('form')}")
+        share = run.epochs / bounds.set.config().epochs
+        assert objective[warmup] == pytest.approx(share * recipe[warmup])
         if run.loss != "soft_dcl" and run.choice == neighbors.FOUND:
-            assert objective == recipe | {"form": objective["form"]}
-        assert objective["neighbor_warmup_epochs"] == recipe["neighbor_warmup_epochs"]
+            own = recipe | {"form": objective["form"], warmup: objective[warmup]}
+            assert objective == own
         assert configs[run].pop("seed") == run.seed
+        assert configs[run].pop("epochs") == run.epochs
+        assert configs[run]["optim"].pop("warmup_epochs") == pytest.approx(share)
     first, *others = configs.values()
     assert all(config == first for config in others)
 
 
 def test_what_says_most_comes_first(bounds):
     pair, *_ = bounds.stages()
-    assert pair == [neighbors.Run(c, "soft_dcl", 0) for c in (neighbors.NONE, "found")]
+    short = "soft_dcl", bounds.set.epochs, 0
+    assert pair == [neighbors.Run(c, *short) for c in (neighbors.NONE, "found")]
     runs = [run for runs in bounds.stages() for run in runs]
     found = [run.choice in neighbors.OTHERS for run in runs]
     assert found == sorted(found)
@@ -138,7 +143,7 @@ def test_what_is_gained_is_gained_within_a_seed(bounds, monkeypatch):
 
     def figures(run):
         values = knn.get((run.loss, run.choice))
-        if values is None:
+        if values is None or run.epochs != 15:
             return {}
         return {"knn": values[run.seed], "linear": 2 * values[run.seed]}
 
@@ -147,7 +152,8 @@ def test_what_is_gained_is_gained_within_a_seed(bounds, monkeypatch):
     assert heading == "Neighbors and their bounds: digits"
     rows = [line.strip("| ").split(" | ") for line in table.splitlines()]
     cells = {tuple(row[:2]): row[2:] for row in rows[2:]}
-    assert len(cells) == len(rows) - 2 == 11
+    assert len(cells) == len(rows) - 2 == 4
+    assert {each.pop(0) for each in cells.values()} == {"15"}
     # Means, and t(1) = 12.706 times half the difference of two seeds.
     assert cells["soft_dcl", neighbors.NONE][:2] == ["70.50 ± 6.35", "-"]
     assert cells["soft_dcl", "found"][:2] == ["75.25 ± 3.18", "+4.75 ± 3.18"]
@@ -155,4 +161,3 @@ def test_what_is_gained_is_gained_within_a_seed(bounds, monkeypatch):
         "86.50 ± 69.88",
         "+1.50 ± 6.35",
     ]
-    assert cells["snclr, paper", "found"] == ["-"] * 6 + ["0"]
