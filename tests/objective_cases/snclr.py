@@ -44,7 +44,11 @@ def loss(objective, params, state, rows, stopped, step):
 def positiveness(anchor, neighbors, attention):
     if not len(neighbors):
         return []
-    settings = dict(temperature=attention.temperature, gamma=attention.gamma)
+    settings = dict(
+        temperature=attention.temperature,
+        gamma=attention.gamma,
+        threshold=attention.threshold,
+    )
     return oracle.positiveness(anchor, neighbors, **settings)
 
 

@@ -67,5 +67,6 @@ def case(attention, **fields):
 
 CASES = [
     case(Attention("linear", 0.5, gamma=1.3), local_views=1),
-    case(Attention(temperature=0.5, stop_gradient=True), global_views=3),
+    # Where some are cut, the sums of weights differ between views.
+    case(Attention(temperature=0.5, threshold=0.3, stop_gradient=True), global_views=3),
 ]
