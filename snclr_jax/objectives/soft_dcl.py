@@ -7,7 +7,7 @@ away from what is like them. Here they only pull. docs/what_we_tried.md has the 
 from __future__ import annotations
 
 import dataclasses
-from typing import Annotated, Any, ClassVar, NamedTuple, cast
+from typing import Annotated, Any, NamedTuple, cast
 
 import jax
 import jax.numpy as jnp
@@ -70,8 +70,6 @@ class SoftDCL(SoftNeighbors):
     # tau, which divides every similarity in the loss.
     temperature: Annotated[float, Ge(1e-6)] = 0.1
     queue: QueueSettings = QueueSettings(push="mean")
-
-    changes: ClassVar[dict[str, str]] = SoftNeighbors.changes
 
     def loss(
         self, params: dict[str, Array], state: NeighborQueue, seen: Seen, now: Now
