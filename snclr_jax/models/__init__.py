@@ -288,9 +288,7 @@ def build_model(
       ValueError: if a field has an unknown name or a size that does not fit.
     """
     check_choice("model.dtype", config.dtype, _DTYPES)
-    # JAX makes its flags when it is imported, unseen by a type checker.
-    x64: bool = jax.config.jax_enable_x64  # pyrefly: ignore[missing-attribute]
-    if config.dtype == "float64" and not x64:
+    if jax.dtypes.canonicalize_dtype(config.dtype) != jnp.dtype(config.dtype):
         raise ValueError("model.dtype 'float64' needs JAX_ENABLE_X64=1")
     if not 0 <= config.drop_path < 1:
         raise ValueError(
