@@ -27,18 +27,15 @@ from jax.sharding import PartitionSpec as P
 
 from snclr_jax.devices.mesh import AXIS, gather
 from snclr_jax.objectives import snclr_plain as losses
+from snclr_jax.objectives.soft_neighbors import weigh_own_rows
 from snclr_jax.queue.ring import NeighborQueue, Neighbors
 from snclr_jax.queue.sharded import (
     QUEUE_SPEC,
     ROWS,
     ROWS_OF_VIEWS,
     WHOLE,
-    elect,
-    neighbors_of_own_images,
-    of_neighbors,
-    search_own_rows,
 )
-from snclr_jax.queue.sums import RowList, log_sum_exp, products_with_rows
+from snclr_jax.queue.sums import RowList, log_sum_exp
 
 if TYPE_CHECKING:
     from snclr_jax.objectives.snclr import SNCLR
@@ -128,30 +125,20 @@ def _search_and_loss_of_device(
     settings: SNCLR,
 ) -> Direction:
     z, y, t = gather(prediction), gather(anchor), gather(target)
-    local = search_own_rows(queue, t, image_id, settings.queue)
-    elected = elect(local.similarity, settings.queue.k)
-    chosen = jnp.arange(local.row.shape[1]) < elected.count[:, None]
-
-    products = products_with_rows(
-        (*z, *y), queue.keys, local.row, elected.count, settings.queue.block
-    )
-    # jax.custom_vjp loses what its function returns, to a type checker.
-    logits, attention_logits = jnp.split(jnp.stack(cast(Any, products)), 2)
-    weights = settings.positiveness(attention_logits, valid=chosen, axis_name=AXIS)
+    found = weigh_own_rows(queue, z, y, t, image_id, settings)
+    row, chosen = found.local.row, found.chosen
     per_image = losses.combine(
-        _log_denominator(z, target, queue.keys, local.row, chosen, settings),
+        _log_denominator(z, target, queue.keys, row, chosen, settings),
         jnp.sum(z * t, axis=-1) / settings.temperature,
-        logits / settings.temperature,
-        neighbor_weight * weights,
+        found.products / settings.temperature,
+        neighbor_weight * found.weights,
         chosen,
         form=settings.form,
         axis_name=AXIS,
     )
     # Every device has the losses of all images; the mean says so to the compiler.
     value = jax.lax.pmean(jnp.mean(per_image), AXIS)
-    neighbors = neighbors_of_own_images(queue, local.row, elected)
-    weights = jax.vmap(of_neighbors, (0, None))(jax.lax.stop_gradient(weights), elected)
-    return Direction(value, weights, neighbors, local.recall)
+    return Direction(value, *found.of_own_images(queue), found.local.recall)
 
 
 def _log_denominator(

@@ -7,7 +7,7 @@ away from what is like them. Here they only pull. docs/what_we_tried.md has the 
 from __future__ import annotations
 
 import dataclasses
-from typing import Annotated, Any, NamedTuple, cast
+from typing import Annotated, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -18,7 +18,7 @@ from jax.sharding import PartitionSpec as P
 
 from snclr_jax.devices.mesh import AXIS, gather
 from snclr_jax.objectives.simclr import ordered_pairs, pairs_of_views
-from snclr_jax.objectives.soft_neighbors import SoftNeighbors
+from snclr_jax.objectives.soft_neighbors import SoftNeighbors, weigh_own_rows
 from snclr_jax.queue.ring import NeighborQueue, Neighbors
 from snclr_jax.queue.settings import QueueSettings
 from snclr_jax.queue.sharded import (
@@ -26,12 +26,7 @@ from snclr_jax.queue.sharded import (
     ROWS,
     ROWS_OF_VIEWS,
     WHOLE,
-    elect,
-    neighbors_of_own_images,
-    of_neighbors,
-    search_own_rows,
 )
-from snclr_jax.queue.sums import products_with_rows
 from snclr_jax.step.objective import Found, Now, Seen, mean_row
 
 
@@ -133,28 +128,14 @@ def pull_of_neighbors(
 
     def of_device(queue, rows, anchor, target, image_id):
         y, a, t = gather(rows), gather(anchor), gather(target)
-        local = search_own_rows(queue, t, image_id, settings.queue)
-        elected = elect(local.similarity, settings.queue.k)
-        chosen = jnp.arange(local.row.shape[1]) < elected.count[:, None]
-        products = products_with_rows(
-            (*y, *a), queue.keys, local.row, elected.count, settings.queue.block
-        )
-        # jax.custom_vjp loses what its function returns, to a type checker.
-        logits, attention_logits = jnp.split(jnp.stack(cast(Any, products)), 2)
-        weights = settings.positiveness(attention_logits, valid=chosen, axis_name=AXIS)
-        parts = jnp.stack([weights, weights * logits / settings.temperature])
+        found = weigh_own_rows(queue, y, a, t, image_id, settings)
+        logits = found.products / settings.temperature
+        parts = jnp.stack([found.weights, found.weights * logits])
         # Of all images on this device's rows, to this device's images on all rows.
         total, logit = jax.lax.psum_scatter(
             jnp.sum(parts, axis=-1), AXIS, scatter_dimension=2, tiled=True
         )
-        of_own = jax.vmap(of_neighbors, (0, None))
-        return Pull(
-            total,
-            logit,
-            of_own(jax.lax.stop_gradient(weights), elected),
-            neighbors_of_own_images(queue, local.row, elected),
-            local.recall,
-        )
+        return Pull(total, logit, *found.of_own_images(queue), found.local.recall)
 
     approximate = settings.queue.search == "approx" and settings.queue.k
     return jax.shard_map(

@@ -7,17 +7,27 @@ each is, is the attention of the online projection (SNCLR, section 3.2).
 from __future__ import annotations
 
 import dataclasses
-from typing import Annotated, Any, ClassVar, Literal
+from typing import Annotated, Any, ClassVar, Literal, NamedTuple, cast
 
 import jax
 import jax.numpy as jnp
 from annotated_types import Ge, Gt, Lt
 from jax import Array
 
+from snclr_jax.devices.mesh import AXIS
 from snclr_jax.objectives.searching import Searched, Searching
 from snclr_jax.objectives.snclr_plain import positiveness_of_logits
-from snclr_jax.queue.ring import NeighborQueue
+from snclr_jax.queue.ring import NeighborQueue, Neighbors
 from snclr_jax.queue.settings import QueueSettings
+from snclr_jax.queue.sharded import (
+    Candidates,
+    Election,
+    elect,
+    neighbors_of_own_images,
+    of_neighbors,
+    search_own_rows,
+)
+from snclr_jax.queue.sums import products_with_rows
 from snclr_jax.step.objective import ANOTHER_LOSS, Now, Panel, Seen, Shown
 
 
@@ -177,3 +187,59 @@ class SoftNeighbors(Searching):
         steps = round(self.neighbor_warmup_epochs * now.steps_per_epoch)
         risen = jnp.minimum(now.step / steps, 1.0) if steps else 1.0
         return jnp.asarray(self.neighbor_weight * risen)
+
+
+class Weighed(NamedTuple):
+    """The candidates of all images among the rows of one device, and their weights.
+
+    Attributes:
+      local: the candidates.
+      elected: which of them are neighbors, as this device's images see them.
+      chosen: (b, l) bool, which of them are neighbors.
+      products: (v, b, l) query_i . c of each view.
+      weights: (v, b, l) positiveness of each view.
+    """
+
+    local: Candidates
+    elected: Election
+    chosen: Array
+    products: Array
+    weights: Array
+
+    def of_own_images(self, queue: NeighborQueue) -> tuple[Array, Neighbors]:
+        """Returns weights (v, b / P, k) and neighbors of this device's images."""
+        weights = jax.lax.stop_gradient(self.weights)
+        return (
+            jax.vmap(of_neighbors, (0, None))(weights, self.elected),
+            neighbors_of_own_images(queue, self.local.row, self.elected),
+        )
+
+
+def weigh_own_rows(
+    queue: NeighborQueue,
+    query: Array,
+    anchor: Array,
+    target: Array,
+    image_id: Array,
+    settings: SoftNeighbors,
+) -> Weighed:
+    """Searches and weighs neighbors among the rows of this device.
+
+    Args:
+      queue: with the rows of this device, in a `shard_map`.
+      query: (v, b, d) rows of all images that meet their neighbors.
+      anchor: (v, b, d) what says how positive these are.
+      target: (b, d) what searches them.
+      image_id: (b,) int32.
+      settings: of the objective.
+    """
+    local = search_own_rows(queue, target, image_id, settings.queue)
+    elected = elect(local.similarity, settings.queue.k)
+    chosen = jnp.arange(local.row.shape[1]) < elected.count[:, None]
+    both = products_with_rows(
+        (*query, *anchor), queue.keys, local.row, elected.count, settings.queue.block
+    )
+    # jax.custom_vjp loses what its function returns, to a type checker.
+    products, logits = jnp.split(jnp.stack(cast(Any, both)), 2)
+    weights = settings.positiveness(logits, valid=chosen, axis_name=AXIS)
+    return Weighed(local, elected, chosen, products, weights)

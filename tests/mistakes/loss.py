@@ -86,8 +86,8 @@ MISTAKES = [
         "tests/objectives/test_snclr_fused.py",
         (
             "the fused loss drops the weight of neighbors",
-            "        neighbor_weight * weights,\n",
-            "        weights,\n",
+            "        neighbor_weight * found.weights,\n",
+            "        found.weights,\n",
         ),
         (
             "the fused loss forgets tau of the positive",

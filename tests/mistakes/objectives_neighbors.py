@@ -26,8 +26,8 @@ MISTAKES = [
         ),
         (
             "neighbors pull without tau",
-            "weights * logits / settings.temperature",
-            "weights * logits",
+            "logits = found.products / settings.temperature",
+            "logits = found.products",
         ),
         (
             "neighbors have no warm-up",
