@@ -1,12 +1,16 @@
 """Runs on one image set, each in a folder: complete ones are kept, others continued.
 
 Several processes share the runs: one that is carried out is left alone by the others.
+What is known of complete runs is also a line each of a file in benchmarks/figures/, by
+which another machine makes only those that are left. Remove the file where a recipe has
+changed.
 """
 
 from __future__ import annotations
 
 import argparse
 import contextlib
+import json
 import math
 import time
 from collections import Counter
@@ -34,6 +38,12 @@ from snclr_jax.train import train
 WHAT = ("linear", "quality")
 # Of the probe: the whole grid would take longer than the training.
 LINEAR = {"learning_rate": (0.1, 1.0), "weight_decay": (0.0,), "l2": (1e-2, 1e-3)}
+FIGURES = Path(__file__).with_name("figures")
+# What tables show, and no more, is kept of a run.
+KEPT = (
+    *("knn", "linear", "effective_rank", "neighbor_purity", "queue_weight_auc"),
+    *("ms", "step_mb", "knn_raw_pixels", "knn_untrained"),
+)
 # Images that a CPU core trains on in a second, and what else a run takes, in seconds.
 SPEED, REST = 800, 40
 
@@ -64,6 +74,7 @@ class Workdirs:
         self.set, self.debug = IMAGE_SETS[self.name], debug
         self.folder = RUNS / (self.title + "-debug" * debug) / self.name
         self.refused: set[Planned] = set()
+        self.file = FIGURES / f"{self.title}-{self.name}.jsonl"
 
     def left(self) -> Counter[int]:
         """Returns how many runs are still to be made, by their epochs."""
@@ -103,8 +114,35 @@ class Workdirs:
         """Returns the runs that need not be made any more."""
         return [run for runs in self.stages() for run in runs if not self.waits(run)]
 
+    def kept(self) -> dict[str, dict[str, float]]:
+        """Returns the lines of the file of figures by the names of their runs."""
+        if self.debug or not self.file.exists():
+            return {}
+        text = self.file.read_text(encoding="utf-8")
+        lines = map(json.loads, text.splitlines())
+        return {line.pop("run"): line for line in lines}
+
+    def keep(self) -> None:
+        """Writes the file of figures."""
+        lines = self.kept()
+        for run in set(self.complete()) - self.refused:
+            figures = self.figures(run)
+            lines[run.folder] = {
+                name: float(f"{figures[name]:.6g}") for name in KEPT if name in figures
+            }
+        self.file.parent.mkdir(exist_ok=True)
+        self.file.write_text(
+            "".join(
+                json.dumps({"run": run} | line) + "\n"
+                for run, line in sorted(lines.items())
+            ),
+            encoding="utf-8",
+        )
+
     def failed(self, run: Planned) -> bool:
-        """Whether the loss of a run was no longer a number."""
+        """Whether the loss of a run was no longer a number: no accuracy is kept."""
+        if "knn" not in self.kept().get(run.folder, {"knn": 0.0}):
+            return True
         path = self.folder / run.folder / STOPPED_FILE
         said = path.read_text(encoding="utf-8") if path.exists() else ""
         return NonFiniteError.__name__ in said
@@ -117,7 +155,7 @@ class Workdirs:
         lines = read_metrics(workdir)
         last = {name: value for line in lines for name, value in line.items()}
         if "knn" not in last or not scores.keys() >= set(self.what(run)):
-            return {}
+            return self.kept().get(run.folder, {})
         speeds = [line["images_per_second"] for line in lines if "loss" in line]
         # The fastest part of the run: others may have had the cores meanwhile.
         last["ms"] = 1e3 * read_config(workdir)["batch_size"] / max(speeds)
@@ -231,4 +269,5 @@ def command(
         if flags.debug:
             print(*paragraphs, sep="\n\n")
         else:
+            each.keep()
             write(*paragraphs)

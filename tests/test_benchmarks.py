@@ -1,6 +1,7 @@
 """What the comparison of objectives runs next follows from the folders alone."""
 
 import json
+import shutil
 
 import comparison
 import pytest
@@ -15,6 +16,7 @@ IDENTITY = ("encoder", "network", "step", "fingerprint", "data")
 @pytest.fixture
 def byol_and_info_nce(monkeypatch, tmp_path):
     monkeypatch.setattr(workdirs, "RUNS", tmp_path)
+    monkeypatch.setattr(workdirs, "FIGURES", tmp_path / "figures")
     monkeypatch.setattr(comparison, "ORDER", ["byol", "info_nce"])
     return comparison.Comparison("digits", debug=True)
 
@@ -75,6 +77,37 @@ def test_a_value_that_is_not_finite_is_out_and_what_was_killed_is_continued(
     (killed / STOPPED_FILE).write_text(json.dumps(stopped))
     assert not byol_and_info_nce.waits(twice)
     assert {run.value for run in byol_and_info_nce.final("info_nce")} == {half.value}
+
+
+def test_what_is_kept_of_complete_runs_does_for_their_folders(
+    byol_and_info_nce, tmp_path
+):
+    compared = comparison.Comparison("digits", debug=False)
+    published, half, twice = comparison.tried("info_nce")
+    test = half._replace(scored_on=comparison.TEST, seed=1)
+    for run, knn in ((published, 3.0), (half, 4.123456789), (test, 50.0)):
+        complete(compared, run, knn=knn)
+    failed = compared.folder / twice.folder
+    failed.mkdir()
+    stopped = {"state": "failed", "reason": "NonFiniteError: step 2"}
+    (failed / STOPPED_FILE).write_text(json.dumps(stopped))
+    elsewhere = comparison.Run("byol", None)
+    compared.refused.add(elsewhere)
+    compared.keep()
+    shutil.rmtree(compared.folder)
+    later = comparison.Comparison("digits", debug=False)
+    assert later.figures(half)["knn"] == 4.12346
+    scores = {"knn": 50.0, "linear": 100.0, "effective_rank": 3.0, "ms": 50.0}
+    assert later.figures(test) == scores
+    assert later.failed(twice) and not later.failed(half)
+    assert later.waits(elsewhere) and later.waits(test._replace(seed=2))
+    assert [run.seed for run in later.final("info_nce")] == [0, 1, 2]
+    complete(later, elsewhere, knn=30.0)
+    later.keep()
+    shutil.rmtree(later.folder)
+    last = comparison.Comparison("digits", debug=False)
+    assert last.figures(elsewhere)["knn"] == 30.0
+    assert last.figures(test)["linear"] == 100.0
 
 
 def test_seeds_are_scored_on_test_images_and_choices_on_held_back_ones(
