@@ -124,20 +124,13 @@ class Workdirs:
 
     def keep(self) -> None:
         """Writes the file of figures."""
-        lines = self.kept()
+        lines = []
         for run in set(self.complete()) - self.refused:
-            figures = self.figures(run)
-            lines[run.folder] = {
-                name: float(f"{figures[name]:.6g}") for name in KEPT if name in figures
-            }
+            known = self.figures(run)
+            shown = {name: float(f"{known[name]:.6g}") for name in KEPT if name in known}
+            lines.append(json.dumps({"run": run.folder} | shown) + "\n")
         self.file.parent.mkdir(exist_ok=True)
-        self.file.write_text(
-            "".join(
-                json.dumps({"run": run} | line) + "\n"
-                for run, line in sorted(lines.items())
-            ),
-            encoding="utf-8",
-        )
+        self.file.write_text("".join(sorted(lines)), encoding="utf-8")
 
     def failed(self, run: Planned) -> bool:
         """Whether the loss of a run was no longer a number: no accuracy is kept."""
