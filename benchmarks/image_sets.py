@@ -7,7 +7,7 @@ from types import MappingProxyType, ModuleType
 from typing import Any, NamedTuple
 
 from ml_collections import ConfigDict
-from snclr_jax.configs import cifar10, digits
+from snclr_jax.configs import cifar10, digits, omniglot
 
 CIFAR10 = {
     "epochs": 4,
@@ -27,15 +27,6 @@ CIFAR10 = {
     "optim.learning_rate": 8e-3,
     "optim.warmup_epochs": 0.3,
     "evaluate.train_images": 10000,
-}
-OMNIGLOT = {
-    "data.name": "folder",
-    "epochs": 100,
-    "optim.warmup_epochs": 5.0,
-    "objective.queue.size": 2048,
-    "objective.queue.k": 5,
-    "objective.neighbor_warmup_epochs": 20.0,
-    "evaluate.k": 10,
 }
 
 
@@ -67,6 +58,6 @@ class ImageSet(NamedTuple):
 
 IMAGE_SETS = {
     "digits": ImageSet(12_000, 2_000, 8, 3, digits),
-    "omniglot": ImageSet(3_872, 968, 20, 8, digits, OMNIGLOT),
+    "omniglot": ImageSet(3_872, 968, 20, 8, omniglot, {"data.name": "folder"}),
     "cifar10": ImageSet(50_000, 5_000, 3, 1, cifar10, CIFAR10),
 }

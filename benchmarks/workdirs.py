@@ -127,7 +127,9 @@ class Workdirs:
         lines = []
         for run in set(self.complete()) - self.refused:
             known = self.figures(run)
-            shown = {name: float(f"{known[name]:.6g}") for name in KEPT if name in known}
+            shown = {
+                name: float(f"{known[name]:.6g}") for name in KEPT if name in known
+            }
             lines.append(json.dumps({"run": run.folder} | shown) + "\n")
         self.file.parent.mkdir(exist_ok=True)
         self.file.write_text("".join(sorted(lines)), encoding="utf-8")

@@ -48,16 +48,16 @@ def open_data(config: ConfigDict, given: Any = None) -> Data:
     """Opens the image set that `config.data` names, without decoding any image.
 
     Args:
-      config: `config.data`. `name` is "digits" (embedded), "folder", "parquet",
-        "webdataset" or "numpy" (`path` is the root, or a file) or "tfds" (`tfds_name`;
-        `path` is TFDS's data_dir, "" for its default), all but the first with
-        `train_split` and `test_split`; `image_size` is the side s in pixels
-        of the square that images are decoded to, where they are not cropped for
-        training; `holdback` > 0 replaces the test split by that many training images,
-        to choose recipes on; `max_bad` is the share of a split's images that may be
-        bad, 0 in configs from before there was one; `range` and `channels` make a
-        `Form`; `pictures_per_digit` is read for digits alone, `pages` for a folder,
-        and `image_column` and `label_column` for parquet.
+      config: `config.data`. `name` is "digits" (embedded), "omniglot" (`path` is the
+        root), "folder", "parquet", "webdataset" or "numpy" (`path` is the root, or a
+        file) or "tfds" (`tfds_name`; `path` is TFDS's data_dir, "" for its default),
+        all but the first two with `train_split` and `test_split`; `image_size` is the
+        side s in pixels of the square that images are decoded to, where they are not
+        cropped for training; `holdback` > 0 replaces the test split by that many
+        training images, to choose recipes on; `max_bad` is the share of a split's
+        images that may be bad, 0 in configs from before there was one; `range` and
+        `channels` make a `Form`; `pictures_per_digit` is read for digits alone, `pages`
+        for a folder, and `image_column` and `label_column` for parquet.
       given: images where `name` is "python", see `open_python`.
 
     Returns:
@@ -80,6 +80,10 @@ def open_data(config: ConfigDict, given: Any = None) -> Data:
                 "name your images by data.name and data.path, or use data.channels=3"
             )
         data = Data(*open_digits(config.image_size, config.pictures_per_digit))
+    elif config.name == "omniglot":
+        from snclr_jax.data.omniglot import open_omniglot
+
+        data = Data(*open_omniglot(*where, max_bad=max_bad, form=form))
     elif config.name == "folder":
         from snclr_jax.data.folder import open_folder
 
@@ -117,8 +121,8 @@ def open_data(config: ConfigDict, given: Any = None) -> Data:
         data = Data(*open_python(given, config.image_size, form=form))
     else:
         raise ValueError(
-            f'data.name is {config.name!r}; use "digits", "folder", "parquet", '
-            '"webdataset", "numpy" or "tfds"'
+            f'data.name is {config.name!r}; use "digits", "omniglot", "folder", '
+            '"parquet", "webdataset", "numpy" or "tfds"'
         )
     if config.holdback:
         train, test = hold_back(data.train, config.holdback)

@@ -31,7 +31,7 @@ from snclr_jax.data.tiff import count_pages
 from snclr_jax.settings.paths import expanded
 
 
-class _Stored(NamedTuple):
+class Stored(NamedTuple):
     """Where an image lies: a file below the folder of its split, and `Encoded.page`."""
 
     file: str
@@ -95,59 +95,77 @@ def open_folder(
             f"data.path: no images under {root / layout.train}; looked for files that "
             f"end in {', '.join(SUFFIXES)}, and found {others or 'none at all'}"
         )
-    split = functools.partial(
-        _split, root, classes=classes, side=image_size, max_bad=max_bad, form=form
-    )
     stored = _every_page if pages else _first_pages
+
+    def split(folder: str, files: list[str]) -> Split:
+        images = stored(root / folder, files)
+        labels = classes and number_classes(
+            (class_of(image.file) for image in images), classes
+        )
+        return split_of_files(
+            *(root, folder, images),
+            labels=labels,
+            side=image_size,
+            max_bad=max_bad,
+            form=form,
+        )
+
     test, notes = None, layout.notes
     if layout.test is not None and classes is not None:
         of_test = below(names, layout.test)
-        test = split(layout.test, stored(root / layout.test, of_test))
+        test = split(layout.test, of_test)
         notes += notes_on_test(of_test, list(map(class_of, of_test)), classes)
     if others:
         notes.append(f"passed over {others}")
     return (
-        split(layout.train, stored(root / layout.train, files)),
+        split(layout.train, files),
         test,
         classes and tuple(printable(as_text(name)) for name in classes),
         tuple(f"data.path: {note}" for note in notes),
     )
 
 
-def _first_pages(folder: Path, files: Sequence[str]) -> list[_Stored]:
-    return list(map(_Stored, files))
+def _first_pages(folder: Path, files: Sequence[str]) -> list[Stored]:
+    return list(map(Stored, files))
 
 
-def _every_page(folder: Path, files: Sequence[str]) -> list[_Stored]:
+def _every_page(folder: Path, files: Sequence[str]) -> list[Stored]:
     images = []
     for file in files:
         tiff = file.lower().endswith(FORMATS["TIFF"])
         count = count_pages(str(folder / file)) if tiff else 1
-        images += [_Stored(file, page if count > 1 else None) for page in range(count)]
+        images += [Stored(file, page if count > 1 else None) for page in range(count)]
     return images
 
 
-def _split(
+def split_of_files(
     root: Path,
     folder: str,
-    images: list[_Stored],
+    images: list[Stored],
     *,
-    classes: tuple[str, ...] | None,
+    labels: Sequence[int] | None,
     side: int,
     max_bad: float,
     form: Form,
 ) -> Split:
-    labels = None
-    if classes is not None:
-        of_images = (class_of(image.file) for image in images)
-        labels = np.array(number_classes(of_images, classes), np.int32)
+    """Returns the split of images that lie below `root / folder`; see `Split`.
+
+    Args:
+      root: of the image set.
+      folder: of the split, "" for the root.
+      images: in their order.
+      labels: one for each, or None.
+      side: s of the decoded images, in pixels.
+      max_bad: share of the images that may be bad.
+      form: see `Encoded`.
+    """
     encoded = functools.partial(_encoded, str(root / folder), images, form)
     names = [image.name for image in images]
     return Split(
         functools.partial(decode_squares, encoded, side),
         encoded=encoded,
         size=len(images),
-        labels=labels,
+        labels=None if labels is None else np.array(labels, np.int32),
         names=functools.partial(_names, folder, images),
         stamp=f"names {zlib.crc32(os.fsencode(os.sep.join(names))):08x}",
         max_bad=max_bad,
@@ -155,7 +173,7 @@ def _split(
 
 
 def _encoded(
-    root: str, images: list[_Stored], form: Form, indices: np.ndarray
+    root: str, images: list[Stored], form: Form, indices: np.ndarray
 ) -> list[Encoded]:
     return [
         Encoded(
@@ -168,5 +186,5 @@ def _encoded(
     ]
 
 
-def _names(folder: str, images: list[_Stored], indices: np.ndarray) -> list[str]:
+def _names(folder: str, images: list[Stored], indices: np.ndarray) -> list[str]:
     return [as_text(PurePosixPath(folder, images[index].name)) for index in indices]

@@ -18,7 +18,8 @@ from snclr_jax.step.objective import Objective
 
 _CHOICES = {
     "data.name": (
-        *("digits", "folder", "parquet", "webdataset", "numpy", "tfds", "python"),
+        *("digits", "omniglot", "folder", "parquet", "webdataset", "numpy", "tfds"),
+        "python",
     ),
     "data.pages": (None, "all"),
     "data.order": (None, "random", "windowed"),

@@ -70,6 +70,25 @@ MISTAKES = [
         ),
     ),
     *of(
+        "snclr_jax/data/omniglot.py",
+        "tests/data/test_omniglot.py",
+        (
+            "characters of all alphabets are one by their numbers",
+            "([^/]+/[^/]+)/(",
+            "(?:[^/]+/)([^/]+)/(",
+        ),
+        (
+            "a drawing of two archives is two images",
+            "drawings.setdefault(key,",
+            "drawings.setdefault(name,",
+        ),
+        (
+            "a writer is trained on and scored",
+            "each[2] > TRAIN_WRITERS]",
+            "each[2] >= TRAIN_WRITERS]",
+        ),
+    ),
+    *of(
         "snclr_jax/data/numpy_source.py",
         "tests/data/test_numpy_source.py",
         (
