@@ -1,4 +1,4 @@
-"""Image sets that a CPU learns in minutes, each with its recipe."""
+"""Image sets that are learned in minutes, each with its recipe."""
 
 from __future__ import annotations
 
@@ -27,6 +27,14 @@ CIFAR10 = {
     "optim.learning_rate": 8e-3,
     "optim.warmup_epochs": 0.3,
     "evaluate.train_images": 10000,
+}
+
+# On a GPU alone.
+CIFAR10_RESNET18 = {
+    "data.resident": True,
+    "model.dtype": "bfloat16",
+    "steps_per_call": 10,
+    "checkpoint.every_steps": 5000,
 }
 
 
@@ -60,4 +68,5 @@ IMAGE_SETS = {
     "digits": ImageSet(12_000, 2_000, 8, 3, digits),
     "omniglot": ImageSet(3_872, 968, 20, 8, omniglot, {"data.name": "folder"}),
     "cifar10": ImageSet(50_000, 5_000, 3, 1, cifar10, CIFAR10),
+    "cifar10_resnet18": ImageSet(50_000, 5_000, 200, 20, cifar10, CIFAR10_RESNET18),
 }

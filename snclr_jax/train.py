@@ -175,7 +175,7 @@ def train(
                 )
                 loop.begin(baseline, list(filter(None, remarks)))
                 state = loop.run(step, state)
-        summarize(workdir, baseline, clock, feed)
+        summarize(config, workdir, baseline=baseline, clock=clock, feed=feed)
     return state
 
 

@@ -163,6 +163,9 @@ const choices = [...document.querySelectorAll("[data-method]")];
 choices.forEach(button => button.onclick = () => {
   state.method = button.dataset.method;
   press(choices, button);
+  document.querySelectorAll("[data-axes]").forEach(each => {
+    each.hidden = each.dataset.axes !== state.method;
+  });
   showWhole();
 });
 const clusters = [...document.querySelectorAll("[data-cluster]")];

@@ -131,17 +131,23 @@ def _map(maps: dict, drawn: int, count: int) -> str:
         f"{method}</button>"
         for method, first in zip(maps, [True, False], strict=False)
     )
-    _, ways = maps["PCA"]
-    said = f"PCA: {ways[0]} from left to right, {ways[1]} from bottom to top."
-    if drawn < count:
-        said += f" The map shows {drawn:,} of {count:,} images, all lists included."
+    right, up = maps["PCA"][1]
+    means = {
+        "PCA": f"{right} from left to right, {up} from bottom to top",
+        "UMAP": "near pictures are alike; directions and wide gaps say little",
+    }
+    axes = "".join(
+        f'<span data-axes="{method}"{hidden}>{method}: {escape(means[method])}.</span>'
+        for method, hidden in zip(maps, ["", " hidden"], strict=False)
+    )
+    part = f" The map shows {drawn:,} of {count:,} images, all lists included."
     return f"""<div class="map"><div>
 <div class="tools">{choices}<button id="closer" aria-label="closer">+</button>
 <button id="farther" aria-label="farther">−</button>
 <button id="whole">all</button></div>
 <canvas id="map" role="img" aria-label="map of the embedding"></canvas>
-<p class="muted">{escape(said)} Drag to move, turn the wheel to zoom, click a picture to
-see its nearest ones among all images.</p></div>
+<p class="muted">{axes}{part * (drawn < count)} Drag to move, turn the wheel to zoom,
+click a picture to see its nearest ones among all images.</p></div>
 <aside id="chosen" aria-live="polite"><p class="muted">No picture is chosen.</p></aside>
 </div>"""
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime
+import os
 from pathlib import Path
 from typing import Any
 
@@ -48,8 +49,8 @@ def explore(
     findings = find_out(images, settings)
     write_tables(images, findings)
     now = datetime.datetime.now(datetime.UTC).isoformat(sep=" ", timespec="minutes")
-    source = Path(images.encoder.source).name if out else images.folder.parent.name
-    html = explore_page(images, findings, source, f"snclr explore of {now}")
+    title = Path(os.path.abspath(path)).name  # of a run or a file, "." too
+    html = explore_page(images, findings, title, f"snclr explore of {now}")
     page = images.folder / PAGE_FILE
     write_whole(page, html)
     return page

@@ -6,9 +6,11 @@ import json
 
 import jax
 from etils import epath
+from ml_collections import ConfigDict
 
 from snclr_jax.data.feed import Feed
 from snclr_jax.evaluate.frozen.accuracy import BALANCED, in_words
+from snclr_jax.report.recorded import recorded
 from snclr_jax.run.files import SUMMARY_FILE, write_whole
 from snclr_jax.run.metrics import Clock, read_metrics, say
 
@@ -44,9 +46,17 @@ def accuracies(numbers: dict[str, float]) -> list[str]:
 
 
 def summarize(
-    workdir: str, baseline: dict[str, float], clock: Clock, feed: Feed
+    config: ConfigDict,
+    workdir: str,
+    *,
+    baseline: dict[str, float],
+    clock: Clock,
+    feed: Feed,
 ) -> None:
-    """Writes and prints `summary.json`: accuracies in percent, and the time."""
+    """Writes and prints `summary.json`: accuracies in percent, and the time.
+
+    Behind it stands what was recorded of the same recipe, where it was.
+    """
     if jax.process_index() != 0:
         return
     scores = [line for line in read_metrics(workdir) if "knn" in line]
@@ -61,7 +71,7 @@ def summarize(
         summary["data_wait"] = round(clock.waited / seconds, 4)
     path = epath.Path(workdir) / SUMMARY_FILE
     write_whole(path, json.dumps(summary, indent=2) + "\n")
-    say(_sentence(summary))
+    say("\n".join([_sentence(summary), *filter(None, [recorded(config)])]))
 
 
 def _sentence(summary: dict[str, float]) -> str:

@@ -65,8 +65,9 @@ def project(
         from umap import UMAP  # pyrefly: ignore[missing-import]
 
         neighbors = min(15, len(reduced) - 1)
-        points = UMAP(n_neighbors=neighbors, random_state=seed).fit_transform(reduced)
-        return points, axes
+        # With a seed it has one thread anyway, and warns where that is not said.
+        umap = UMAP(n_neighbors=neighbors, random_state=seed, n_jobs=1)
+        return umap.fit_transform(reduced), axes
     raise ValueError(f"method {method!r} is unknown; use one of {METHODS}")
 
 

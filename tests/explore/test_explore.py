@@ -7,7 +7,7 @@ import csv
 import hashlib
 import json
 import re
-from html import unescape
+from html import escape, unescape
 from types import SimpleNamespace
 
 import numpy as np
@@ -26,6 +26,7 @@ from snclr_jax.explore.findings import NEAREST, find_out
 from snclr_jax.explore.images import Images, _extract, _folder, _read, open_images, unit
 from snclr_jax.explore.run import explore
 from snclr_jax.explore.similar import similar
+from snclr_jax.visualize.project import project
 
 IMAGES = 400  # of `few_digits`
 
@@ -311,3 +312,39 @@ def test_a_click_shows_the_nearest_pictures(run, tmp_path):
     assert found["chosen"] == found["tile"]
     assert found["second"] == nearest(found["tile"])
     assert found["cluster"] == 0
+
+
+# Says which map is drawn and explained, before and after a click on the other one.
+OTHER_MAP = """
+window.addEventListener("load", () => {
+  const axes = [...document.querySelectorAll("[data-axes]")];
+  const now = () => [state.method, corner(0),
+    axes.filter(each => each.checkVisibility()).map(each => each.textContent),
+    document.querySelector("[data-method][aria-pressed=true]").textContent];
+  const first = now();
+  document.querySelector("[data-method=UMAP]").click();
+  document.title = JSON.stringify([first, now()]);
+});
+"""
+
+
+@needs_browser
+def test_the_other_map_is_drawn_and_explained_after_a_click(run, tmp_path, monkeypatch):
+    def mirrored(features, method, *, seed):
+        points, axes = project(features, "PCA", seed=seed)
+        return (points, axes) if method == "PCA" else (-points, ("UMAP 1", "UMAP 2"))
+
+    monkeypatch.setattr(page_module, "can_umap", lambda: True)
+    monkeypatch.setattr(page_module, "project", mirrored)
+    html = explore(run[0], settings(), out=tmp_path).read_text()
+    assert f"<title>{escape(run[0].name)}</title>" in html
+    text = re.sub('<meta http-equiv="Content-Security.*?>', "", html)
+    probe = tmp_path / "probe.html"
+    probe.write_text(text.replace("</body>", f"<script>{OTHER_MAP}</script></body>"))
+    said = browse(probe, "--dump-dom")
+    first, then = json.loads(unescape(re.search("<title>(.*?)</title>", said)[1]))
+    for method, (drawn, _, explained, pressed) in (("PCA", first), ("UMAP", then)):
+        assert (drawn, pressed) == (method, method)
+        (sentence,) = explained
+        assert sentence.startswith(f"{method}: ")
+    assert first[1] != then[1]

@@ -1,0 +1,69 @@
+"""What was recorded of a recipe is said of that recipe alone, and is what was run."""
+
+from __future__ import annotations
+
+import importlib
+import json
+import math
+import statistics
+from pathlib import Path
+
+import pytest
+from scipy import stats
+from snclr_jax.configs.recorded import RECORDED
+
+from snclr_jax.report.recorded import recorded
+
+FIGURES = Path(__file__).parents[2] / "benchmarks" / "figures"
+every_record = pytest.mark.parametrize(
+    "record", RECORDED, ids=lambda each: f"{each.recipe}:{each.variants}"
+)
+
+
+def config_of(record):
+    module = importlib.import_module(f"snclr_jax.configs.{record.recipe}")
+    return module.get_config(record.variants)
+
+
+@every_record
+def test_a_run_of_the_recipe_says_what_was_recorded(record):
+    config = config_of(record)
+    said = recorded(config)
+    assert said == (
+        f"recorded on {record.images}, {record.seeds} seeds: {record.neighbors}% with "
+        f"soft neighbors, {record.none}% without (K = 0)"
+    )
+    # What a run chooses itself, what moves no score, and the other side.
+    config.data.order, config.seed, config.log.every_steps = "random", 7, 10
+    config.objective.queue.k = 0
+    assert recorded(config) == said
+
+
+@every_record
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"epochs": 3},
+        {"objective.queue.k": 7},
+        {"evaluate.k": 1},
+        {"augment.view1.flip": 0.5},
+    ],
+)
+def test_a_run_of_other_settings_says_nothing(record, change):
+    config = config_of(record)
+    config.update_from_flattened_dict(change)
+    assert recorded(config) == ""
+
+
+@every_record
+def test_what_is_recorded_is_of_the_runs_that_are_kept(record):
+    lines = (FIGURES / f"neighbors-{record.recipe}.jsonl").read_text().splitlines()
+    knn = {line["run"]: line["knn"] for line in map(json.loads, lines)}
+    loss = record.variants.replace("_", "-") or "snclr--paper"
+    epochs = config_of(record).epochs
+    for choice, said in (("found", record.neighbors), ("none--K---0-", record.none)):
+        runs = [f"{choice}-{loss}-{epochs}-{seed}" for seed in range(record.seeds)]
+        values = [knn[run] for run in runs]
+        deviation = statistics.stdev(values) / math.sqrt(len(values))
+        half = stats.t.ppf(0.975, len(values) - 1) * deviation
+        assert said == f"{statistics.mean(values):.1f} ± {half:.1f}"
