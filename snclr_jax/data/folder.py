@@ -99,9 +99,8 @@ def open_folder(
 
     def split(folder: str, files: list[str]) -> Split:
         images = stored(root / folder, files)
-        labels = classes and number_classes(
-            (class_of(image.file) for image in images), classes
-        )
+        of_images = (class_of(image.file) for image in images)
+        labels = None if classes is None else number_classes(of_images, classes)
         return split_of_files(
             *(root, folder, images),
             labels=labels,

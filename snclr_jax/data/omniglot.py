@@ -7,7 +7,6 @@ program induction", Science 2015. Each character was drawn once by each of 20 pe
 
 from __future__ import annotations
 
-import functools
 import re
 from pathlib import Path
 
@@ -52,28 +51,35 @@ def open_omniglot(
             character, file, writer = drawing.groups()
             copies += (key := f"{character}/{file}") in drawings
             drawings.setdefault(key, (name, character, int(writer)))
-    train = [each for each in drawings.values() if each[2] <= TRAIN_WRITERS]
-    test = [each for each in drawings.values() if each[2] > TRAIN_WRITERS]
-    if not train or not test:
+    writers = [writer for _, _, writer in drawings.values()]
+    if not writers or not min(writers) <= TRAIN_WRITERS < max(writers):
         others = passed_over(reason for _, reason in found)
         raise ValueError(
-            f"data.path is {path!r}, where {len(train)} drawings are of Omniglot's "
-            f"writers 1 to {TRAIN_WRITERS} and {len(test)} of others; unpack "
+            f"data.path is {path!r}, which holds {len(writers)} drawings, and needs "
+            f"some of writers 1 to {TRAIN_WRITERS} and some of others; unpack "
             "images_background_small1.zip and images_background_small2.zip there, "
             "whose files are <alphabet>/<character>/<number>_<writer>.png"
             + (f" (found {others})" if others else "")
         )
     classes = sorted({character for _, character, _ in drawings.values()})
     number = {character: label for label, character in enumerate(classes)}
-    split = functools.partial(
-        split_of_files, root, "", side=image_size, max_bad=max_bad, form=form
-    )
-    splits = [
-        split(
-            [Stored(name) for name, _, _ in part],
-            labels=[number[character] for _, character, _ in part],
+
+    def split(writers: range) -> Split:
+        of_split = [each for each in drawings.values() if each[2] in writers]
+        return split_of_files(
+            root,
+            "",
+            [Stored(name) for name, _, _ in of_split],
+            labels=[number[character] for _, character, _ in of_split],
+            side=image_size,
+            max_bad=max_bad,
+            form=form,
         )
-        for part in (train, test)
-    ]
+
     notes = (f"data.path: {copies} drawings are there twice and count once",)
-    return *splits, tuple(classes), notes if copies else ()
+    return (
+        split(range(1, TRAIN_WRITERS + 1)),
+        split(range(TRAIN_WRITERS + 1, 100)),
+        tuple(classes),
+        notes if copies else (),
+    )

@@ -84,8 +84,8 @@ MISTAKES = [
         ),
         (
             "a writer is trained on and scored",
-            "each[2] > TRAIN_WRITERS]",
-            "each[2] >= TRAIN_WRITERS]",
+            "range(TRAIN_WRITERS + 1, 100)",
+            "range(TRAIN_WRITERS, 100)",
         ),
     ),
     *of(
