@@ -103,17 +103,18 @@ def test_a_predictor_and_a_target_network_that_are_not_used_do_not_exist(mesh_of
 
 
 def test_plain_global_arrays_of_any_length_are_exact_on_any_mesh(mesh_of):
-    config = config_of()
+    config = config_of(model__dtype="float64")
     config.objective.name = "test_objective:AsTheyAre"
     config.objective.spread.weight = 0.0
     results = []
-    for devices in (1, 8):
-        mesh = mesh_of(devices)
-        _, step, state = tiny.build(config, mesh)
-        state, metrics = step(state, tiny.batch(config, mesh))
-        assert metrics["length"] > 1.1
-        results.append(jax.device_get((state.params, metrics)))
-    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=1e-5), *results)
+    with jax.enable_x64(True):
+        for devices in (1, 8):
+            mesh = mesh_of(devices)
+            _, step, state = tiny.build(config, mesh)
+            state, metrics = step(state, tiny.batch(config, mesh))
+            assert metrics["length"] > 1.1
+            results.append(jax.device_get((state.params, metrics)))
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-9), *results)
 
 
 def test_without_a_target_network_the_projection_is_the_target_without_gradient(
