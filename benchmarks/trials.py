@@ -108,8 +108,10 @@ class Trials(Workdirs):
         variants, settings = TRIALS[run.name]
         holdback = 0 if run.whole else 100 if self.debug else self.set.holdback
         config = self.recipe(variants, seed=0, holdback=holdback)
-        if not self.debug:
-            config.update_from_flattened_dict(settings)
+        config.update_from_flattened_dict(settings)
+        if self.debug:  # CPUs are slow in bfloat16
+            config.batch_size, config.model.dtype = 16, "float32"
+        else:
             config.epochs = self.set.epochs if run.whole else self.set.tries
             config.evaluate.every_epochs = EVERY_EPOCHS if run.whole else 0
         if not run.neighbors:

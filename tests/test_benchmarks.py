@@ -1,10 +1,11 @@
-"""What the comparison of objectives runs next follows from the folders alone."""
+"""What a benchmark of many runs makes next follows from the folders alone."""
 
 import json
 import shutil
 
 import comparison
 import pytest
+import trials
 import workdirs
 
 from snclr_jax.evaluate.results import add_record, records_path
@@ -134,6 +135,35 @@ def test_tries_are_shorter_than_seeds_with_the_same_share_of_warm_up(
         assert config.optim.warmup_epochs == pytest.approx(0.05 * epochs)
         assert config.objective.neighbor_warmup_epochs == pytest.approx(0.2 * epochs)
     assert omniglot.left() == {8: 4, 20: 6}
+
+
+def test_the_best_of_the_first_trials_is_trained_whole_before_the_others_are_tried(
+    monkeypatch, tmp_path
+):
+    monkeypatch.setattr(workdirs, "RUNS", tmp_path)
+    monkeypatch.setattr(workdirs, "FIGURES", tmp_path / "figures")
+    some = dict(list(trials.TRIALS.items())[:4])
+    monkeypatch.setattr(trials, "TRIALS", some)
+    knn = dict(zip(some, [70.0, 80.0, 75.0, 85.0], strict=True))
+    compared = trials.Trials("cifar10_resnet18=FOLDER", debug=False)
+    made = []
+    while following := workdirs.next_run([compared]):
+        made.append(run := following[1])
+        # K = 0 is far ahead, and chooses nothing.
+        complete(compared, run, knn=knn[run.name] if run.neighbors else 99.0)
+    first, second, third, last = some
+    order = [(first, 0), (second, 0), (third, 0), (second, 1), (last, 0), (last, 1)]
+    assert made == [
+        trials.Trial(name, neighbors, bool(whole))
+        for name, whole in order
+        for neighbors in (True, False)
+    ]
+    tried, without, whole = map(compared.config, (made[2], made[3], made[6]))
+    assert (tried.epochs, tried.data.holdback, tried.optim.name) == (20, 5000, "sgd")
+    assert (tried.objective.queue.k, without.objective.queue.k) == (5, 0)
+    assert (whole.epochs, whole.data.holdback) == (200, 0)
+    assert (whole.evaluate.every_epochs, whole.optim.name) == (50, "sgd")
+    assert compared.left().total() == 0
 
 
 def test_a_run_of_another_process_is_left_alone(byol_and_info_nce, capsys):
