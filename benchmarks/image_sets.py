@@ -7,7 +7,7 @@ from types import MappingProxyType, ModuleType
 from typing import Any, NamedTuple
 
 from ml_collections import ConfigDict
-from snclr_jax.configs import cifar10, digits, omniglot
+from snclr_jax.configs import cifar10, cifar100, digits, omniglot
 
 CIFAR10 = {
     "epochs": 4,
@@ -29,8 +29,7 @@ CIFAR10 = {
     "evaluate.train_images": 10000,
 }
 
-# On a GPU alone.
-CIFAR10_RESNET18 = {
+ON_A_GPU = {
     "data.resident": True,
     "model.dtype": "bfloat16",
     "steps_per_call": 10,
@@ -68,5 +67,6 @@ IMAGE_SETS = {
     "digits": ImageSet(12_000, 2_000, 8, 3, digits),
     "omniglot": ImageSet(3_872, 968, 20, 8, omniglot, {"data.name": "folder"}),
     "cifar10": ImageSet(50_000, 5_000, 3, 1, cifar10, CIFAR10),
-    "cifar10_resnet18": ImageSet(50_000, 5_000, 200, 20, cifar10, CIFAR10_RESNET18),
+    "cifar10_resnet18": ImageSet(50_000, 5_000, 200, 20, cifar10, ON_A_GPU),
+    "cifar100_resnet18": ImageSet(50_000, 5_000, 200, 20, cifar100, ON_A_GPU),
 }

@@ -1,18 +1,19 @@
-"""CIFAR-10 with ResNet-18 in the minutes of one GPU: trials, then the best one whole.
+"""CIFAR with ResNet-18 in the minutes of one GPU: trials, then the best one whole.
 
     python benchmarks/trials.py cifar10_resnet18=FOLDER --minutes=7
 
-FOLDER holds train/<class>/* and test/<class>/*. Trials of 20 epochs change the recipe
-`cifar10`, each with its neighbors and with K = 0, and are scored by kNN on 5,000
-training images that are held back. Of the first few, which are most apart, and then of
-all, the one whose neighbors score best is trained whole on all training images, with
-and without them, and scored on the test images: kNN every 50 epochs, and a linear probe
-at the end. Minutes that end early leave a table in benchmarks/RESULTS.md.
+FOLDER holds train/<class>/* and test/<class>/*; cifar100_resnet18 is the other set.
+Trials of 20 epochs change the recipe, each with its neighbors and with K = 0, and are
+scored by kNN on 5,000 training images that are held back. Of the first few, which are
+most apart, and then of all, the one whose neighbors score best is trained whole on all
+training images, with and without them, and scored on the test images: kNN every 50
+epochs, and a linear probe at the end.
 
 No run starts after --minutes, and one that has started is finished; to end at a time,
 send SIGTERM, which saves: `timeout 540 python ...`. The same command continues, and
-repeats no run that is complete. --debug rehearses all of it on any 200 images, at toy
-size, and prints in place of writing.
+repeats no run that is complete. At its end, and with --minutes=0 at once, a section of
+benchmarks/RESULTS.md is written from what is there. --debug rehearses all of it on any
+200 images, at toy size, and prints in place of writing.
 """
 
 from __future__ import annotations
@@ -51,11 +52,11 @@ TRIALS: dict[str, tuple[list[str], dict[str, Any]]] = {
 FIRST = 3  # of the trials, before anything is trained whole
 EVERY_EPOCHS = 50  # between the scores of a whole run
 CAPTION = """\
-The recipe `cifar10` with ResNet-18 in bfloat16, one seed. Trials: {tries} epochs, kNN
-on {holdback} held-back training images. Whole: {epochs} epochs on all training images,
-kNN and a linear probe on the test images. kNN is {pixels} on raw pixels, and
-{untrained} on the untrained encoder. A step's time is that of the fastest part of the
-run; compiling, evaluating and saving come on top."""
+The recipe `{name}` of benchmarks/image_sets.py, in bfloat16, one seed.
+Trials: {tries} epochs, kNN on {holdback} held-back training images. Whole: {epochs}
+epochs on all training images, kNN and a linear probe on the test images. kNN is
+{pixels} on raw pixels, and {untrained} on the untrained encoder. A step's time is that
+of the fastest part of the run; compiling, evaluating and saving come on top."""
 
 
 class Trial(NamedTuple):
@@ -124,6 +125,7 @@ def section(trials: Trials) -> list[str]:
     runs = [run for runs in trials.stages() for run in runs if trials.figures(run)]
     first = [trials.figures(run) for run in runs[:1]]
     caption = CAPTION.format(
+        name=trials.name,
         tries=trials.set.tries,
         epochs=trials.set.epochs,
         holdback=trials.set.holdback,

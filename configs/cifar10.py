@@ -14,7 +14,8 @@ FOLDER holds train/<class>/* and test/<class>/*. From TFDS instead:
 Hardware: one GPU or TPU chip. On one TPU v5e chip, by the compiler's account and the
 chip's peak numbers (`snclr preflight --topology=v5e:1x1 --images=50000`): 2.2 of 16
 GiB, 2.0 TFLOP and 16 GB read and written per step, at best 25 ms, so 0.3 h for the
-recipe at the least. On a GPU: benchmarks/cifar10_gpu.sh.
+recipe at the least. On a GPU benchmarks/trials.py tries settings for 20 epochs each and
+trains the best one whole.
 
 `mini_ssl`, run whole on CIFAR-10 as JPEGs: 82.7% 200-NN, one seed, without K = 0 beside
 it. The recipe itself was not yet run whole. See benchmarks/RESULTS.md.
