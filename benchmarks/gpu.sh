@@ -18,7 +18,7 @@ end=$((SECONDS + 60 * ${2:-9}))
 python=${PYTHON:-.venv/bin/python}
 variant="" small=256 large=512 vit=256 epochs=200
 if [[ $folder == --debug ]]; then
-  variant=:debug small=16 large=32 vit=16 epochs=1
+  variant=:debug small=16 large=32 vit=8 epochs=1
 fi
 runs=${RUNS:-runs/benchmarks/gpu${variant/:/_}}
 mkdir -p "$runs/autotune"
