@@ -7,7 +7,7 @@ from types import MappingProxyType, ModuleType
 from typing import Any, NamedTuple
 
 from ml_collections import ConfigDict
-from snclr_jax.configs import cifar10, cifar100, digits, omniglot
+from snclr_jax.configs import cifar10, cifar100, digit_pairs, digits, omniglot
 
 CIFAR10 = {
     "epochs": 4,
@@ -65,6 +65,7 @@ class ImageSet(NamedTuple):
 
 IMAGE_SETS = {
     "digits": ImageSet(12_000, 2_000, 8, 3, digits),
+    "digit_pairs": ImageSet(12_000, 2_000, 8, 3, digit_pairs),
     "omniglot": ImageSet(3_872, 968, 20, 8, omniglot, {"data.name": "folder"}),
     "cifar10": ImageSet(50_000, 5_000, 3, 1, cifar10, CIFAR10),
     "cifar10_resnet18": ImageSet(50_000, 5_000, 200, 20, cifar10, ON_A_GPU),

@@ -93,9 +93,9 @@ def get_config() -> ConfigDict:
 
 def _data() -> ConfigDict:
     data = ConfigDict()
-    # "digits" (embedded), "folder" (of images), "parquet" (or Arrow), "webdataset"
-    # (tars), "numpy" (.npy, .npz), "omniglot" (its archives, unpacked), "tfds", or
-    # "python" where train() is given images.
+    # "digits" or "digit_pairs" (embedded), "folder" (of images), "parquet" (or Arrow),
+    # "webdataset" (tars), "numpy" (.npy, .npz), "omniglot" (its archives, unpacked),
+    # "tfds", or "python" where train() is given images.
     data.name = "digits"
     # Folder of images or of the files that hold them, or one such file; or the TFDS
     # data directory ("" is TFDS's own default).

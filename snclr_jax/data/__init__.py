@@ -48,16 +48,16 @@ def open_data(config: ConfigDict, given: Any = None) -> Data:
     """Opens the image set that `config.data` names, without decoding any image.
 
     Args:
-      config: `config.data`. `name` is "digits" (embedded), "omniglot" (`path` is the
-        root), "folder", "parquet", "webdataset" or "numpy" (`path` is the root, or a
-        file) or "tfds" (`tfds_name`; `path` is TFDS's data_dir, "" for its default),
-        all but the first two with `train_split` and `test_split`; `image_size` is the
-        side s in pixels of the square that images are decoded to, where they are not
-        cropped for training; `holdback` > 0 replaces the test split by that many
-        training images, to choose recipes on; `max_bad` is the share of a split's
-        images that may be bad, 0 in configs from before there was one; `range` and
-        `channels` make a `Form`; `pictures_per_digit` is read for digits alone, `pages`
-        for a folder, and `image_column` and `label_column` for parquet.
+      config: `config.data`. `name` is "digits" or "digit_pairs" (embedded), "omniglot"
+        (`path` is the root), "folder", "parquet", "webdataset" or "numpy" (`path` is
+        the root, or a file) or "tfds" (`tfds_name`; `path` is TFDS's data_dir, "" for
+        its default), all but the first three with `train_split` and `test_split`;
+        `image_size` is the side s in pixels of the square that images are decoded to,
+        where they are not cropped for training; `holdback` > 0 replaces the test split
+        by that many training images, to choose recipes on; `max_bad` is the share of a
+        split's images that may be bad, 0 in configs from before there was one; `range`
+        and `channels` make a `Form`; `pictures_per_digit` is read for embedded digits
+        alone, `pages` for a folder, and `image_column` and `label_column` for parquet.
       given: images where `name` is "python", see `open_python`.
 
     Returns:
@@ -71,7 +71,7 @@ def open_data(config: ConfigDict, given: Any = None) -> Data:
     where = config.get("path"), config.image_size
     how: dict[str, Any] = dict(splits=splits, max_bad=max_bad, form=form)
     # A source is imported when it is asked for: TFDS alone takes seconds.
-    if config.name == "digits":
+    if config.name in ("digits", "digit_pairs"):
         from snclr_jax.data.digits import open_digits
 
         if not form.in_color:
@@ -79,7 +79,14 @@ def open_data(config: ConfigDict, given: Any = None) -> Data:
                 f"data.channels {form.channels}: the embedded digits are in color; "
                 "name your images by data.name and data.path, or use data.channels=3"
             )
-        data = Data(*open_digits(config.image_size, config.pictures_per_digit))
+        side_by_side = 2 if config.name == "digit_pairs" else 1
+        data = Data(
+            *open_digits(
+                config.image_size,
+                config.pictures_per_digit,
+                side_by_side=side_by_side,
+            )
+        )
     elif config.name == "omniglot":
         from snclr_jax.data.omniglot import open_omniglot
 
@@ -121,8 +128,8 @@ def open_data(config: ConfigDict, given: Any = None) -> Data:
         data = Data(*open_python(given, config.image_size, form=form))
     else:
         raise ValueError(
-            f'data.name is {config.name!r}; use "digits", "omniglot", "folder", '
-            '"parquet", "webdataset", "numpy" or "tfds"'
+            f'data.name is {config.name!r}; use "digits", "digit_pairs", "omniglot", '
+            '"folder", "parquet", "webdataset", "numpy" or "tfds"'
         )
     if config.holdback:
         train, test = hold_back(data.train, config.holdback)

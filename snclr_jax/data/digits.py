@@ -1,9 +1,10 @@
-"""The embedded image set: handwritten digits drawn in colour.
+"""The embedded image sets: handwritten digits drawn in colour, alone and in pairs.
 
 The 1,797 digits of 8 x 8 grey levels that scikit-learn carries (UCI, "Optical
 recognition of handwritten digits") are divided into 1,500 originals to train on and
 297 to test on. Each is drawn several times, at a random size, shift, angle and pair of
-colours, so that raw pixels say little about the class and no download is needed.
+colours, so that raw pixels say little about the class and no download is needed. Two of
+them side by side are of one of a hundred classes, whose pictures share few originals.
 """
 
 from __future__ import annotations
@@ -15,14 +16,16 @@ from snclr_jax.data.split import Split
 TEST_ORIGINALS = 297
 TEST_PICTURES = 4  # per original, whatever the training set: one test set for all runs
 MAX_ANGLE = 20.0  # degrees: a 6 stays a 6
-BOX = (13 / 32, 22 / 32)  # side of the digit's box, as a part of the picture's
+# Width of the box around one digit or two, as a part of the picture's.
+BOX = {1: (13 / 32, 22 / 32), 2: (22 / 32, 30 / 32)}
+POOL = 50  # originals that are paired with one another alone, and held back together
 MIN_CONTRAST = 48.0  # difference in luminance, of 255, at which a person still reads
 GRADIENT = 32.0  # standard deviation, of 255, between the two ends of the ground
 LUMINANCE = np.array([0.299, 0.587, 0.114], np.float32)  # ITU-R BT.601
 
 
 def open_digits(
-    image_size: int, pictures_per_digit: int
+    image_size: int, pictures_per_digit: int, *, side_by_side: int = 1
 ) -> tuple[Split, Split, tuple[str, ...]]:
     """Draws the training and test splits; the same arguments give the same pixels.
 
@@ -30,10 +33,13 @@ def open_digits(
       image_size: side s of the pictures in pixels, 16 or more.
       pictures_per_digit: pictures drawn of each training original; more pictures
         leave the first ones as they are.
+      side_by_side: m, digits in a picture: 1, or 2 whose second one is a random
+        original, drawn anew for each picture.
 
     Returns:
       The training split (1500 * pictures_per_digit images), the test split (1188) and
-      the class names. `group` is the original's number, `labels` its digit.
+      the class names, numbers of m digits. `group` is the original's number, or that
+      of the pool which pairs are made in: no original is in two groups.
 
     Raises:
       ValueError: for a side under 16 or no pictures.
@@ -64,44 +70,70 @@ def open_digits(
         (1, "test", test, TEST_PICTURES),
     ):
         # RandomState's stream is frozen (NEP 19); Generator's may change with numpy.
+        drawn = [
+            originals[_places(len(originals), side_by_side, [part + 2, copy])]
+            for copy in range(copies)
+        ]
         images = [
-            draw_digits(masks[originals], image_size, np.random.RandomState([part, c]))
-            for c in range(copies)
+            draw_digits(
+                np.concatenate([masks[each] for each in of_copy.T], axis=2),
+                image_size,
+                np.random.RandomState([part, copy]),
+            )
+            for copy, of_copy in enumerate(drawn)
         ]
         pixels = np.concatenate(images)
+        tens = 10 ** np.arange(side_by_side)[::-1]
+        pool = np.arange(len(originals)) // POOL
+        group = originals if side_by_side == 1 else pool
         splits.append(
             Split(
                 pixels.__getitem__,
                 size=len(pixels),
-                labels=np.tile(labels[originals], copies).astype(np.int32),
-                group=np.tile(originals, copies).astype(np.int32),
-                names=f"digits/{name}",
+                labels=(labels[np.concatenate(drawn)] @ tens).astype(np.int32),
+                group=np.tile(group, copies).astype(np.int32),
+                names=f"{'digits' if side_by_side == 1 else 'digit_pairs'}/{name}",
             )
         )
-    return splits[0], splits[1], tuple("0123456789")
+    names = tuple(f"{n:0{side_by_side}}" for n in range(10**side_by_side))
+    return splits[0], splits[1], names
+
+
+def _places(count: int, side_by_side: int, seed: list[int]) -> np.ndarray:
+    """Returns (count, m) places of the originals of each picture; the first is its own.
+
+    The others are of the same pool of `POOL` neighboring places.
+    """
+    first = np.arange(count)
+    start = first // POOL * POOL
+    size = np.minimum(count - start, POOL)
+    share = np.random.RandomState(seed).uniform(0, 1, (side_by_side - 1, count))
+    others = (start + share * size).astype(int)
+    return np.concatenate([first[None], others]).T
 
 
 def draw_digits(
     masks: np.ndarray, side: int, random: np.random.RandomState
 ) -> np.ndarray:
-    """Draws each digit once: random size, shift, angle, ink and ground.
+    """Draws digits once each: random size, shift, angle, ink and ground.
 
     A pixel is a * ink + (1 - a) * ground, where the opacity a is the digit, smoothly
     enlarged, at the pixel turned and scaled back into the digit's box.
 
     Args:
-      masks: float32 (n, 8, 8), grey levels in [0, 1], 1 is ink.
+      masks: float32 (n, 8, 8 m), grey levels in [0, 1], 1 is ink; m digits side by
+        side, which keep their shape, so that the box of two is twice as wide as high.
       side: side s of the pictures in pixels.
       random: what the pictures are drawn from.
 
     Returns:
       uint8 (n, s, s, 3).
     """
-    n = len(masks)
+    n, side_by_side = len(masks), masks.shape[2] // masks.shape[1]
     angle = np.radians(random.uniform(-MAX_ANGLE, MAX_ANGLE, n))
     cos, sin = np.cos(angle), np.sin(angle)
     reach = np.abs(cos) + np.abs(sin)  # side of the upright square around a turned one
-    box = np.minimum(random.uniform(*BOX, n) * side, side / reach)
+    box = np.minimum(random.uniform(*BOX[side_by_side], n) * side, side / reach)
     slack = (side - box * reach) / 2
     center = side / 2 + random.uniform(-1, 1, (2, n)) * slack
     grid = np.arange(side) + 0.5
@@ -121,28 +153,40 @@ def draw_digits(
 
 
 def _sample(masks: np.ndarray, x: np.ndarray, y: np.ndarray) -> np.ndarray:
-    """The digits (n, 8, 8) at box positions x, y (n, s, s) in [-1/2, 1/2]; 0 outside.
+    """Masks (n, h, w) at positions x, y (n, s, s) from their middle, in widths.
 
-    Bilinear in a four times larger digit, itself enlarged by a Gaussian of half a cell:
-    the edges of the cells vanish, and a point costs 4 reads instead of 16.
+    0 outside. Bilinear in a four times larger mask, itself enlarged by a Gaussian of
+    half a cell: the edges of the cells vanish, and a point costs 4 reads, not 16.
     """
-    scale, margin = 4, 2 * 4  # two empty cells around the digit
-    size = 8 * scale + 2 * margin
-    fine = (np.arange(size) + 0.5 - margin) / scale
-    weight = np.exp(-0.5 * ((fine[:, None] - np.arange(8) - 0.5) / 0.5) ** 2)
-    total = np.exp(-0.5 * ((fine[:, None] - np.arange(-4, 12) - 0.5) / 0.5) ** 2)
-    weight = (weight / total.sum(1, keepdims=True)).astype(np.float32)
-    large = np.einsum("ah,nhw,bw->nab", weight, masks, weight, optimize=True)
+    scale, margin = 4, 2 * 4  # two empty cells around the mask
+    high, wide = masks.shape[1:]
 
-    def at(v: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        v = np.clip((v + 0.5) * 8 * scale + margin - 0.5, 0, size - 1.001)
+    def weights(cells: int) -> np.ndarray:
+        fine = (np.arange(cells * scale + 2 * margin) + 0.5 - margin) / scale
+        near, all_cells = (
+            np.exp(-0.5 * ((fine[:, None] - each - 0.5) / 0.5) ** 2)
+            for each in (np.arange(cells), np.arange(-4, cells + 4))
+        )
+        return (near / all_cells.sum(1, keepdims=True)).astype(np.float32)
+
+    large = np.einsum(
+        "ah,nhw,bw->nab", weights(high), masks, weights(wide), optimize=True
+    )
+    rows, columns = large.shape[1:]
+
+    def at(v: np.ndarray, cells: int, size: int) -> tuple[np.ndarray, np.ndarray]:
+        v = np.clip((v + 0.5) * cells * scale + margin - 0.5, 0, size - 1.001)
         return v.astype(np.intp), (v % 1).astype(np.float32)
 
-    (column, right), (row, below) = at(x), at(y)
-    corner = (np.arange(len(masks))[:, None, None] * size + row) * size + column
+    (column, right), (row, below) = (
+        at(x, wide, columns),
+        at(y * (wide / high), high, rows),
+    )
+    corner = (np.arange(len(masks))[:, None, None] * rows + row) * columns + column
     flat = large.ravel()
     upper = flat[corner] * (1 - right) + flat[corner + 1] * right
-    lower = flat[corner + size] * (1 - right) + flat[corner + size + 1] * right
+    corner = corner + columns
+    lower = flat[corner] * (1 - right) + flat[corner + 1] * right
     return upper * (1 - below) + lower * below
 
 

@@ -115,11 +115,11 @@ def _cost_of_views(config, target: bool) -> str:
 
 
 def _check_data(data) -> None:
-    if data.name != "digits":
+    if data.name not in ("digits", "digit_pairs"):
         return
     if data.path:
         raise ValueError(
-            f"data.path {data.path!r} is not read where data.name is 'digits', "
+            f"data.path {data.path!r} is not read where data.name is {data.name!r}, "
             "as in every debug variant; add --config.data.name=folder or tfds"
         )
     if data.pictures_per_digit * data.image_size**2 > _MOST_DIGIT_PIXELS:

@@ -18,8 +18,8 @@ from snclr_jax.step.objective import Objective
 
 _CHOICES = {
     "data.name": (
-        *("digits", "omniglot", "folder", "parquet", "webdataset", "numpy", "tfds"),
-        "python",
+        *("digits", "digit_pairs", "omniglot"),
+        *("folder", "parquet", "webdataset", "numpy", "tfds", "python"),
     ),
     "data.pages": (None, "all"),
     "data.order": (None, "random", "windowed"),

@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 from sklearn.datasets import load_digits
 
-from snclr_jax.data.digits import LUMINANCE, draw_digits, open_digits
+from snclr_jax.data.digits import LUMINANCE, POOL, _places, draw_digits, open_digits
+from snclr_jax.data.split import hold_back
 
 
 @pytest.fixture(scope="module")
@@ -84,11 +85,12 @@ def test_raw_pixels_do_not_tell_the_class(digits):
     assert 0.10 < raw_pixel_knn(train, test, 600) < 0.22
 
 
-def test_digit_is_wholly_inside_and_legible():
+@pytest.mark.parametrize("side_by_side", [1, 2])
+def test_digits_are_wholly_inside_and_legible(side_by_side):
     # A full box is the hardest case: every picture's border must be bare ground, up to
     # the gradient, and its darkest or brightest part must stand out from the border.
-    masks = np.zeros((300, 8, 8), np.float32)
-    masks[:, 1:7, 1:7] = 1
+    masks = np.zeros((300, 8, 8 * side_by_side), np.float32)
+    masks[:, 1:7, 1:-1] = 1
     pictures = draw_digits(masks, 32, np.random.RandomState(0)).astype(np.float32)
     luminance = pictures @ LUMINANCE
     border = np.ones((32, 32), bool)
@@ -131,3 +133,54 @@ def test_rotation_keeps_up_up():
 def test_impossible_sizes_are_refused(size, pictures, field):
     with pytest.raises(ValueError, match=rf"data\.{field}"):
         open_digits(size, pictures)
+
+
+@pytest.fixture(scope="module")
+def pairs():
+    return open_digits(32, 2, side_by_side=2)
+
+
+def test_pairs_are_numbers_of_two_digits(pairs):
+    train, test, names = pairs
+    assert (train.size, test.size) == (1500 * 2, 297 * 4)
+    assert names == tuple(f"{number:02}" for number in range(100))
+    assert np.bincount(train.labels, minlength=100).min() > 10
+    # The first digit of a picture is its own original's.
+    singles = open_digits(32, 2)
+    for split, single in zip(pairs[:2], singles[:2], strict=True):
+        assert np.array_equal(split.labels // 10, single.labels)
+        assert np.mean(split.labels % 10 == single.labels) < 0.15
+    # Another picture of an original has another partner.
+    assert np.mean(train.labels[:1500] == train.labels[1500:]) < 0.2
+    assert train.names([0]) == ["digit_pairs/train/0"]
+
+
+def test_pools_are_held_back_together(pairs):
+    train = pairs[0]
+    first, second = _places(297, 2, [2, 0]).T
+    assert np.array_equal(first, np.arange(297))
+    assert np.array_equal(second // POOL, first // POOL)
+    assert len(set(second)) > 150 and second.max() < 297
+    assert np.bincount(train.group).tolist() == [100] * 30
+    few, held = hold_back(train, 500)
+    assert held.size == 500 and not set(few.group.tolist()) & set(held.group.tolist())
+
+
+def test_both_digits_stand_side_by_side_and_upright():
+    # Ink in the upper left corner of the left one and the lower right of the right one.
+    masks = np.zeros((100, 8, 16), np.float32)
+    masks[:, :3, 1:4], masks[:, 5:, 12:15] = 1, 1
+    pictures = draw_digits(masks, 32, np.random.RandomState(2)).astype(np.float32)
+    distance = np.abs(pictures - pictures[:, :1, :1]).sum(-1)
+    ink = distance > 0.7 * distance.max((1, 2), keepdims=True)
+    rows, columns = np.mgrid[:32, :32]
+    for picture in ink:
+        middle = columns[picture].mean()
+        left, right = picture & (columns < middle), picture & (columns > middle)
+        across = columns[right].mean() - columns[left].mean()
+        down = rows[right].mean() - rows[left].mean()
+        # 11 and 5 of 16 cells apart, in a box of 22 to 30 pixels, turned by 20 degrees.
+        assert 22 * 11 / 16 * 0.7 < across < 30 * 11 / 16 * 1.2
+        assert np.hypot(across, down) == pytest.approx(
+            np.hypot(11, 5) * across / 11, rel=0.3
+        )

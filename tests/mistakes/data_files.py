@@ -70,6 +70,25 @@ MISTAKES = [
         ),
     ),
     *of(
+        "snclr_jax/data/digits.py",
+        "tests/data/test_digits.py",
+        (
+            "two digits are half as wide as they are",
+            "y * (wide / high)",
+            "y",
+        ),
+        (
+            "the second digit is the tens",
+            "[::-1]",
+            "",
+        ),
+        (
+            "pairs share originals with those that are held back",
+            "start + share * size",
+            "share * count",
+        ),
+    ),
+    *of(
         "snclr_jax/data/omniglot.py",
         "tests/data/test_omniglot.py",
         (
