@@ -67,22 +67,35 @@ def held_back(
 ) -> np.ndarray:
     """Marks about `share` of every class's rows, never all of a class.
 
+    Groups that are of several classes are drawn whatever these are.
+
     Args:
       labels: int "n", each >= 0.
       share: in (0, 1), rounded class by class.
       seed: of the choice.
-      group: int "n"; rows of one group, which have one label, are never divided. None
-        where every row is its own.
+      group: int "n"; rows of one group are never divided. None where every row is its
+        own.
 
     Returns:
       bool "n", true for the rows that are held back.
 
     Raises:
-      ValueError: for a share out of range, or one that marks no row at all.
+      ValueError: for a share out of range, or one that marks no row at all, or all of
+        a class.
     """
+    labels = np.asarray(labels)
     if group is not None:
         _, first, member = np.unique(group, return_index=True, return_inverse=True)
-        return held_back(np.asarray(labels)[first], share, seed)[member]
+        of_group = labels[first]
+        if np.array_equal(of_group[member], labels):
+            return held_back(of_group, share, seed)[member]
+        held = held_back(np.zeros(len(first), int), share, seed)[member]
+        if len(np.setdiff1d(labels, labels[~held])):
+            raise ValueError(
+                f"holdback {share} takes every row of some class, in groups that are "
+                "never divided; use less"
+            )
+        return held
     held = np.zeros(len(labels), bool)
     for rows in _shuffled_classes(labels, seed):
         held[rows[: min(round(share * len(rows)), len(rows) - 1)]] = True

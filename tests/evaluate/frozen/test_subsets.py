@@ -52,6 +52,18 @@ def test_pictures_of_one_original_are_held_back_together():
     assert [held[labels == label].sum() for label in (0, 1)] == [12, 12]
 
 
+def test_groups_of_several_classes_are_held_back_whole():
+    group = np.repeat(np.arange(20), 6)
+    labels = np.tile([0, 1, 2], 40)
+    held = held_back(labels, 0.3, seed=0, group=group)
+    assert np.array_equal(np.unique(group[held], return_counts=True)[1], [6] * 6)
+    assert (held_back(labels, 0.3, seed=1, group=group) != held).any()
+    # A class that is in one group alone.
+    labels[group == group[held][0]] = 3
+    with pytest.raises(ValueError, match="holdback 0.3 takes every row of some class"):
+        held_back(labels, 0.3, seed=0, group=group)
+
+
 @pytest.mark.parametrize("share", [0.0, 1.0, 0.01])
 def test_a_holdback_without_rows_is_refused(share):
     with pytest.raises(ValueError, match=f"holdback {share} leaves none of 4"):
