@@ -35,7 +35,20 @@ class Recorded(NamedTuple):
     seeds: int
 
 
-RECORDED = (Recorded("digits", "", "the digits", "0.0 ± 0.0", "0.0 ± 0.0", 5),)
+RECORDED = (
+    Recorded(
+        *("digit_pairs", "soft_dcl", "pairs of digits"),
+        neighbors="59.6 ± 1.7",
+        none="57.3 ± 1.2",
+        seeds=5,
+    ),
+    Recorded(
+        *("omniglot", "soft_dcl", "Omniglot-242"),
+        neighbors="77.5 ± 1.2",
+        none="76.1 ± 1.1",
+        seeds=5,
+    ),
+)
 
 # What leaves a score comparable.
 _FREE = (
