@@ -1,4 +1,4 @@
-"""The embedded default: handwritten digits as colored pictures, minutes on a CPU.
+"""Handwritten digits as colored pictures, without a download, minutes on a CPU.
 
 scikit-learn's 1,797 digits, each drawn several times in random size, place, rotation
 and colors; train and test share no original. Nothing is downloaded.
