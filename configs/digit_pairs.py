@@ -1,8 +1,8 @@
 """Pairs of handwritten digits: a hundred classes without a download, minutes on a CPU.
 
-Two of scikit-learn's 1,797 digits side by side, each pair drawn once in random size,
-place, rotation and colors; train and test share no original. Pictures of a class share
-few, so views say less of it than a neighbor does.
+Two of scikit-learn's 1,797 digits side by side, in random size, place, rotation and
+colors; train and test share no original. Pictures of a class share few, so views say
+less of it than a neighbor does.
 
     snclr train --config=digit_pairs:soft_dcl
 
