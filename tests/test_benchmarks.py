@@ -14,10 +14,14 @@ from snclr_jax.run.files import CONFIG_FILE, METRICS_FILE, STOPPED_FILE, lock
 IDENTITY = ("encoder", "network", "step", "fingerprint", "data")
 
 
-@pytest.fixture
-def byol_and_info_nce(monkeypatch, tmp_path):
+@pytest.fixture(autouse=True)
+def no_runs(monkeypatch, tmp_path):
     monkeypatch.setattr(workdirs, "RUNS", tmp_path)
     monkeypatch.setattr(workdirs, "FIGURES", tmp_path / "figures")
+
+
+@pytest.fixture
+def byol_and_info_nce(monkeypatch):
     monkeypatch.setattr(comparison, "ORDER", ["byol", "info_nce"])
     return comparison.Comparison("digits", debug=True)
 
@@ -80,9 +84,7 @@ def test_a_value_that_is_not_finite_is_out_and_what_was_killed_is_continued(
     assert {run.value for run in byol_and_info_nce.final("info_nce")} == {half.value}
 
 
-def test_what_is_kept_of_complete_runs_does_for_their_folders(
-    byol_and_info_nce, tmp_path
-):
+def test_what_is_kept_of_complete_runs_does_for_their_folders(byol_and_info_nce):
     compared = comparison.Comparison("digits", debug=False)
     published, half, twice = comparison.tried("info_nce")
     test = half._replace(scored_on=comparison.TEST, seed=1)
@@ -122,10 +124,7 @@ def test_seeds_are_scored_on_test_images_and_choices_on_held_back_ones(
     assert not last.data.holdback
 
 
-def test_tries_are_shorter_than_seeds_with_the_same_share_of_warm_up(
-    monkeypatch, tmp_path
-):
-    monkeypatch.setattr(workdirs, "RUNS", tmp_path)
+def test_tries_are_shorter_than_seeds_with_the_same_share_of_warm_up(monkeypatch):
     monkeypatch.setattr(comparison, "ORDER", ["byol", "info_nce"])
     omniglot = comparison.Comparison("omniglot=FOLDER", debug=False)
     tries = omniglot.config(comparison.Run("snclr", 0.4))
@@ -138,10 +137,8 @@ def test_tries_are_shorter_than_seeds_with_the_same_share_of_warm_up(
 
 
 def test_the_best_of_the_first_trials_is_trained_whole_before_the_others_are_tried(
-    monkeypatch, tmp_path
+    monkeypatch,
 ):
-    monkeypatch.setattr(workdirs, "RUNS", tmp_path)
-    monkeypatch.setattr(workdirs, "FIGURES", tmp_path / "figures")
     some = dict(list(trials.TRIALS.items())[:4])
     monkeypatch.setattr(trials, "TRIALS", some)
     knn = dict(zip(some, [70.0, 80.0, 75.0, 85.0], strict=True))

@@ -93,6 +93,7 @@ def test_outside_of_benchmarks_neither_is_there(monkeypatch):
 @pytest.fixture
 def bounds(monkeypatch, tmp_path):
     monkeypatch.setattr(workdirs, "RUNS", tmp_path)
+    monkeypatch.setattr(workdirs, "FIGURES", tmp_path / "figures")
     monkeypatch.setattr(neighbors, "SEEDS", 2)
     return neighbors.Bounds("digits", debug=False)
 
