@@ -27,6 +27,7 @@ from typing import Any, ClassVar, NamedTuple
 import numpy as np
 from ml_collections import ConfigDict
 from report import table
+from runs import as_folder
 from workdirs import Workdirs, cell, command
 
 from snclr_jax.data import open_data
@@ -71,7 +72,7 @@ class Run(NamedTuple):
     @property
     def folder(self) -> str:
         """Its name."""
-        name = "".join(c if c.isalnum() else "-" for c in f"{self.choice} {self.loss}")
+        name = as_folder(f"{self.choice} {self.loss}")
         return f"{name}-{self.epochs}-{self.seed}"
 
     def without(self) -> Run:

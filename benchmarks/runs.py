@@ -12,6 +12,11 @@ from typing import Any
 RUNS = Path("runs/benchmarks")
 
 
+def as_folder(name: str) -> str:
+    """Returns a name of a folder: letters and digits stay, the rest become dashes."""
+    return "".join(c if c.isalnum() else "-" for c in name)
+
+
 def run(
     recipe: str, name: str, settings: Mapping[str, Any], *, seed: int
 ) -> dict[str, float]:
@@ -23,8 +28,7 @@ def run(
       settings: values by dotted field.
       seed: of the run.
     """
-    folder = "".join(c if c.isalnum() else "-" for c in name)
-    workdir = RUNS / recipe / f"{folder}-{seed}"
+    workdir = RUNS / recipe / f"{as_folder(name)}-{seed}"
     summary = workdir / "summary.json"
     if not summary.exists():
         command = [

@@ -24,6 +24,7 @@ from typing import Any, ClassVar, NamedTuple
 
 from ml_collections import ConfigDict
 from report import table
+from runs import as_folder
 from workdirs import WHAT, Workdirs, cell, command
 
 _SGD = {
@@ -69,8 +70,8 @@ class Trial(NamedTuple):
     @property
     def folder(self) -> str:
         """Its name."""
-        name = "".join(c if c.isalnum() else "-" for c in self.name)
-        return f"{'whole' if self.whole else 'trial'}-{name}-{int(self.neighbors)}"
+        kind = "whole" if self.whole else "trial"
+        return f"{kind}-{as_folder(self.name)}-{int(self.neighbors)}"
 
 
 class Trials(Workdirs):

@@ -15,6 +15,7 @@ import math
 import time
 from collections import Counter
 from collections.abc import Callable, Hashable, Iterator, Sequence
+from functools import cached_property
 from pathlib import Path
 from typing import Any, ClassVar, Protocol
 
@@ -114,8 +115,9 @@ class Workdirs:
         """Returns the runs that need not be made any more."""
         return [run for runs in self.stages() for run in runs if not self.waits(run)]
 
+    @cached_property
     def kept(self) -> dict[str, dict[str, float]]:
-        """Returns the lines of the file of figures by the names of their runs."""
+        """The lines of the file of figures, as it was, by the names of their runs."""
         if self.debug or not self.file.exists():
             return {}
         text = self.file.read_text(encoding="utf-8")
@@ -136,7 +138,7 @@ class Workdirs:
 
     def failed(self, run: Planned) -> bool:
         """Whether the loss of a run was no longer a number: no accuracy is kept."""
-        if "knn" not in self.kept().get(run.folder, {"knn": 0.0}):
+        if "knn" not in self.kept.get(run.folder, {"knn": 0.0}):
             return True
         path = self.folder / run.folder / STOPPED_FILE
         said = path.read_text(encoding="utf-8") if path.exists() else ""
@@ -150,7 +152,7 @@ class Workdirs:
         lines = read_metrics(workdir)
         last = {name: value for line in lines for name, value in line.items()}
         if "knn" not in last or not scores.keys() >= set(self.what(run)):
-            return self.kept().get(run.folder, {})
+            return self.kept.get(run.folder, {})
         speeds = [line["images_per_second"] for line in lines if "loss" in line]
         # The fastest part of the run: others may have had the cores meanwhile.
         last["ms"] = 1e3 * read_config(workdir)["batch_size"] / max(speeds)

@@ -7,11 +7,14 @@ import json
 import math
 import statistics
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from scipy import stats
 
 from snclr_jax.report.recorded import RECORDED, recorded
+from snclr_jax.report.summary import summarize
+from snclr_jax.run.metrics import Clock
 
 FIGURES = Path(__file__).parents[2] / "benchmarks" / "figures"
 every_record = pytest.mark.parametrize(
@@ -65,3 +68,14 @@ def test_what_is_recorded_is_of_the_runs_that_are_kept(record):
         deviation = statistics.stdev(values) / math.sqrt(len(values))
         half = stats.t.ppf(0.975, len(values) - 1) * deviation
         assert said == f"{statistics.mean(values):.1f} ± {half:.1f}"
+
+
+def test_it_is_the_last_line_of_a_run(tmp_path, capsys):
+    config = config_of(RECORDED[1])
+    feed = SimpleNamespace(resident=True)
+    for epochs in (config.epochs, 3):
+        config.epochs = epochs
+        summarize(config, str(tmp_path), baseline={}, clock=Clock(), feed=feed)
+        *_, last = capsys.readouterr().out.splitlines()
+        assert last == (recorded(config) or "trained for 0 s at 0 images/s")
+    assert last.startswith("trained")
