@@ -64,10 +64,12 @@ class ImageSet(NamedTuple):
 
 
 IMAGE_SETS = {
-    "digits": ImageSet(12_000, 2_000, 8, 3, digits),
-    "digit_pairs": ImageSet(12_000, 2_000, 8, 3, digit_pairs),
+    "digits": ImageSet(12_000, 2_000, 8, 4, digits),
+    "digit_pairs": ImageSet(12_000, 2_000, 8, 4, digit_pairs),
     "omniglot": ImageSet(3_872, 968, 20, 8, omniglot, {"data.name": "folder"}),
-    "cifar10": ImageSet(50_000, 5_000, 3, 1, cifar10, CIFAR10),
+    # Half as wide it sees twice the images a second, and an epoch of info_nce ends at a
+    # held-back kNN of 38.7 in place of 38.1.
+    "cifar10": ImageSet(50_000, 5_000, 2, 1, cifar10, CIFAR10 | {"model.width": 32}),
     "cifar10_resnet18": ImageSet(50_000, 5_000, 200, 20, cifar10, ON_A_GPU),
     "cifar100_resnet18": ImageSet(50_000, 5_000, 200, 20, cifar100, ON_A_GPU),
 }

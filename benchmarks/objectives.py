@@ -53,7 +53,7 @@ with half of their 95% interval. Rows scored on held-back images are of the publ
 value. kNN is {pixels} on raw pixels, and {untrained} on the untrained encoder. The
 linear probe is of frozen features; a step has one core, and its time is that of the
 fastest part of all seeds; MB is the peak of the compiled step with the images on the
-device. With two views cacr_momentum is info_nce."""
+device. With two views cacr_momentum is info_nce, and has no row."""
 
 
 def section(comparison: Comparison) -> list[str]:
