@@ -124,13 +124,7 @@ def train(
             else {}
         ),
     )
-    feed = Feed(
-        config,
-        data.train,
-        mesh,
-        labels=config.evaluate.online_probe,
-        most_steps=config.steps_per_call,
-    )
+    feed = Feed(config, data.train, mesh, labels=config.evaluate.online_probe)
     # What is kept holds from any folder; what was said so far is as it was typed.
     config = absolute_paths(config)
     run = Run(config, model, objective, mesh, data)

@@ -80,11 +80,6 @@ def test_a_run_that_was_stopped_between_two_calls_ends_with_the_same_bits(
     jax.tree.map(np.testing.assert_array_equal, continued, state)
 
 
-def test_images_that_the_host_crops_come_one_batch_at_a_time(train_digits, tmp_path):
-    with pytest.raises(ValueError, match="steps_per_call 2: images that do not stay"):
-        train_digits(tmp_path, steps_per_call=2, data__resident=False)
-
-
 def test_calls_longer_than_the_interval_of_metrics_are_refused(train_digits, tmp_path):
     with pytest.raises(ValueError, match="steps_per_call 6 is more than log.every_st"):
         train_digits(tmp_path, steps_per_call=6)

@@ -16,7 +16,6 @@ from jax.sharding import Mesh
 from snclr_jax.data.crop import View
 from snclr_jax.data.order import RANDOM
 from snclr_jax.data.pipeline import train_batches
-from snclr_jax.data.python_source import NAME
 from snclr_jax.data.shared import keep_own
 from snclr_jax.data.split import Split
 from snclr_jax.devices.mesh import (
@@ -67,12 +66,6 @@ class Feed:
       split: the training images.
       mesh: the devices.
       labels: whether batches need labels even where reading them takes long.
-      most_steps: that `next` is asked for at once, `config.steps_per_call`.
-
-    Raises:
-      ValueError: where images that are given in Python are to be read by workers, or
-        those that are cropped on the host are to be trained on in calls of several
-        steps.
 
     Attributes:
       resident: whether the images live on the device.
@@ -87,20 +80,8 @@ class Feed:
         mesh: Mesh,
         *,
         labels: bool = False,
-        most_steps: int = 1,
     ) -> None:
         self.resident = is_resident(config, split.size)
-        if config.data.name == NAME and config.data.num_workers and not self.resident:
-            raise ValueError(
-                f"data.num_workers {config.data.num_workers}: images that are given in "
-                "Python stay in its process; use 0, and they are cropped in threads"
-            )
-        if most_steps > 1 and not self.resident:
-            raise ValueError(
-                f"steps_per_call {most_steps}: images that do not stay on "
-                "the device come one batch at a time; use 1, or data.resident=True "
-                "where they fit"
-            )
         batches = train_batches(
             split,
             batch_size=config.batch_size,

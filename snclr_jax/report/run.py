@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import datetime
-import json
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -24,7 +23,13 @@ from snclr_jax.evaluate.results import read_records, records_path
 from snclr_jax.report import measure, sections
 from snclr_jax.report.neighbor_sections import neighbors
 from snclr_jax.report.page import Section, numbers, page
-from snclr_jax.run.files import METRICS_FILE, SUMMARY_FILE, replaced, write_whole
+from snclr_jax.run.files import (
+    METRICS_FILE,
+    SUMMARY_FILE,
+    read_object,
+    replaced,
+    write_whole,
+)
 from snclr_jax.run.metrics import read_metrics
 from snclr_jax.run.workdir import has_images, read_config
 from snclr_jax.visualize.curves import BASELINES
@@ -149,7 +154,13 @@ def _summary(
 ) -> str:
     """Returns the numbers at the top of the page."""
     path = workdir / SUMMARY_FILE
-    summary = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
+    try:
+        summary = read_object(path) if path.exists() else {}
+    except ValueError as error:
+        raise ValueError(
+            f"{path} is damaged ({error}); remove it, and the page says no time of "
+            "training"
+        ) from error
     config, values = encoder.config, {}
     scored = [line for line in lines if "knn" in line]
     if scored:

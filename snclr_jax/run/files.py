@@ -5,10 +5,11 @@ from __future__ import annotations
 import contextlib
 import errno
 import fcntl
+import json
 import os
 from collections.abc import Generator
 from pathlib import Path
-from typing import IO
+from typing import IO, Any
 
 from etils import epath
 
@@ -74,6 +75,19 @@ def replaced(path: epath.PathLike) -> Generator[epath.Path]:
         with contextlib.suppress(Exception):
             part.unlink()
         raise
+
+
+def read_object(path: epath.Path | Path) -> dict[str, Any]:
+    """Returns the object that a JSON file holds.
+
+    Raises:
+      FileNotFoundError: where there is no file.
+      ValueError: where it holds none; the caller names it, and the fix.
+    """
+    content = json.loads(path.read_text(encoding="utf-8"))
+    if not isinstance(content, dict):
+        raise ValueError(f"{str(content)[:40]!r} is no JSON object")
+    return content
 
 
 def read_lines(path: Path) -> list[str]:

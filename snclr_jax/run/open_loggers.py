@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 
 from etils import epath
 
-from snclr_jax.run.files import LOGGERS_FILE, write_whole
+from snclr_jax.run.files import LOGGERS_FILE, read_object, write_whole
 from snclr_jax.run.loggers import LOGGERS, LoggedRun, Logger
 
 
@@ -84,7 +84,7 @@ def _read_ids(path: epath.Path) -> dict[str, str]:
     if not path.exists():
         return {}
     try:
-        return json.loads(path.read_text(encoding="utf-8"))
+        return read_object(path)
     except ValueError as error:
         raise ValueError(
             f"{path} is damaged ({error}); remove it, and new runs are begun at the "

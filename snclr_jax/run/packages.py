@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import importlib.metadata
-import json
 import platform
 
 from etils import epath
 
 from snclr_jax.run.changes import changed_fields
-from snclr_jax.run.files import PACKAGES_FILE
+from snclr_jax.run.files import PACKAGES_FILE, read_object
 
 
 def installed() -> dict[str, str]:
@@ -26,7 +25,7 @@ def changed_packages(workdir: epath.PathLike) -> list[str]:
     if not path.exists():  # of a new run, or by a version that did not note them
         return []
     try:
-        before = json.loads(path.read_text(encoding="utf-8"))
+        before = read_object(path)
     except ValueError as error:
         return [f"{path} is damaged ({error}), and written anew"]
     changes = [

@@ -34,6 +34,7 @@ from snclr_jax.run.files import (
     NAMED_WRONGLY,
     PACKAGES_FILE,
     SHOWN_FILE,
+    read_object,
     write_whole,
 )
 from snclr_jax.run.packages import changed_packages, installed
@@ -233,7 +234,7 @@ def read_config(workdir: epath.PathLike) -> dict[str, Any]:
     path = epath.Path(workdir) / CONFIG_FILE
     steps = saved_steps(workdir)
     try:
-        return json.loads(path.read_text(encoding="utf-8"))
+        return read_object(path)
     except (FileNotFoundError, NotADirectoryError):
         lost = f"{path} does not exist"
         fix = f"so {workdir} holds no run; check --workdir"
@@ -266,7 +267,7 @@ def _images_before(workdir: epath.PathLike) -> dict[str, str] | None:
     if not path.exists():  # by a version that did not note it
         return None
     try:
-        return json.loads(path.read_text(encoding="utf-8"))
+        return read_object(path)
     except ValueError as error:
         raise ValueError(
             f"{path} is damaged ({error}); remove it, where the images are those that "

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from snclr_jax.configs.base import EPOCHS
+from snclr_jax.data.feed import is_resident
+from snclr_jax.data.python_source import NAME
 from snclr_jax.settings.objective import build_objective
 from snclr_jax.settings.ranges import check_fields, get_field
 
@@ -69,6 +71,19 @@ def check_against_data(config, images: int) -> None:
                 f"{field} {epochs:g} of {steps_per_epoch} steps are more steps than "
                 f"are counted; use less than {2**31 // steps_per_epoch}"
             )
+    if is_resident(config, images):
+        return
+    if config.steps_per_call > 1:
+        raise ValueError(
+            f"steps_per_call {config.steps_per_call}: images that do not stay on the "
+            "device come one batch at a time; use 1, or data.resident=True where they "
+            "fit"
+        )
+    if config.data.name == NAME and config.data.num_workers:
+        raise ValueError(
+            f"data.num_workers {config.data.num_workers}: images that are given in "
+            "Python stay in its process; use 0, and they are cropped in threads"
+        )
 
 
 def notes(config, images: int) -> list[str]:

@@ -336,6 +336,12 @@ def test_a_run_that_has_nothing_yet_is_refused(tmp_path):
         report(tmp_path)
 
 
+def test_a_damaged_summary_is_named(tmp_path):
+    (tmp_path / "summary.json").write_text("{")
+    with pytest.raises(ValueError, match="summary.json is damaged .*remove it"):
+        run_module._summary(tmp_path, LINES, None, None, 0)
+
+
 def test_a_file_of_a_report_that_cannot_be_written_is_named_and_stays(tmp_path):
     figures = {"curves": style.new_figure(2, 1)}
     run_module._write(tmp_path, figures, "before")

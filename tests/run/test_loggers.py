@@ -98,8 +98,9 @@ def test_a_new_run_that_cannot_be_opened_is_refused_and_one_that_goes_on_is_not(
     assert (tmp_path / "loggers.json").read_text() == ids
 
 
-def test_a_damaged_list_of_names_is_named(tmp_path):
-    (tmp_path / "loggers.json").write_text("{")
+@pytest.mark.parametrize("content", ["{", "null"])
+def test_a_damaged_list_of_names_is_named(tmp_path, content):
+    (tmp_path / "loggers.json").write_text(content)
     with pytest.raises(ValueError, match="loggers.json is damaged.*remove it"):
         MetricWriter(tmp_path, first_step=0, to=["tensorboard"])
 

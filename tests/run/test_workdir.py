@@ -73,8 +73,9 @@ def test_a_run_keeps_its_packages_and_says_which_are_others_now(tmp_path):
     path.write_text(json.dumps({name: "0" for name in kept}))
     (line,) = changed_packages(tmp_path)
     assert line.count(" was 0 and is ") == len(kept) and "\n" not in line
-    path.write_text("{")
-    assert "packages.json is damaged" in changed_packages(tmp_path)[0]
+    for damaged in ("{", "[1]"):
+        path.write_text(damaged)
+        assert "packages.json is damaged" in changed_packages(tmp_path)[0]
 
 
 def keep_config(folder, config):
@@ -86,7 +87,7 @@ def keep_config(folder, config):
 
 
 @pytest.mark.parametrize("name", ["run", "lr[0.1]"])
-@pytest.mark.parametrize("content", ['{"batch_size": 1', None])
+@pytest.mark.parametrize("content", ['{"batch_size": 1', "3", None])
 def test_a_config_that_is_lost_is_that_of_the_newest_checkpoint_with_a_whole_copy(
     tmp_path, capsys, name, content
 ):
@@ -228,7 +229,7 @@ def test_images_that_are_others_are_refused_or_taken_by_name(tmp_path):
     assert "the order of the images goes on as that of these data" in taken
     record_run(tiny.config(), tmp_path, now)
     assert check_workdir(tiny.config(), tmp_path, identity=now) == []
-    (tmp_path / "data.json").write_text("{")
+    (tmp_path / "data.json").write_text("[]")
     with pytest.raises(ValueError, match="data.json is damaged.*remove it"):
         check_workdir(tiny.config(), tmp_path, identity=now)
     (tmp_path / "data.json").unlink()

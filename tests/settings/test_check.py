@@ -130,6 +130,17 @@ def test_a_batch_larger_than_the_data_is_refused():
         check_against_data(base.get_config(), 100)
 
 
+def test_what_the_host_crops_is_refused_calls_of_several_steps_before_a_run():
+    config = digits.get_config()
+    config.steps_per_call, config.data.resident = 10, False
+    with pytest.raises(ValueError, match="steps_per_call 10: .*use 1, or data.res"):
+        check_against_data(config, 12_000)
+    config.data.resident = None
+    check_against_data(config, 12_000)
+    with pytest.raises(ValueError, match="steps_per_call 10"):
+        check_against_data(config, 10**7)
+
+
 def test_presets_hold_every_choice_of_the_table():
     authors = base.apply_preset(digits.get_config(), preset="authors")
     assert authors.objective.form == "soft_cross_entropy"
