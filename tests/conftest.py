@@ -93,8 +93,8 @@ def few_digits():
     """The first digits alone, in place of all: 300 to train on and 100 to test on."""
     whole = digits.open_digits
 
-    def first(*sizes, **side_by_side):
-        train, test, names = whole(*sizes, **side_by_side)
+    def first(*which):
+        train, test, names = whole(*which)
         return train.subset(np.arange(300)), test.subset(np.arange(100)), names
 
     with pytest.MonkeyPatch.context() as patch:

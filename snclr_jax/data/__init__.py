@@ -6,6 +6,7 @@ from typing import Any, NamedTuple
 
 from ml_collections import ConfigDict
 
+from snclr_jax.data import digits
 from snclr_jax.data.form import Form
 from snclr_jax.data.split import Split, hold_back
 
@@ -70,23 +71,15 @@ def open_data(config: ConfigDict, given: Any = None) -> Data:
     splits = config.get("train_split"), config.get("test_split")
     where = config.get("path"), config.image_size
     how: dict[str, Any] = dict(splits=splits, max_bad=max_bad, form=form)
-    # A source is imported when it is asked for: TFDS alone takes seconds.
-    if config.name in ("digits", "digit_pairs"):
-        from snclr_jax.data.digits import open_digits
-
+    # The others are imported when they are asked for: TFDS alone takes seconds.
+    if config.name in digits.EMBEDDED:
         if not form.in_color:
             raise ValueError(
                 f"data.channels {form.channels}: the embedded digits are in color; "
                 "name your images by data.name and data.path, or use data.channels=3"
             )
-        side_by_side = 2 if config.name == "digit_pairs" else 1
-        data = Data(
-            *open_digits(
-                config.image_size,
-                config.pictures_per_digit,
-                side_by_side=side_by_side,
-            )
-        )
+        sizes = config.image_size, config.pictures_per_digit
+        data = Data(*digits.open_digits(config.name, *sizes))
     elif config.name == "omniglot":
         from snclr_jax.data.omniglot import open_omniglot
 

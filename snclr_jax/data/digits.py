@@ -13,6 +13,7 @@ import numpy as np
 
 from snclr_jax.data.split import Split
 
+EMBEDDED = {"digits": 1, "digit_pairs": 2}  # digits in a picture, by data.name
 TEST_ORIGINALS = 297
 TEST_PICTURES = 4  # per original, whatever the training set: one test set for all runs
 MAX_ANGLE = 20.0  # degrees: a 6 stays a 6
@@ -25,16 +26,16 @@ LUMINANCE = np.array([0.299, 0.587, 0.114], np.float32)  # ITU-R BT.601
 
 
 def open_digits(
-    image_size: int, pictures_per_digit: int, *, side_by_side: int = 1
+    name: str, image_size: int, pictures_per_digit: int
 ) -> tuple[Split, Split, tuple[str, ...]]:
     """Draws the training and test splits; the same arguments give the same pixels.
 
     Args:
+      name: of `EMBEDDED`, which says how many digits m are in a picture; the second
+        one is a random original, drawn anew for each picture.
       image_size: side s of the pictures in pixels, 16 or more.
       pictures_per_digit: pictures drawn of each training original; more pictures
         leave the first ones as they are.
-      side_by_side: m, digits in a picture: 1, or 2 whose second one is a random
-        original, drawn anew for each picture.
 
     Returns:
       The training split (1500 * pictures_per_digit images), the test split (1188) and
@@ -64,11 +65,9 @@ def open_digits(
         stratify=labels,
         random_state=0,
     )
-    splits = []
-    for part, name, originals, copies in (
-        (0, "train", train, pictures_per_digit),
-        (1, "test", test, TEST_PICTURES),
-    ):
+    side_by_side = EMBEDDED[name]
+
+    def draw(part: int, originals: np.ndarray, copies: int, split: str) -> Split:
         # RandomState's stream is frozen (NEP 19); Generator's may change with numpy.
         drawn = [
             originals[_places(len(originals), side_by_side, [part + 2, copy])]
@@ -85,18 +84,21 @@ def open_digits(
         pixels = np.concatenate(images)
         tens = 10 ** np.arange(side_by_side)[::-1]
         pool = np.arange(len(originals)) // POOL
-        group = originals if side_by_side == 1 else pool
-        splits.append(
-            Split(
-                pixels.__getitem__,
-                size=len(pixels),
-                labels=(labels[np.concatenate(drawn)] @ tens).astype(np.int32),
-                group=np.tile(group, copies).astype(np.int32),
-                names=f"{'digits' if side_by_side == 1 else 'digit_pairs'}/{name}",
-            )
+        return Split(
+            pixels.__getitem__,
+            size=len(pixels),
+            labels=(labels[np.concatenate(drawn)] @ tens).astype(np.int32),
+            group=np.tile(originals if side_by_side == 1 else pool, copies).astype(
+                np.int32
+            ),
+            names=f"{name}/{split}",
         )
-    names = tuple(f"{n:0{side_by_side}}" for n in range(10**side_by_side))
-    return splits[0], splits[1], names
+
+    return (
+        draw(0, train, pictures_per_digit, "train"),
+        draw(1, test, TEST_PICTURES, "test"),
+        tuple(f"{n:0{side_by_side}}" for n in range(10**side_by_side)),
+    )
 
 
 def _places(count: int, side_by_side: int, seed: list[int]) -> np.ndarray:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from snclr_jax.configs.base import EPOCHS
+from snclr_jax.data.digits import EMBEDDED
 from snclr_jax.data.feed import is_resident
 from snclr_jax.data.python_source import NAME
 from snclr_jax.settings.objective import build_objective
@@ -130,7 +131,7 @@ def _cost_of_views(config, target: bool) -> str:
 
 
 def _check_data(data) -> None:
-    if data.name not in ("digits", "digit_pairs"):
+    if data.name not in EMBEDDED:
         return
     if data.path:
         raise ValueError(

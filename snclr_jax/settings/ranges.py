@@ -11,6 +11,7 @@ from annotated_types import Ge, Gt, Le, Lt
 from ml_collections import ConfigDict
 
 from snclr_jax.configs import base
+from snclr_jax.data.digits import EMBEDDED
 from snclr_jax.settings.levels import AUTO, parse_levels
 from snclr_jax.settings.objective import objective_class
 from snclr_jax.step.channels import COLOR, MOST, channels_of
@@ -18,8 +19,8 @@ from snclr_jax.step.objective import Objective
 
 _CHOICES = {
     "data.name": (
-        *("digits", "digit_pairs", "omniglot"),
-        *("folder", "parquet", "webdataset", "numpy", "tfds", "python"),
+        *EMBEDDED,
+        *("omniglot", "folder", "parquet", "webdataset", "numpy", "tfds", "python"),
     ),
     "data.pages": (None, "all"),
     "data.order": (None, "random", "windowed"),

@@ -12,7 +12,7 @@ from snclr_jax.data.split import hold_back
 
 @pytest.fixture(scope="module")
 def digits():
-    return open_digits(32, 3)
+    return open_digits("digits", 32, 3)
 
 
 def raw_pixel_knn(train, test, count: int, k: int = 20) -> float:
@@ -64,7 +64,7 @@ def test_splits_are_stratified(digits):
 
 def test_pictures_are_deterministic_and_extend(digits):
     train, test, _ = digits
-    fewer, same_test, _ = open_digits(32, 1)
+    fewer, same_test, _ = open_digits("digits", 32, 1)
     assert np.array_equal(fewer.images(), train.images()[:1500])
     assert np.array_equal(same_test.images(), test.images())
 
@@ -132,12 +132,12 @@ def test_rotation_keeps_up_up():
 )
 def test_impossible_sizes_are_refused(size, pictures, field):
     with pytest.raises(ValueError, match=rf"data\.{field}"):
-        open_digits(size, pictures)
+        open_digits("digits", size, pictures)
 
 
 @pytest.fixture(scope="module")
 def pairs():
-    return open_digits(32, 2, side_by_side=2)
+    return open_digits("digit_pairs", 32, 2)
 
 
 def test_pairs_are_numbers_of_two_digits(pairs):
@@ -146,7 +146,7 @@ def test_pairs_are_numbers_of_two_digits(pairs):
     assert names == tuple(f"{number:02}" for number in range(100))
     assert np.bincount(train.labels, minlength=100).min() > 10
     # The first digit of a picture is its own original's.
-    singles = open_digits(32, 2)
+    singles = open_digits("digits", 32, 2)
     for split, single in zip(pairs[:2], singles[:2], strict=True):
         assert np.array_equal(split.labels // 10, single.labels)
         assert np.mean(split.labels % 10 == single.labels) < 0.15
