@@ -17,6 +17,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
+from snclr_jax.objectives.memory_dcl import MemoryDCL
 from snclr_jax.objectives.snclr import SNCLR
 from snclr_jax.objectives.soft_dcl import SoftDCL
 from snclr_jax.objectives.soft_neighbors import SoftNeighbors
@@ -96,6 +97,16 @@ class SNCLROfSameClass(OfSameClass, SNCLR):
 @dataclasses.dataclass(frozen=True)
 class SoftDCLOfSameClass(OfSameClass, SoftDCL):
     """SoftDCL with the oracle's neighbors."""
+
+
+@dataclasses.dataclass(frozen=True)
+class MemoryDCLOfSameClass(OfSameClass, MemoryDCL):
+    """MemoryDCL with the oracle's neighbors."""
+
+
+@dataclasses.dataclass(frozen=True)
+class MemoryDCLOfAnyRow(OfAnyRow, MemoryDCL):
+    """MemoryDCL with neighbors by chance."""
 
 
 @dataclasses.dataclass(frozen=True)

@@ -2,8 +2,8 @@
 
     python benchmarks/neighbors.py digits omniglot=FOLDER cifar10=FOLDER --minutes=480
 
-FOLDER holds train/<class>/* and test/<class>/*. SoftDCL, and both forms of SNCLR, are
-trained without neighbors (K = 0), with those that they find, with the nearest ones of
+FOLDER holds train/<class>/* and test/<class>/*. MemoryDCL, SoftDCL and both forms of
+SNCLR are trained without neighbors (K = 0), with those that they find, with the nearest ones of
 the image's own class (an oracle that reads labels) and with rows drawn at random, each
 in a short run and in the whole recipe. All runs of a seed see the same views, and those
 of an objective start from the same weights: what is compared with K = 0 is compared
@@ -38,6 +38,7 @@ NONE, FOUND = "none (K = 0)", "found"
 OTHERS = {"of the same class": "OfSameClass", "random": "OfAnyRow"}
 # The class of an objective, its variant of a recipe, and its settings.
 LOSSES: dict[str, tuple[str, list[str], dict[str, str]]] = {
+    "memory_dcl": ("MemoryDCL", ["memory_dcl"], {}),
     "soft_dcl": ("SoftDCL", ["soft_dcl"], {}),
     "snclr, paper": ("SNCLR", [], {"form": "paper"}),
     "snclr, soft_cross_entropy": ("SNCLR", [], {"form": "soft_cross_entropy"}),
@@ -76,14 +77,15 @@ class Run(NamedTuple):
         return f"{name}-{self.epochs}-{self.seed}"
 
     def without(self) -> Run:
-        """Returns the run that sees no neighbors; both forms of SNCLR are one then."""
-        loss = self.loss if self.loss == "soft_dcl" else "snclr, paper"
+        """Returns the run that sees no neighbors, where several objectives are one."""
+        loss = "snclr, paper" if self.loss.startswith("snclr") else "soft_dcl"
         return self._replace(choice=NONE, loss=loss)
 
 
 # (choice, loss): who finds neighbors himself comes first, the bounds after all seeds.
 PAIRS = (
     (NONE, "soft_dcl"),
+    (FOUND, "memory_dcl"),
     (FOUND, "soft_dcl"),
     (NONE, "snclr, paper"),
     (FOUND, "snclr, paper"),
@@ -114,7 +116,7 @@ class Bounds(Workdirs):
 
     def stages(self) -> Iterator[list[Run]]:
         """Yields the runs of each seed: objectives by themselves, then the bounds."""
-        for rows in (PAIRS[:2], PAIRS[2:], BOUNDS):
+        for rows in (PAIRS[:3], PAIRS[3:], BOUNDS):
             for epochs in self.epochs:
                 for seed in self.seeds:
                     yield [Run(*row, epochs, seed) for row in rows]

@@ -43,14 +43,19 @@ def choose_objective(
     """
     before, config.objective = config.objective, OBJECTIVES[name].section(name)
     after = config.objective
-    if "queue" in before and "queue" in after:
+    # A memory bank has a row for each image, however long the recipe's queue is.
+    if "queue" in before and "queue" in after and after.queue.size is not None:
         with config.unlocked():
             after.queue["size"] = before.queue.get_ref("size")
+    # What a recipe says of soft neighbors holds for whatever has them.
+    if "neighbor_weight" in before and "neighbor_weight" in after:
+        after.neighbor_warmup_epochs = before.neighbor_warmup_epochs
+        after.queue.k = before.queue.k
     if "attention" in before and "attention" in after:
-        # What a recipe says of soft neighbors holds for whatever has them.
-        for field in ("neighbor_weight", "neighbor_warmup_epochs"):
-            after[field] = before[field]
-        after.attention, after.queue.k = before.attention, before.queue.k
+        after.neighbor_weight, after.attention = (
+            before.neighbor_weight,
+            before.attention,
+        )
     if name == "swav":
         for field in ("freeze_epochs", "queue_from_epoch"):
             config.objective[field] *= config.epochs / _EPOCHS_OF_SWAV

@@ -10,6 +10,7 @@ from snclr_jax.objectives.covariance import BarlowTwins, VICReg
 from snclr_jax.objectives.dcl import DCL, DCLW
 from snclr_jax.objectives.groco import GroCo
 from snclr_jax.objectives.info_nce import InfoNCE
+from snclr_jax.objectives.memory_dcl import MemoryDCL
 from snclr_jax.objectives.mochi import MoCHi
 from snclr_jax.objectives.moco_v2 import MoCoV2
 from snclr_jax.objectives.multi_view import MVDHEL, MVInfoNCE
@@ -25,6 +26,7 @@ from snclr_jax.step.objective import Objective
 OBJECTIVES: dict[str, type[Objective]] = {
     "snclr": SNCLR,
     "soft_dcl": SoftDCL,
+    "memory_dcl": MemoryDCL,
     "info_nce": InfoNCE,
     "nnclr": NNCLR,
     "byol": BYOL,

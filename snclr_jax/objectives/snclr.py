@@ -14,13 +14,13 @@ import jax.numpy as jnp
 from jax import Array
 
 from snclr_jax.objectives.snclr_fused import Direction, search_and_loss
-from snclr_jax.objectives.soft_neighbors import SoftNeighbors
+from snclr_jax.objectives.soft_neighbors import Attending
 from snclr_jax.queue.ring import NeighborQueue
 from snclr_jax.step.objective import ANOTHER_LOSS, Found, Now, Seen, other_views
 
 
 @dataclasses.dataclass(frozen=True)
-class SNCLR(SoftNeighbors):
+class SNCLR(Attending):
     """InfoNCE with soft neighbors as further positives, and a queue to find them in."""
 
     # "paper" (log of the weighted sum) or "soft_cross_entropy" (the authors' code).
@@ -31,7 +31,7 @@ class SNCLR(SoftNeighbors):
     predictor: ClassVar[bool] = True
     target: ClassVar[bool] = True
     changes: ClassVar[dict[str, str]] = {
-        **SoftNeighbors.changes,
+        **Attending.changes,
         **dict.fromkeys(("form", "decoupled"), ANOTHER_LOSS),
     }
 

@@ -18,7 +18,12 @@ from jax.sharding import PartitionSpec as P
 
 from snclr_jax.devices.mesh import AXIS, gather
 from snclr_jax.objectives.simclr import ordered_pairs, pairs_of_views
-from snclr_jax.objectives.soft_neighbors import SoftNeighbors, weigh_own_rows
+from snclr_jax.objectives.soft_neighbors import (
+    Attending,
+    SoftNeighbors,
+    Weighed,
+    weigh_own_rows,
+)
 from snclr_jax.queue.ring import NeighborQueue, Neighbors
 from snclr_jax.queue.settings import QueueSettings
 from snclr_jax.queue.sharded import (
@@ -49,29 +54,23 @@ class Pull(NamedTuple):
 
 
 @dataclasses.dataclass(frozen=True)
-class SoftDCL(SoftNeighbors):
-    """Decoupled contrastive learning, with a pull towards soft neighbors.
+class PulledDCL(SoftNeighbors):
+    """Decoupled contrastive learning, with a pull towards neighbors.
 
-        t_i  = sum_u y_ui / |sum_u y_ui|                          u: global views
         L_vw = mean_i [ (1 + lambda sum_k w_vik) log sum_r exp(y_vi . r / tau)
                         - y_vi . y_wi / tau
                         - lambda sum_k w_vik y_vi . c_ik / tau ]
 
-    r over the rows of other images in views v and w; c_ik the K rows of the queue
-    nearest to t_i, and w_vik how positive they are to y_vi (SNCLR, section 3.2). With
-    K = 0 it is DCL.
+    r over the rows of other images in views v and w; c_ik the neighbors of image i, and
+    w_vik how positive they are to y_vi: a subclass says so. With K = 0 it is DCL.
     """
-
-    # tau, which divides every similarity in the loss.
-    temperature: Annotated[float, Ge(1e-6)] = 0.1
-    queue: QueueSettings = QueueSettings(push="mean")
 
     def loss(
         self, params: dict[str, Array], state: NeighborQueue, seen: Seen, now: Now
     ) -> tuple[Array, tuple[Pull]]:
         """Returns scale x the mean of L_vw, v and w different, one of them global."""
         others, positive = pairs_of_views(seen, self.temperature, now.mesh)
-        pull = self._pull(params, state, seen, now)
+        pull = self.pull(params, state, seen, now)
         view, _ = ordered_pairs(seen)
         weight = self.weight_now(now)
         away = (1 + weight * pull.total[view]) * others
@@ -82,23 +81,75 @@ class SoftDCL(SoftNeighbors):
         self, params: dict[str, Array], state: NeighborQueue, seen: Seen, now: Now
     ) -> Found:
         """Returns the neighbors of each image, and their positiveness to view 0."""
-        pull = self._pull(params, state, seen, now)
+        pull = self.pull(params, state, seen, now)
         # All of them but the keys, which were left out.
         return Found(*pull.neighbors[1:], pull.weights[0])
 
-    def _pull(
+    def pull(
         self, params: dict[str, Array], state: NeighborQueue, seen: Seen, now: Now
     ) -> Pull:
+        """Searches the neighbors of each image, once for all of its views."""
         rows = seen.projection
         return pull_of_neighbors(
             state,
             rows,
             self.anchor(params, rows),
-            mean_row(seen.target),
+            self.asks(state, seen, now),
             seen.image_id,
             settings=self,
             mesh=now.mesh,
         )
+
+    def anchor(self, params: dict[str, Array], y: Array) -> Array:
+        """Returns (v, b, d) of what a neighbor is compared with to be weighed."""
+        del params
+        return y
+
+    def asks(self, state: NeighborQueue, seen: Seen, now: Now) -> Array:
+        """Returns the (b, d) unit rows that search; without gradient."""
+        raise NotImplementedError
+
+    def weigh(
+        self,
+        queue: NeighborQueue,
+        query: Array,
+        anchor: Array,
+        target: Array,
+        image_id: Array,
+    ) -> Weighed:
+        """Searches and weighs neighbors on a device, see `weigh_own_rows`."""
+        raise NotImplementedError
+
+
+@dataclasses.dataclass(frozen=True)
+class SoftDCL(Attending, PulledDCL):
+    """Decoupled contrastive learning, with a pull towards soft neighbors of a ring.
+
+        t_i  = sum_u y_ui / |sum_u y_ui|                          u: global views
+
+    The loss is that of `PulledDCL`: c_ik are the K rows of the queue nearest to t_i,
+    and w_vik how positive they are to y_vi (SNCLR, section 3.2).
+    """
+
+    # tau, which divides every similarity in the loss.
+    temperature: Annotated[float, Ge(1e-6)] = 0.1
+    queue: QueueSettings = QueueSettings(push="mean")
+
+    def asks(self, state: NeighborQueue, seen: Seen, now: Now) -> Array:
+        """Returns t of each image."""
+        del state, now
+        return mean_row(seen.target)
+
+    def weigh(
+        self,
+        queue: NeighborQueue,
+        query: Array,
+        anchor: Array,
+        target: Array,
+        image_id: Array,
+    ) -> Weighed:
+        """Weighs neighbors by their attention."""
+        return weigh_own_rows(queue, query, anchor, target, image_id, self)
 
 
 @jax.named_scope("pull_of_neighbors")
@@ -109,7 +160,7 @@ def pull_of_neighbors(
     target: Array,
     image_id: Array,
     *,
-    settings: SoftNeighbors,
+    settings: PulledDCL,
     mesh: Mesh,
 ) -> Pull:
     """Searches the neighbors of each image, once for all of its views.
@@ -128,7 +179,7 @@ def pull_of_neighbors(
 
     def of_device(queue, rows, anchor, target, image_id):
         y, a, t = gather(rows), gather(anchor), gather(target)
-        found = weigh_own_rows(queue, y, a, t, image_id, settings)
+        found = settings.weigh(queue, y, a, t, image_id)
         logits = found.products / settings.temperature
         parts = jnp.stack([found.weights, found.weights * logits])
         # Of all images on this device's rows, to this device's images on all rows.

@@ -62,7 +62,6 @@ class SoftNeighbors(Searching):
     # other epochs than the recipe's, and unless it is set, is the same share of them.
     neighbor_weight: Annotated[float, Ge(0)] = 1.0
     neighbor_warmup_epochs: Annotated[float, Ge(0)] = 0.0
-    attention: Attention = Attention()
     queue: QueueSettings = QueueSettings()  # pyrefly: ignore[bad-override]
 
     shown: ClassVar[tuple[Shown, ...]] = (
@@ -85,28 +84,11 @@ class SoftNeighbors(Searching):
         *Searching.panels,
         ("weight λ of all neighbors", {"neighbor_weight": ""}, True),
     )
-    explanation: ClassVar[str] = (
-        "How positive neighbors are: w is a softmax over the K neighbors of an image, "
-        "so its mean is 1 / K / gamma, and its entropy is log K where all neighbors "
-        "count alike. The weight λ multiplies all of them."
-    )
-    fixed: ClassVar[tuple[str, ...]] = ("attention.kind",)
     changes: ClassVar[dict[str, str]] = {
         **Searching.changes,
         "queue.k": "every image has that many neighbors as positives",
-        "attention": "neighbors are weighted otherwise",
         **dict.fromkeys(("temperature", "scale"), ANOTHER_LOSS),
     }
-
-    def init(self, key: Array, dim: int) -> tuple[dict[str, Array], NeighborQueue]:
-        """Returns W1 and W2 of linear attention, and an empty queue.
-
-        Both matrices start as the identity, where the attention is the inner product.
-        """
-        params, state = super().init(key, dim)
-        if self.attention.kind == "linear":
-            params = {"w1": jnp.eye(dim), "w2": jnp.eye(dim)}
-        return params, state
 
     def metrics(
         self,
@@ -138,6 +120,40 @@ class SoftNeighbors(Searching):
         """The full weight of neighbors."""
         never = "neighbors never get their full weight"
         return {"neighbor_warmup_epochs": never} if self.searches else {}
+
+    def weight_now(self, now: Now) -> Array:
+        """Rises from 0 in a straight line: early neighbors are close to random."""
+        steps = round(self.neighbor_warmup_epochs * now.steps_per_epoch)
+        risen = jnp.minimum(now.step / steps, 1.0) if steps else 1.0
+        return jnp.asarray(self.neighbor_weight * risen)
+
+
+@dataclasses.dataclass(frozen=True)
+class Attending(SoftNeighbors):
+    """Soft neighbors whose positiveness is the attention of the online projection."""
+
+    attention: Attention = Attention()
+
+    explanation: ClassVar[str] = (
+        "How positive neighbors are: w is a softmax over the K neighbors of an image, "
+        "so its mean is 1 / K / gamma, and its entropy is log K where all neighbors "
+        "count alike. The weight λ multiplies all of them."
+    )
+    fixed: ClassVar[tuple[str, ...]] = ("attention.kind",)
+    changes: ClassVar[dict[str, str]] = {
+        **SoftNeighbors.changes,
+        "attention": "neighbors are weighted otherwise",
+    }
+
+    def init(self, key: Array, dim: int) -> tuple[dict[str, Array], NeighborQueue]:
+        """Returns W1 and W2 of linear attention, and an empty queue.
+
+        Both matrices start as the identity, where the attention is the inner product.
+        """
+        params, state = super().init(key, dim)
+        if self.attention.kind == "linear":
+            params = {"w1": jnp.eye(dim), "w2": jnp.eye(dim)}
+        return params, state
 
     def anchor(self, params: dict[str, Array], y: Array) -> Array:
         """Returns what is compared with queue rows to get the positiveness.
@@ -182,12 +198,6 @@ class SoftNeighbors(Searching):
             axis_name=axis_name,
         )
 
-    def weight_now(self, now: Now) -> Array:
-        """Rises from 0 in a straight line: early neighbors are close to random."""
-        steps = round(self.neighbor_warmup_epochs * now.steps_per_epoch)
-        risen = jnp.minimum(now.step / steps, 1.0) if steps else 1.0
-        return jnp.asarray(self.neighbor_weight * risen)
-
 
 class Weighed(NamedTuple):
     """The candidates of all images among the rows of one device, and their weights.
@@ -221,7 +231,7 @@ def weigh_own_rows(
     anchor: Array,
     target: Array,
     image_id: Array,
-    settings: SoftNeighbors,
+    settings: Attending,
 ) -> Weighed:
     """Searches and weighs neighbors among the rows of this device.
 

@@ -83,7 +83,7 @@ def search_own_rows(
         image_id = jnp.full_like(image_id, UNKNOWN_IMAGE)
     row_bank = bank_of(queue.image_id.shape[0], settings.banks, "objective.queue.size")
     row_bank, row_image, pushed_at = (
-        jax.lax.dynamic_slice_in_dim(array, _first_row(queue), owned)
+        jax.lax.dynamic_slice_in_dim(array, first_row(queue), owned)
         for array in (row_bank, queue.image_id, queue.pushed_at)
     )
     queue = NeighborQueue(queue.keys, row_image, pushed_at, queue.cursor)
@@ -134,7 +134,7 @@ def neighbors_of_own_images(
     queue: NeighborQueue, row: Array, elected: Election
 ) -> Neighbors:
     """Returns the neighbors of this device's images, without their keys."""
-    row = of_neighbors(_first_row(queue) + row, elected)
+    row = of_neighbors(first_row(queue) + row, elected)
     valid = elected.similarity > -jnp.inf
     return Neighbors(
         keys=None,
@@ -168,7 +168,7 @@ def push_targets(
             image_id=image_id,
             step=step,
             banks=banks,
-            first_row=_first_row(queue),
+            first_row=first_row(queue),
         )
 
     return jax.shard_map(
@@ -179,5 +179,6 @@ def push_targets(
     )(queue, target, image_id, step)
 
 
-def _first_row(queue: NeighborQueue) -> Array:
+def first_row(queue: NeighborQueue) -> Array:
+    """Returns the row of the whole ring that this device's rows begin with."""
     return jax.lax.axis_index(AXIS) * queue.keys.shape[0]

@@ -62,8 +62,8 @@ MISTAKES = [
         ),
         (
             "every device is the owner of the first rows",
-            "            first_row=_first_row(queue),\n",
-            "            first_row=0 * _first_row(queue),\n",
+            "            first_row=first_row(queue),\n",
+            "            first_row=0 * first_row(queue),\n",
         ),
         (
             "banks are ignored when devices push",
