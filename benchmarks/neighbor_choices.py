@@ -22,6 +22,7 @@ from snclr_jax.objectives.snclr import SNCLR
 from snclr_jax.objectives.soft_dcl import SoftDCL
 from snclr_jax.objectives.soft_neighbors import SoftNeighbors
 from snclr_jax.queue import ring, search
+from snclr_jax.queue.memory_bank import BankSettings
 from snclr_jax.queue.ring import NeighborQueue
 from snclr_jax.step.objective import Found, Now, Seen
 
@@ -103,10 +104,14 @@ class SoftDCLOfSameClass(OfSameClass, SoftDCL):
 class MemoryDCLOfSameClass(OfSameClass, MemoryDCL):
     """MemoryDCL with the oracle's neighbors."""
 
+    queue: BankSettings = BankSettings()  # pyrefly: ignore[bad-override]
+
 
 @dataclasses.dataclass(frozen=True)
 class MemoryDCLOfAnyRow(OfAnyRow, MemoryDCL):
     """MemoryDCL with neighbors by chance."""
+
+    queue: BankSettings = BankSettings()  # pyrefly: ignore[bad-override]
 
 
 @dataclasses.dataclass(frozen=True)

@@ -3,11 +3,11 @@
     python benchmarks/neighbors.py digits omniglot=FOLDER cifar10=FOLDER --minutes=480
 
 FOLDER holds train/<class>/* and test/<class>/*. MemoryDCL, SoftDCL and both forms of
-SNCLR are trained without neighbors (K = 0), with those that they find, with the nearest ones of
-the image's own class (an oracle that reads labels) and with rows drawn at random, each
-in a short run and in the whole recipe. All runs of a seed see the same views, and those
-of an objective start from the same weights: what is compared with K = 0 is compared
-within a seed. Test images are scored at the end.
+SNCLR are trained without neighbors (K = 0), with those that they find, with the nearest
+ones of the image's own class (an oracle that reads labels) and with rows drawn at
+random, each in a short run and in the whole recipe. All runs of a seed see the same
+views, and those of an objective start from the same weights: what is compared with
+K = 0 is compared within a seed. Test images are scored at the end.
 
 The same command continues what was stopped or killed at any moment, and repeats no run
 that is complete: each is a folder of runs/benchmarks/neighbors. Several processes of it

@@ -14,6 +14,7 @@ import pytest
 import workdirs
 
 from snclr_jax.queue import ring, search
+from snclr_jax.queue.memory_bank import BankSettings
 from snclr_jax.queue.ring import init_queue, push
 from snclr_jax.queue.settings import QueueSettings
 from snclr_jax.queue.sharded import QUEUE_SPEC
@@ -22,6 +23,10 @@ from snclr_jax.step.objective import Now, Seen
 
 B, D, Q, K = 64, 6, 32, 3
 # The images of the batch are 0 to 63, those of the rows 0 to 31.
+# The mean of two views alone searches the bank, too.
+BANK = BankSettings(size=Q, k=K, rank=K + 1, momentum=0.0)
+QUEUE = QueueSettings(size=Q, k=K)
+MEMORIES = {"SNCLR": QUEUE, "SoftDCL": QUEUE, "MemoryDCL": BANK}
 LABELS = np.where(np.arange(B) == 5, -1, np.arange(B) % 2)
 
 
@@ -42,13 +47,13 @@ def step_of(objective, mesh, rng):
     return directions[0].neighbors, rows, targets
 
 
-@pytest.mark.parametrize("name", ["SNCLR", "SoftDCL"])
+@pytest.mark.parametrize("name", MEMORIES)
 def test_an_oracle_finds_the_nearest_rows_of_the_own_class(
     tmp_path, mesh_of, rng, name
 ):
     np.save(tmp_path / "labels.npy", LABELS)
     objective = getattr(neighbor_choices, f"{name}OfSameClass")(
-        queue=QueueSettings(size=Q, k=K), labels=str(tmp_path / "labels.npy")
+        queue=MEMORIES[name], labels=str(tmp_path / "labels.npy")
     )
     found, rows, views = step_of(objective, mesh_of(2), rng)
     targets = views[0] if name == "SNCLR" else views.sum(axis=0)
@@ -64,10 +69,10 @@ def test_an_oracle_finds_the_nearest_rows_of_the_own_class(
         assert found.row[i, : len(expected)].tolist() == expected
 
 
-@pytest.mark.parametrize("name", ["SNCLR", "SoftDCL"])
+@pytest.mark.parametrize("name", MEMORIES)
 def test_chance_chooses_every_row_alike_but_the_own_one(mesh_of, rng, name):
     cls = getattr(neighbor_choices, f"{name}OfAnyRow")
-    found, rows, views = step_of(cls(queue=QueueSettings(size=Q, k=K)), mesh_of(2), rng)
+    found, rows, views = step_of(cls(queue=MEMORIES[name]), mesh_of(2), rng)
     targets = views[0] if name == "SNCLR" else views.sum(axis=0)
     row = np.asarray(found.row)
     assert found.valid.all() and not (row == np.arange(B)[:, None]).any()
@@ -103,7 +108,7 @@ def test_runs_of_a_seed_differ_in_their_neighbors_alone(bounds, monkeypatch):
     configs = {
         run: bounds.config(run).to_dict() for runs in bounds.stages() for run in runs
     }
-    assert len(configs) == bounds.left().total() == 44
+    assert len(configs) == bounds.left().total() == 56
     recipe, warmup = bounds.set.config().objective.to_dict(), "neighbor_warmup_epochs"
     objectives = {run: config.pop("objective") for run, config in configs.items()}
     for run, objective in objectives.items():
@@ -112,10 +117,10 @@ def test_runs_of_a_seed_differ_in_their_neighbors_alone(bounds, monkeypatch):
         assert changed <= {"name", "labels", "queue"}
         changed = objective["queue"].items() - own["queue"].items()
         assert changed == ({("k", 0)} if run.choice == neighbors.NONE else set())
-        assert run.loss in ("soft_dcl", f"snclr, {objective.get('form')}")
+        assert run.loss in ("memory_dcl", "soft_dcl", f"snclr, {objective.get('form')}")
         share = run.epochs / bounds.set.config().epochs
         assert objective[warmup] == pytest.approx(share * recipe[warmup])
-        if run.loss != "soft_dcl" and run.choice == neighbors.FOUND:
+        if run.loss.startswith("snclr") and run.choice == neighbors.FOUND:
             own = recipe | {"form": objective["form"], warmup: objective[warmup]}
             assert objective == own
         assert configs[run].pop("seed") == run.seed
@@ -126,9 +131,11 @@ def test_runs_of_a_seed_differ_in_their_neighbors_alone(bounds, monkeypatch):
 
 
 def test_what_says_most_comes_first(bounds):
-    pair, *_ = bounds.stages()
-    short = "soft_dcl", bounds.set.epochs, 0
-    assert pair == [neighbors.Run(c, *short) for c in (neighbors.NONE, "found")]
+    first, *_ = bounds.stages()
+    none, *found = [run[:2] for run in first]
+    assert none == (neighbors.NONE, "soft_dcl")
+    assert found == [("found", "memory_dcl"), ("found", "soft_dcl")]
+    assert {run[2:] for run in first} == {(bounds.set.epochs, 0)}
     runs = [run for runs in bounds.stages() for run in runs]
     found = [run.choice in neighbors.OTHERS for run in runs]
     assert found == sorted(found)

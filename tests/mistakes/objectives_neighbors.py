@@ -1,4 +1,4 @@
-"""Mistakes in SoftDCL, NNCLR, BYOL, All4One and CACR with a target network."""
+"""Mistakes in SoftDCL, MemoryDCL, NNCLR, BYOL, All4One, CACR with a target network."""
 
 from __future__ import annotations
 
@@ -33,6 +33,74 @@ MISTAKES = [
             "neighbors have no warm-up",
             "weight = self.weight_now(now)",
             "weight = self.neighbor_weight",
+        ),
+    ),
+    *of(
+        "snclr_jax/objectives/memory_dcl.py",
+        EVERY,
+        (
+            "single views search the memory",
+            "rows = mean_row(seen.target)",
+            "rows = seen.target[0]",
+        ),
+        (
+            "neighbors are compared with the last of themselves",
+            "elect(local.similarity, rank)",
+            "elect(local.similarity, k)",
+        ),
+        (
+            "what is no neighbor has a weight",
+            "chosen & jnp.isfinite(last)",
+            "jnp.isfinite(last)",
+        ),
+        (
+            "each device has a mean of its own",
+            "total = jax.lax.psum(jnp.sum(nearer), AXIS)",
+            "total = jnp.sum(nearer)",
+        ),
+        (
+            "weights add up to 1 in all images",
+            "nearer * len(image_id) / jnp",
+            "nearer / jnp",
+        ),
+        (
+            "the memory forgets what it had of an image",
+            "rows = self.asks(state, seen, now)",
+            "rows = mean_row(seen.target)",
+        ),
+    ),
+    *of(
+        "snclr_jax/queue/memory_bank.py",
+        EVERY,
+        (
+            "what is seen counts for what is remembered",
+            "momentum * before + (1 - momentum) * rows",
+            "(1 - momentum) * before + momentum * rows",
+        ),
+        (
+            "a moving mean is shorter than 1",
+            "return unit(jnp.where(",
+            "return (jnp.where(",
+        ),
+        (
+            "images that share a row share its mean",
+            " & (bank.image_id[row] == image_id)",
+            "",
+        ),
+        (
+            "each device has the row of an image",
+            "place = row - first_row(bank)\n        own",
+            "place = row\n        own",
+        ),
+        (
+            "the first of those that share a row has it",
+            "(order[:, None] < order)",
+            "(order[:, None] > order)",
+        ),
+        (
+            "rows of the memory are never written anew",
+            "write(bank.pushed_at, row, jnp",
+            "write(bank.pushed_at, row * 0, jnp",
         ),
     ),
     *of(
