@@ -169,12 +169,7 @@ def choose(config: ConfigDict, *, images: int, side: int, devices: int) -> Confi
         if get_field(config, field) is None
     ]
     size = config.augment.size or next((s for s in VIEW_SIZES if s <= side), 32)
-    kind = class_of_section(config)
-    chosen = kind.choose(config.objective, images=images, devices=devices)
-    for field in _of_objective(config):
-        if get_field(config, field) is None:
-            value = chosen[field.removeprefix("objective.")]
-            config.update_from_flattened_dict({field: value})
+    config = choose_of_objective(config, images=images, devices=devices)
     config.augment.size = size
     if config.data.image_size is None:
         config.data.image_size = max(size, min(side, round(size * 8 / 7)))
@@ -197,6 +192,18 @@ def choose(config: ConfigDict, *, images: int, side: int, devices: int) -> Confi
             f"for: {least} are the least that make sense{where}; add images, or set "
             "each of them"
         )
+    return config
+
+
+def choose_of_objective(config: ConfigDict, *, images: int, devices: int) -> ConfigDict:
+    """Returns the config with what the objective leaves to be chosen, see `choose`."""
+    config = config.copy_and_resolve_references()
+    kind = class_of_section(config)
+    chosen = kind.choose(config.objective, images=images, devices=devices)
+    for field in _of_objective(config):
+        if get_field(config, field) is None:
+            value = chosen[field.removeprefix("objective.")]
+            config.update_from_flattened_dict({field: value})
     return config
 
 

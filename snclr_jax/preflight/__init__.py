@@ -13,7 +13,7 @@ import jax
 from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
-from snclr_jax.data.choose import choose_from_data
+from snclr_jax.data.choose import choose_from_data, choose_of_objective
 from snclr_jax.devices.mesh import make_mesh
 from snclr_jax.preflight.chips import chip_of, slice_devices
 from snclr_jax.preflight.hlo.work import largest_arrays, list_work, summarize
@@ -63,7 +63,9 @@ def preflight(
     mesh = make_mesh(slice_devices(topology, slices) if topology else None)
     device = mesh.devices.flat[0]
     chip = chip_of(device)
-    # What is compiled depends on no number of them.
+    if images is not None:  # which may be all that is known of them
+        config = choose_of_objective(config, images=images, devices=mesh.size)
+    # What is compiled depends on no mean or deviation of channels.
     config, chosen = choose_from_data(config, devices=mesh.size, measure=False)
     check_config(config, devices=mesh.size)
     check_loggers(config.log.to)

@@ -46,6 +46,8 @@ def built(name, mesh, **fields):
     config = tiny.override(choose_objective(tiny.config(), name), **SETTINGS, **fields)
     if "queue" in config.objective:
         config.objective.queue.dtype = "float64"
+        # Chosen from the images, by a run, where it is open.
+        config.objective.queue.size = config.objective.queue.size or 32
     check_config(config, devices=mesh.size)
     _, step, state = tiny.build(config, mesh)
     return config, step, state

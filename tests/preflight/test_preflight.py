@@ -10,6 +10,7 @@ import pytest
 import tiny
 from command import DIGITS, start
 from snclr_jax.configs import digits, imagenet_resnet50, imagenet_vit_s16
+from snclr_jax.configs.objectives import choose_objective
 
 import snclr_jax.preflight as preflight_package
 from snclr_jax.preflight import DoesNotFit, preflight
@@ -118,6 +119,24 @@ def test_the_report_of_a_step_that_fits(tiny_step, monkeypatch, capsys):
     monkeypatch.setattr(preflight_package, "chip_of", lambda device: TPUS["v5e"])
     preflight(tiny.config(), images=tiny.IMAGES)
     assert "cloud.google.com" in capsys.readouterr().out
+
+
+def test_what_an_objective_leaves_open_follows_from_the_images_that_are_given(
+    tiny_step, monkeypatch, tmp_path
+):
+    compiled = []
+
+    def compile_it(config, *_, **__):
+        compiled.append(config.objective.queue.size)
+        return tiny_step
+
+    monkeypatch.setattr(preflight_package, "compile_step", compile_it)
+    config = tiny.config(data__name="tfds", data__path=str(tmp_path))
+    config = choose_objective(config, "memory_dcl")
+    preflight(config, images=1001)
+    assert compiled == [1008]  # on eight devices
+    with pytest.raises(ValueError, match=r"data\.path"):
+        preflight(config)
 
 
 def test_a_step_that_does_not_fit_names_the_fields_to_change(monkeypatch, tiny_step):
