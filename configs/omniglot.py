@@ -6,13 +6,13 @@ once by 20 people: 16 of them to learn from, 4 to be scored on.
 
     unzip images_background_small1.zip -d omniglot    # 3 MB each
     unzip images_background_small2.zip -d omniglot
-    snclr train --config=omniglot:soft_dcl --config.data.path=omniglot
+    snclr train --config=omniglot:memory_dcl --config.data.path=omniglot
 
 The whole of it is images_background.zip and images_evaluation.zip. TFDS's `omniglot`
 says nothing of writers.
 
-Views, encoder and optimizer are those of `configs/digits.py`. Without `:soft_dcl` it is
-SNCLR, which learns these slower. Two CPU cores, about five minutes; accuracies of
+Views, encoder and optimizer are those of `configs/digits.py`. Without `:memory_dcl` it
+is SNCLR, which learns these slower. Two CPU cores, about five minutes; accuracies of
 Omniglot-242, the same drawings at 32 x 32 pixels, in benchmarks/RESULTS.md.
 """
 

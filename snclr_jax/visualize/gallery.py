@@ -79,7 +79,7 @@ def gallery(
 
     Below a neighbor stand its cosine similarity and its weight w, then its class, or
     its name where there are no classes, and its age in steps. A bar shows w, its full
-    length the largest of the query. Solid borders are of the query's class, dashed ones
+    length the largest of all. Solid borders are of the query's class, dashed ones
     of another. Of more neighbors than there is room for, 8 at most, the first are
     drawn.
 
@@ -161,7 +161,7 @@ def _describe(
             border = _border(own == theirs, theme)
             axes.add_patch(Rectangle((x, y), side, side, **border))
     weight = gallery.weight[index]
-    length = side * weight / max(gallery.weight[index[0]].max(), 1e-12)
+    length = side * weight / max(gallery.weight.max(), 1e-12)
     bottom = y + side
     axes.add_patch(Rectangle((x, bottom + 0.05), length, BAR, facecolor=theme.muted))
     small: dict[str, Any] = dict(ha="center", va="top", fontsize=8)
@@ -194,7 +194,7 @@ def _add_key(figure: Figure, labelled: bool, columns: int, theme: Theme) -> None
             Patch(**_border(True, theme), label="of the image's class"),
             Patch(**_border(False, theme), label="of another class"),
         ]
-    label = "weight w; full length: the largest"
+    label = "weight w; full length: the largest of all"
     handles.append(Patch(facecolor=theme.muted, label=label))
     figure.legend(
         handles=handles,

@@ -61,9 +61,14 @@ def test_what_is_recorded_is_of_the_runs_that_are_kept(record):
     lines = (FIGURES / f"neighbors-{record.recipe}.jsonl").read_text().splitlines()
     knn = {line["run"]: line["knn"] for line in map(json.loads, lines)}
     loss = record.variants.replace("_", "-") or "snclr--paper"
+    # Both are DCL then.
+    none = loss.replace("memory", "soft")
     epochs = config_of(record).epochs
-    for choice, said in (("found", record.neighbors), ("none--K---0-", record.none)):
-        runs = [f"{choice}-{loss}-{epochs}-{seed}" for seed in range(record.seeds)]
+    for runs_of, said in (
+        (f"found-{loss}", record.neighbors),
+        (f"none--K---0--{none}", record.none),
+    ):
+        runs = [f"{runs_of}-{epochs}-{seed}" for seed in range(record.seeds)]
         values = [knn[run] for run in runs]
         deviation = statistics.stdev(values) / math.sqrt(len(values))
         half = stats.t.ppf(0.975, len(values) - 1) * deviation

@@ -223,6 +223,10 @@ def test_a_gallery_has_the_pictures_and_what_is_known_of_them(rng):
     borders = [p for p in figure.axes[0].patches if not p.get_fill()]
     assert [p.get_linestyle() for p in borders].count("solid") == 2
     assert len(borders) == 5
+    # Bars of all queries are of one scale.
+    bars = [p.get_width() for p in figure.axes[0].patches if p.get_fill()]
+    expected = np.ravel(known.weight)[:5] / 0.5
+    np.testing.assert_allclose(bars, max(bars) * expected)
 
 
 def test_a_class_may_be_called_like_a_formula(rng):
