@@ -4,7 +4,7 @@ Two of scikit-learn's 1,797 digits side by side, in random size, place, rotation
 colors; train and test share no original. Pictures of a class share few, so views say
 less of it than a neighbor does.
 
-    snclr train --config=digit_pairs:soft_dcl
+    snclr train --config=digit_pairs:memory_dcl
 
 Two CPU cores, about two minutes of training; accuracies in benchmarks/RESULTS.md.
 Everything but the neighbors is that of `configs/digits.py`.

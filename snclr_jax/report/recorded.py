@@ -43,6 +43,12 @@ RECORDED = (
         seeds=5,
     ),
     Recorded(
+        *("digit_pairs", "memory_dcl", "pairs of digits"),
+        neighbors="61.5 ± 1.0",
+        none="57.3 ± 1.2",
+        seeds=5,
+    ),
+    Recorded(
         *("digit_pairs", "soft_dcl", "pairs of digits"),
         neighbors="59.6 ± 1.7",
         none="57.3 ± 1.2",
