@@ -65,8 +65,9 @@ class MemoryDCL(PulledDCL):
         rows = mean_row(seen.target)
         if not self.searches:
             return rows
-        rows, momentum = jax.lax.stop_gradient(rows), self.queue.momentum
-        return moving_mean(state, rows, seen.image_id, momentum=momentum, mesh=now.mesh)
+        return moving_mean(
+            state, rows, seen.image_id, momentum=self.queue.momentum, mesh=now.mesh
+        )
 
     def weigh(
         self,
