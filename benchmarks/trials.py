@@ -37,7 +37,7 @@ _SGD = {
 TRIALS: dict[str, tuple[list[str], dict[str, Any]]] = {
     "the recipe (LARS)": ([], {}),
     "SGD": ([], _SGD),
-    "soft_dcl, SGD": (["soft_dcl"], _SGD),
+    "memory_dcl, SGD": (["memory_dcl"], _SGD),
     "temperature 0.1": ([], {"objective.temperature": 0.1}),
     "constant moving average": ([], {"ema.final_momentum": 0.99}),
     "soft cross-entropy": ([], {"objective.form": "soft_cross_entropy"}),
