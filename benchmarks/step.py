@@ -30,11 +30,12 @@ import numpy as np
 from jax.profiler import ProfileData
 
 from snclr_jax.data import Split
-from snclr_jax.data.feed import Feed, is_resident
+from snclr_jax.data.feed import Feed
 from snclr_jax.devices.mesh import has_cudnn_attention, make_mesh, place_batch
 from snclr_jax.models import build_model
 from snclr_jax.preflight.report import Memory
 from snclr_jax.settings.objective import build_objective
+from snclr_jax.settings.resident import is_resident
 from snclr_jax.step.augment import view_settings
 from snclr_jax.step.optim import learning_rate, make_optimizer
 from snclr_jax.step.state import init_train_state

@@ -9,6 +9,7 @@ from ml_collections import ConfigDict
 from snclr_jax.data import digits
 from snclr_jax.data.form import Form
 from snclr_jax.data.split import Split, hold_back
+from snclr_jax.settings.ranges import EMBEDDED
 
 __all__ = ["Data", "Split", "hold_back", "open_data"]
 
@@ -72,7 +73,7 @@ def open_data(config: ConfigDict, given: Any = None) -> Data:
     where = config.get("path"), config.image_size
     how: dict[str, Any] = dict(splits=splits, max_bad=max_bad, form=form)
     # The others are imported when they are asked for: TFDS alone takes seconds.
-    if config.name in digits.EMBEDDED:
+    if config.name in EMBEDDED:
         if not form.in_color:
             raise ValueError(
                 f"data.channels {form.channels}: the embedded digits are in color; "

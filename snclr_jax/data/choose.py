@@ -20,12 +20,12 @@ from snclr_jax.data.decode import (
     unreadable,
 )
 from snclr_jax.data.depth import used_levels
-from snclr_jax.data.feed import is_resident
 from snclr_jax.data.order import WINDOWED, block_size, in_user_space
 from snclr_jax.settings.check import LEAST_BATCH
 from snclr_jax.settings.levels import AUTO
 from snclr_jax.settings.objective import build_objective
 from snclr_jax.settings.ranges import check_fields, class_of_section, get_field
+from snclr_jax.settings.resident import is_resident
 from snclr_jax.step.objective import power_of_two
 
 FIELDS = (

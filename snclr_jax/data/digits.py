@@ -12,8 +12,8 @@ from __future__ import annotations
 import numpy as np
 
 from snclr_jax.data.split import Split
+from snclr_jax.settings.ranges import EMBEDDED
 
-EMBEDDED = {"digits": 1, "digit_pairs": 2}  # digits in a picture, by data.name
 TEST_ORIGINALS = 297
 TEST_PICTURES = 4  # per original, whatever the training set: one test set for all runs
 MAX_ANGLE = 20.0  # degrees: a 6 stays a 6

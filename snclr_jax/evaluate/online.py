@@ -11,7 +11,6 @@ from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
 from snclr_jax.data import Data, Split
-from snclr_jax.data.feed import is_resident
 from snclr_jax.data.shared import keep_own
 from snclr_jax.encoder.encode import make_encode
 from snclr_jax.evaluate.features import extract_features, make_raw_pixels
@@ -20,6 +19,7 @@ from snclr_jax.evaluate.frozen.knn import knn_accuracies
 from snclr_jax.evaluate.memory.choices import choices_of_run
 from snclr_jax.evaluate.memory.networks import Search
 from snclr_jax.models import Model
+from snclr_jax.settings.resident import is_resident
 from snclr_jax.step.objective import Objective
 from snclr_jax.step.probe import Probe, probe_logits
 from snclr_jax.step.state import TrainState

@@ -25,7 +25,7 @@ from snclr_jax.queue.ring import NeighborQueue
 from snclr_jax.queue.settings import QueueSettings
 from snclr_jax.queue.sharded import elect, search_own_rows
 from snclr_jax.queue.sums import products_with_rows
-from snclr_jax.step.objective import Now, Seen, mean_row
+from snclr_jax.step.objective import Now, Seen, mean_row, unit
 
 
 @dataclasses.dataclass(frozen=True)
@@ -65,9 +65,8 @@ class MemoryDCL(PulledDCL):
         rows = mean_row(seen.target)
         if not self.searches:
             return rows
-        return moving_mean(
-            state, rows, seen.image_id, momentum=self.queue.momentum, mesh=now.mesh
-        )
+        momentum, ids = self.queue.momentum, seen.image_id
+        return unit(moving_mean(state, rows, ids, momentum=momentum, mesh=now.mesh))
 
     def weigh(
         self,

@@ -11,10 +11,10 @@ import jax.numpy as jnp
 from jax.sharding import Mesh
 
 from snclr_jax.data import open_data
-from snclr_jax.data.feed import is_resident
 from snclr_jax.devices.mesh import has_cudnn_attention, over_batch, replicated
 from snclr_jax.models import build_model
 from snclr_jax.settings.objective import build_objective
+from snclr_jax.settings.resident import is_resident
 from snclr_jax.step.augment import view_settings
 from snclr_jax.step.channels import channels_of
 from snclr_jax.step.optim import learning_rate, make_optimizer

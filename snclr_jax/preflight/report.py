@@ -9,12 +9,12 @@ from typing import Any, NamedTuple
 
 import jax
 
-from snclr_jax.data.feed import is_resident
 from snclr_jax.models import build_model
 from snclr_jax.preflight.chips import Chip
 from snclr_jax.preflight.hlo.work import Collective, Cost, Work
 from snclr_jax.settings.check import check_config
 from snclr_jax.settings.objective import build_objective
+from snclr_jax.settings.resident import is_resident
 
 # The named scope of step/train_step.py around the objective.
 SCOPES = ("objective",)

@@ -22,7 +22,6 @@ from snclr_jax.devices.mesh import AXIS, gather
 from snclr_jax.queue.ring import NeighborQueue
 from snclr_jax.queue.settings import RingSettings
 from snclr_jax.queue.sharded import QUEUE_SPEC, ROWS, first_row
-from snclr_jax.step.objective import unit
 
 
 @dataclasses.dataclass(frozen=True)
@@ -53,9 +52,9 @@ class BankSettings(RingSettings):
 def moving_mean(
     bank: NeighborQueue, rows: Array, image_id: Array, *, momentum: float, mesh: Mesh
 ) -> Array:
-    """Returns what the images' rows of the bank become, and searches with.
+    """Returns what the images' rows of the bank become, but for their length.
 
-        unit(momentum m_i + (1 - momentum) t_i)     t_i where image i has no row yet
+        momentum m_i + (1 - momentum) t_i           t_i where image i has no row yet
 
     Args:
       bank: keys sharded over the mesh axis "data".
@@ -65,7 +64,7 @@ def moving_mean(
       mesh: its size divides b and the rows of the bank.
 
     Returns:
-      (b, d) unit rows, sharded as `rows`.
+      (b, d) rows, sharded as `rows`.
     """
 
     def of_device(bank: NeighborQueue, rows: Array, image_id: Array) -> Array:
@@ -76,7 +75,7 @@ def moving_mean(
         mine = jnp.where(own[:, None], bank.keys[jnp.clip(place, 0, owned - 1)], 0)
         before = jax.lax.psum_scatter(mine.astype(rows.dtype), AXIS, tiled=True)
         known = jnp.any(before != 0, axis=1, keepdims=True)
-        return unit(jnp.where(known, momentum * before + (1 - momentum) * rows, rows))
+        return jnp.where(known, momentum * before + (1 - momentum) * rows, rows)
 
     specs = (QUEUE_SPEC, ROWS, P())
     return jax.shard_map(of_device, mesh=mesh, in_specs=specs, out_specs=ROWS)(

@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 from snclr_jax.configs.base import EPOCHS
-from snclr_jax.data.digits import EMBEDDED
-from snclr_jax.data.feed import is_resident
-from snclr_jax.data.python_source import NAME
 from snclr_jax.settings.objective import build_objective
-from snclr_jax.settings.ranges import check_fields, get_field
+from snclr_jax.settings.ranges import EMBEDDED, check_fields, get_field
+from snclr_jax.settings.resident import is_resident
 
 # Statistics of BatchNorm over fewer images are noise.
 LEAST_BATCH = 8
@@ -80,7 +78,7 @@ def check_against_data(config, images: int) -> None:
             "device come one batch at a time; use 1, or data.resident=True where they "
             "fit"
         )
-    if config.data.name == NAME and config.data.num_workers:
+    if config.data.name == "python" and config.data.num_workers:
         raise ValueError(
             f"data.num_workers {config.data.num_workers}: images that are given in "
             "Python stay in its process; use 0, and they are cropped in threads"

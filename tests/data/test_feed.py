@@ -12,9 +12,10 @@ import tiny
 from PIL import Image
 
 from snclr_jax.data import Split
-from snclr_jax.data.feed import RESIDENT_BYTES, Feed, is_resident
+from snclr_jax.data.feed import Feed
 from snclr_jax.data.folder import open_folder
 from snclr_jax.data.pipeline import train_batches
+from snclr_jax.settings.resident import RESIDENT_BYTES, is_resident
 from snclr_jax.step.augment import view_settings
 
 SIZE = 80

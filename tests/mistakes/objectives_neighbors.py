@@ -64,6 +64,11 @@ MISTAKES = [
             "nearer / jnp",
         ),
         (
+            "a moving mean is shorter than 1",
+            "return unit(moving_mean(",
+            "return (moving_mean(",
+        ),
+        (
             "the memory forgets what it had of an image",
             "rows = self.asks(state, seen, now)",
             "rows = mean_row(seen.target)",
@@ -76,11 +81,6 @@ MISTAKES = [
             "what is seen counts for what is remembered",
             "momentum * before + (1 - momentum) * rows",
             "(1 - momentum) * before + momentum * rows",
-        ),
-        (
-            "a moving mean is shorter than 1",
-            "return unit(jnp.where(",
-            "return (jnp.where(",
         ),
         (
             "images that share a row share its mean",

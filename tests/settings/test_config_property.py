@@ -22,12 +22,12 @@ from recipes import RECIPES, recipe
 import snclr_jax
 from snclr_jax.data import digits, open_data
 from snclr_jax.data.choose import choose_from_data
-from snclr_jax.data.feed import is_resident
 from snclr_jax.devices.mesh import over_batch, replicated
 from snclr_jax.models import build_model
 from snclr_jax.run.metrics import NonFiniteError, PendingMetrics
 from snclr_jax.settings.check import check_against_data, check_config, notes
 from snclr_jax.settings.objective import build_objective
+from snclr_jax.settings.resident import is_resident
 from snclr_jax.step.augment import view_settings
 from snclr_jax.step.optim import learning_rate, make_optimizer
 from snclr_jax.step.probe import count_classes
