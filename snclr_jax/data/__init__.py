@@ -9,7 +9,7 @@ from ml_collections import ConfigDict
 from snclr_jax.data import digits
 from snclr_jax.data.form import Form
 from snclr_jax.data.split import Split, hold_back
-from snclr_jax.settings.ranges import EMBEDDED
+from snclr_jax.settings.embedded import EMBEDDED
 
 __all__ = ["Data", "Split", "hold_back", "open_data"]
 

@@ -12,7 +12,7 @@ from __future__ import annotations
 import numpy as np
 
 from snclr_jax.data.split import Split
-from snclr_jax.settings.ranges import EMBEDDED
+from snclr_jax.settings.embedded import EMBEDDED
 
 TEST_ORIGINALS = 297
 TEST_PICTURES = 4  # per original, whatever the training set: one test set for all runs

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from snclr_jax.configs.base import EPOCHS
+from snclr_jax.settings.embedded import EMBEDDED
 from snclr_jax.settings.objective import build_objective
-from snclr_jax.settings.ranges import EMBEDDED, check_fields, get_field
+from snclr_jax.settings.ranges import check_fields, get_field
 from snclr_jax.settings.resident import is_resident
 
 # Statistics of BatchNorm over fewer images are noise.

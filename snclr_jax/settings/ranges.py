@@ -11,12 +11,12 @@ from annotated_types import Ge, Gt, Le, Lt
 from ml_collections import ConfigDict
 
 from snclr_jax.configs import base
+from snclr_jax.settings.embedded import EMBEDDED
 from snclr_jax.settings.levels import AUTO, parse_levels
 from snclr_jax.settings.objective import objective_class
 from snclr_jax.step.channels import COLOR, MOST, channels_of
 from snclr_jax.step.objective import Objective
 
-EMBEDDED = {"digits": 1, "digit_pairs": 2}  # digits in a picture, by data.name
 _CHOICES = {
     "data.name": (
         *EMBEDDED,
