@@ -33,9 +33,9 @@ from workdirs import Workdirs, cell, command
 from snclr_jax.data import open_data
 from snclr_jax.settings.objective import objective_class
 
-NONE, FOUND = "none (K = 0)", "found"
+NONE, FOUND, ORACLE = "none (K = 0)", "found", "of the same class"
 # What is chosen by a class of neighbor_choices.py, after the name of an objective's.
-OTHERS = {"of the same class": "OfSameClass", "random": "OfAnyRow"}
+OTHERS = {ORACLE: "OfSameClass", "random": "OfAnyRow"}
 # The class of an objective, its variant of a recipe, and its settings.
 LOSSES: dict[str, tuple[str, list[str], dict[str, str]]] = {
     "memory_dcl": ("MemoryDCL", ["memory_dcl"], {}),
@@ -133,8 +133,11 @@ class Bounds(Workdirs):
             section.update(config.objective.to_dict() | {"name": name})
             config.objective = section
         config.objective.update(settings)
+        queue = config.objective.queue
+        if run.choice == ORACLE and "rank" in queue:  # a class may have no more rows
+            queue.rank = queue.k + 1
         if run.choice == NONE:
-            config.objective.queue.k = 0
+            queue.k = 0
         if "labels" in config.objective:
             config.objective.labels = self.labels
         return config
