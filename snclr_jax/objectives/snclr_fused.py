@@ -27,7 +27,6 @@ from jax.sharding import PartitionSpec as P
 
 from snclr_jax.devices.mesh import AXIS, gather
 from snclr_jax.objectives import snclr_plain as losses
-from snclr_jax.objectives.soft_neighbors import weigh_own_rows
 from snclr_jax.queue.ring import NeighborQueue, Neighbors
 from snclr_jax.queue.sharded import (
     QUEUE_SPEC,
@@ -125,7 +124,7 @@ def _search_and_loss_of_device(
     settings: SNCLR,
 ) -> Direction:
     z, y, t = gather(prediction), gather(anchor), gather(target)
-    found = weigh_own_rows(queue, z, y, t, image_id, settings)
+    found = settings.weigh(queue, z, y, t, image_id)
     row, chosen = found.local.row, found.chosen
     per_image = losses.combine(
         _log_denominator(z, target, queue.keys, row, chosen, settings),

@@ -18,12 +18,7 @@ from jax.sharding import PartitionSpec as P
 
 from snclr_jax.devices.mesh import AXIS, gather
 from snclr_jax.objectives.simclr import ordered_pairs, pairs_of_views
-from snclr_jax.objectives.soft_neighbors import (
-    Attending,
-    SoftNeighbors,
-    Weighed,
-    weigh_own_rows,
-)
+from snclr_jax.objectives.soft_neighbors import Attending, SoftNeighbors
 from snclr_jax.queue.ring import NeighborQueue, Neighbors
 from snclr_jax.queue.settings import QueueSettings
 from snclr_jax.queue.sharded import (
@@ -109,17 +104,6 @@ class PulledDCL(SoftNeighbors):
         """Returns the (b, d) unit rows that search; without gradient."""
         raise NotImplementedError
 
-    def weigh(
-        self,
-        queue: NeighborQueue,
-        query: Array,
-        anchor: Array,
-        target: Array,
-        image_id: Array,
-    ) -> Weighed:
-        """Searches and weighs neighbors on a device, see `weigh_own_rows`."""
-        raise NotImplementedError
-
 
 @dataclasses.dataclass(frozen=True)
 class SoftDCL(Attending, PulledDCL):
@@ -139,17 +123,6 @@ class SoftDCL(Attending, PulledDCL):
         """Returns t of each image."""
         del state, now
         return mean_row(seen.target)
-
-    def weigh(
-        self,
-        queue: NeighborQueue,
-        query: Array,
-        anchor: Array,
-        target: Array,
-        image_id: Array,
-    ) -> Weighed:
-        """Weighs neighbors by their attention."""
-        return weigh_own_rows(queue, query, anchor, target, image_id, self)
 
 
 @jax.named_scope("pull_of_neighbors")

@@ -47,6 +47,32 @@ class Attention:
     stop_gradient: bool = False
 
 
+class Weighed(NamedTuple):
+    """The candidates of all images among the rows of one device, and their weights.
+
+    Attributes:
+      local: the candidates.
+      elected: which of them are neighbors, as this device's images see them.
+      chosen: (b, l) bool, which of them are neighbors.
+      products: (v, b, l) query_i . c of each view.
+      weights: (v, b, l) positiveness of each view.
+    """
+
+    local: Candidates
+    elected: Election
+    chosen: Array
+    products: Array
+    weights: Array
+
+    def of_own_images(self, queue: NeighborQueue) -> tuple[Array, Neighbors]:
+        """Returns weights (v, b / P, k) and neighbors of this device's images."""
+        weights = jax.lax.stop_gradient(self.weights)
+        return (
+            jax.vmap(of_neighbors, (0, None))(weights, self.elected),
+            neighbors_of_own_images(queue, self.local.row, self.elected),
+        )
+
+
 @dataclasses.dataclass(frozen=True)
 class SoftNeighbors(Searching):
     """An objective whose images have soft neighbors as further positives.
@@ -127,6 +153,25 @@ class SoftNeighbors(Searching):
         risen = jnp.minimum(now.step / steps, 1.0) if steps else 1.0
         return jnp.asarray(self.neighbor_weight * risen)
 
+    def weigh(
+        self,
+        queue: NeighborQueue,
+        query: Array,
+        anchor: Array,
+        target: Array,
+        image_id: Array,
+    ) -> Weighed:
+        """Searches and weighs neighbors among the rows of this device.
+
+        Args:
+          queue: with the rows of this device, in a `shard_map`.
+          query: (v, b, d) rows of all images that meet their neighbors.
+          anchor: (v, b, d) what says how positive these are.
+          target: (b, d) what searches them.
+          image_id: (b,) int32.
+        """
+        raise NotImplementedError
+
 
 @dataclasses.dataclass(frozen=True)
 class Attending(SoftNeighbors):
@@ -198,58 +243,23 @@ class Attending(SoftNeighbors):
             axis_name=axis_name,
         )
 
-
-class Weighed(NamedTuple):
-    """The candidates of all images among the rows of one device, and their weights.
-
-    Attributes:
-      local: the candidates.
-      elected: which of them are neighbors, as this device's images see them.
-      chosen: (b, l) bool, which of them are neighbors.
-      products: (v, b, l) query_i . c of each view.
-      weights: (v, b, l) positiveness of each view.
-    """
-
-    local: Candidates
-    elected: Election
-    chosen: Array
-    products: Array
-    weights: Array
-
-    def of_own_images(self, queue: NeighborQueue) -> tuple[Array, Neighbors]:
-        """Returns weights (v, b / P, k) and neighbors of this device's images."""
-        weights = jax.lax.stop_gradient(self.weights)
-        return (
-            jax.vmap(of_neighbors, (0, None))(weights, self.elected),
-            neighbors_of_own_images(queue, self.local.row, self.elected),
+    def weigh(
+        self,
+        queue: NeighborQueue,
+        query: Array,
+        anchor: Array,
+        target: Array,
+        image_id: Array,
+    ) -> Weighed:
+        """Weighs neighbors by their attention."""
+        k, block = self.queue.k, self.queue.block
+        local = search_own_rows(queue, target, image_id, self.queue)
+        elected = elect(local.similarity, k)
+        chosen = jnp.arange(local.row.shape[1]) < elected.count[:, None]
+        both = products_with_rows(
+            (*query, *anchor), queue.keys, local.row, elected.count, block
         )
-
-
-def weigh_own_rows(
-    queue: NeighborQueue,
-    query: Array,
-    anchor: Array,
-    target: Array,
-    image_id: Array,
-    settings: Attending,
-) -> Weighed:
-    """Searches and weighs neighbors among the rows of this device.
-
-    Args:
-      queue: with the rows of this device, in a `shard_map`.
-      query: (v, b, d) rows of all images that meet their neighbors.
-      anchor: (v, b, d) what says how positive these are.
-      target: (b, d) what searches them.
-      image_id: (b,) int32.
-      settings: of the objective.
-    """
-    local = search_own_rows(queue, target, image_id, settings.queue)
-    elected = elect(local.similarity, settings.queue.k)
-    chosen = jnp.arange(local.row.shape[1]) < elected.count[:, None]
-    both = products_with_rows(
-        (*query, *anchor), queue.keys, local.row, elected.count, settings.queue.block
-    )
-    # jax.custom_vjp loses what its function returns, to a type checker.
-    products, logits = jnp.split(jnp.stack(cast(Any, both)), 2)
-    weights = settings.positiveness(logits, valid=chosen, axis_name=AXIS)
-    return Weighed(local, elected, chosen, products, weights)
+        # jax.custom_vjp loses what its function returns, to a type checker.
+        products, logits = jnp.split(jnp.stack(cast(Any, both)), 2)
+        weights = self.positiveness(logits, valid=chosen, axis_name=AXIS)
+        return Weighed(local, elected, chosen, products, weights)
