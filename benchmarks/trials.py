@@ -22,22 +22,17 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from typing import Any, ClassVar, NamedTuple
 
+from image_sets import SGD
 from ml_collections import ConfigDict
 from report import table
 from runs import as_folder
 from workdirs import WHAT, Workdirs, cell, command
 
-_SGD = {
-    "optim.name": "sgd",
-    "optim.learning_rate": 0.06,
-    "optim.weight_decay": 5e-4,
-    "optim.decay_all": True,
-}
 # Variants of the recipe and settings, by name.
 TRIALS: dict[str, tuple[list[str], dict[str, Any]]] = {
     "the recipe (LARS)": ([], {}),
-    "SGD": ([], _SGD),
-    "memory_dcl, SGD": (["memory_dcl"], _SGD),
+    "SGD": ([], SGD),
+    "memory_dcl, SGD": (["memory_dcl"], SGD),
     "temperature 0.1": ([], {"objective.temperature": 0.1}),
     "constant moving average": ([], {"ema.final_momentum": 0.99}),
     "soft cross-entropy": ([], {"objective.form": "soft_cross_entropy"}),
