@@ -6,6 +6,7 @@ import io
 import logging
 import os
 import shutil
+import signal
 import subprocess
 import sys
 from importlib import import_module
@@ -156,6 +157,18 @@ def test_a_command_has_a_page_of_its_own(name, monkeypatch, capsys):
     assert page.startswith(f"  snclr {name}")
     assert ("Lists the recipes" in page) == (name == "recipes")
     assert ("VARIANT is debug" in page) == (name in ("train", "import", "preflight"))
+
+
+@pytest.mark.parametrize("words", [("--help",), ("recipes",)])
+def test_a_reader_that_has_seen_enough_is_no_error(words):
+    reader, writer = os.pipe()
+    os.close(reader)
+    try:
+        command = [sys.executable, "-m", "snclr_jax.main", *words]
+        ended = subprocess.run(command, cwd=ROOT, stdout=writer, stderr=subprocess.PIPE)
+    finally:
+        os.close(writer)
+    assert (ended.returncode, ended.stderr) == (-signal.SIGPIPE, b"")
 
 
 def test_the_version_is_that_of_the_package(monkeypatch, capsys):
