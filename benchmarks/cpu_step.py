@@ -38,19 +38,13 @@ def ours(width: int, batch: int) -> Callable[[], None]:
     from step import batches
 
     from snclr_jax.devices.mesh import make_mesh
-    from snclr_jax.models import build_model
-    from snclr_jax.settings.objective import build_objective
-    from snclr_jax.step.optim import learning_rate, make_optimizer
+    from snclr_jax.settings.training import build_training
     from snclr_jax.step.state import init_train_state
-    from snclr_jax.step.train_step import make_train_step
 
     config, mesh = cifar10.get_config(), make_mesh()
     config.model.width, config.batch_size = width, batch
-    objective = build_objective(config)
-    model = build_model(config.model, predictor=objective.predictor)
-    optimizer = make_optimizer(config, learning_rate(config, 100))
-    step = make_train_step(
-        model, objective, optimizer, config, mesh, steps_per_epoch=100
+    model, objective, optimizer, step, _ = build_training(
+        config, mesh, images=100 * batch
     )
     state = init_train_state(model, objective, optimizer, config, mesh)
     first, _ = batches(config, mesh)

@@ -16,7 +16,7 @@ from snclr_jax.data.depth import note_on_range
 from snclr_jax.data.feed import Feed
 from snclr_jax.data.python_source import named_python
 from snclr_jax.devices.agreement import in_agreement
-from snclr_jax.devices.mesh import has_cudnn_attention, make_mesh
+from snclr_jax.devices.mesh import make_mesh
 from snclr_jax.devices.processes import from_first
 from snclr_jax.encoder.init_from import init_from
 from snclr_jax.evaluate.online import (
@@ -27,7 +27,6 @@ from snclr_jax.evaluate.online import (
     Run,
 )
 from snclr_jax.loop import Loop
-from snclr_jax.models import build_model
 from snclr_jax.report.online import OnlineGallery
 from snclr_jax.report.summary import summarize
 from snclr_jax.run.checkpoint import Checkpoints
@@ -42,12 +41,10 @@ from snclr_jax.run.metrics import (
 from snclr_jax.run.stopped import stop_written
 from snclr_jax.run.workdir import own_workdir, record_run
 from snclr_jax.settings.check import check_against_data, check_config, notes
-from snclr_jax.settings.objective import build_objective
 from snclr_jax.settings.paths import absolute_paths, expanded, located
-from snclr_jax.step.optim import learning_rate, make_optimizer
+from snclr_jax.settings.training import build_training
 from snclr_jax.step.probe import count_classes
 from snclr_jax.step.state import TrainState, init_train_state
-from snclr_jax.step.train_step import make_train_step
 
 
 def train(
@@ -100,17 +97,8 @@ def train(
             evaluators=[type(evaluator).__name__ for evaluator in evaluators],
         ),
     )
-    steps_per_epoch = data.train.size // config.batch_size
-
-    objective = build_objective(config)
-    model = build_model(
-        config.model,
-        predictor=objective.predictor,
-        fused_attention=has_cudnn_attention(mesh),
-    )
-    optimizer = make_optimizer(config, learning_rate(config, steps_per_epoch))
-    step = make_train_step(
-        model, objective, optimizer, config, mesh, steps_per_epoch=steps_per_epoch
+    model, objective, optimizer, step, steps_per_epoch = build_training(
+        config, mesh, images=data.train.size
     )
     classes = count_classes(data.train.labels) if config.evaluate.online_probe else 0
     untrained = init_train_state(

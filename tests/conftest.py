@@ -116,9 +116,9 @@ def equal_runs_share_a_step():
 
     What is excluded from the comparison is not read by a step.
     """
-    from snclr_jax import train
+    from snclr_jax.settings import training
 
-    make_train_step, made = train.make_train_step, {}
+    make_train_step, made = training.make_train_step, {}
 
     def make_once(model, objective, optimizer, config, mesh, **steps):
         read = config.to_dict() | {"data": (config.data.mean, config.data.std)}
@@ -131,7 +131,7 @@ def equal_runs_share_a_step():
         return made[key]
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(train, "make_train_step", make_once)
+        patch.setattr(training, "make_train_step", make_once)
         yield
 
 

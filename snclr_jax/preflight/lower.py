@@ -4,22 +4,19 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from typing import Any, cast
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 from jax.sharding import Mesh
 
 from snclr_jax.data import open_data
-from snclr_jax.devices.mesh import has_cudnn_attention, over_batch, replicated
-from snclr_jax.models import build_model
-from snclr_jax.settings.objective import build_objective
+from snclr_jax.devices.mesh import over_batch, replicated
 from snclr_jax.settings.resident import is_resident
+from snclr_jax.settings.training import build_training
 from snclr_jax.step.augment import view_settings
 from snclr_jax.step.channels import channels_of
-from snclr_jax.step.optim import learning_rate, make_optimizer
 from snclr_jax.step.state import TrainState, train_state_shapes
-from snclr_jax.step.train_step import make_train_step
 from snclr_jax.step.views import Batch
 
 # Training images of TFDS sets (tensorflow.org/datasets/catalog), for where the set
@@ -91,20 +88,10 @@ def _step(
     config, mesh: Mesh, images: int
 ) -> tuple[jax.stages.Wrapped, tuple[TrainState, Batch]]:
     """Returns the step, and the shapes that it takes."""
-    steps_per_epoch = images // config.batch_size
-    objective = build_objective(config)
-    model = build_model(
-        config.model,
-        predictor=objective.predictor,
-        fused_attention=has_cudnn_attention(mesh),
-    )
-    optimizer = make_optimizer(config, learning_rate(config, steps_per_epoch))
-    step = make_train_step(
-        model, objective, optimizer, config, mesh, steps_per_epoch=steps_per_epoch
-    )
+    model, objective, optimizer, step, _ = build_training(config, mesh, images=images)
     state = train_state_shapes(model, objective, optimizer, config, mesh)
     batch = _abstract_batch(config, mesh, images)
-    return cast(jax.stages.Wrapped, step), (state, batch)
+    return step, (state, batch)
 
 
 def _abstract_batch(config, mesh: Mesh, images: int) -> Batch:
