@@ -5,7 +5,7 @@ and colors; train and test share no original. Nothing is downloaded.
 
     snclr train --config=digits
 
-Two CPU cores, about three minutes of training; accuracies in benchmarks/RESULTS.md. All
+Two CPU cores, about two minutes of training; accuracies in benchmarks/RESULTS.md. All
 choices were made on 2,000 held-back training pictures (data.holdback=2000).
 """
 

@@ -92,6 +92,8 @@ def run() -> None:
     if isinstance(sys.stdout, io.TextIOWrapper):
         # As stderr does: no name of a file, and no locale, can end a command.
         sys.stdout.reconfigure(errors="backslashreplace")
+    # An objective or an evaluator of one's own is found, as by `python -m`.
+    sys.path.append(os.getcwd())
     if not CLEANS_UP & set(arguments):
         end_at_once()
     keep_compiled(os.environ)

@@ -171,6 +171,20 @@ def test_a_reader_that_has_seen_enough_is_no_error(words):
     assert (ended.returncode, ended.stderr) == (-signal.SIGPIPE, b"")
 
 
+def test_a_recipe_imports_what_lies_in_the_current_folder(tmp_path):
+    (tmp_path / "my_idea.py").write_text("EPOCHS = 7")
+    recipe = "from ml_collections import ConfigDict\nfrom my_idea import EPOCHS\n"
+    recipe += "get_config = lambda name='': ConfigDict({'epochs': EPOCHS})"
+    (tmp_path / "mine.py").write_text(recipe)
+    # Without -P Python has the folder on its path by itself, as the script has not.
+    command = [sys.executable, "-P", "-c", "from snclr_jax.main import run; run()"]
+    words = ["train", "--config=mine.py", "--config.epoch=1"]
+    ended = subprocess.run(
+        [*command, *words], cwd=tmp_path, capture_output=True, text=True
+    )
+    assert_one_line(ended.stderr, "did you mean --config.epochs")
+
+
 def test_the_version_is_that_of_the_package(monkeypatch, capsys):
     version = f"snclr_jax {__version__}\n"
     assert said_by("--version", monkeypatch, capsys) == version
