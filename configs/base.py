@@ -383,6 +383,8 @@ def _debug(config: ConfigDict) -> ConfigDict:
         config.objective.queue.size = 64
         if "k" in config.objective.queue:
             config.objective.queue.k = min(config.objective.queue.k, 4)
+        if "rank" in config.objective.queue:
+            config.objective.queue.rank = 16
     if config.model.name.startswith("resnet"):
         config.model.width = 16
         config.model.stem = "cifar"

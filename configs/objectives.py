@@ -51,6 +51,8 @@ def choose_objective(
     if "neighbor_weight" in before and "neighbor_weight" in after:
         after.neighbor_warmup_epochs = before.neighbor_warmup_epochs
         after.queue.k = before.queue.k
+        if "rank" in after.queue:  # of a row that is well behind all neighbors
+            after.queue.rank = max(after.queue.rank, 4 * after.queue.k)
     if "attention" in before and "attention" in after:
         after.neighbor_weight, after.attention = (
             before.neighbor_weight,

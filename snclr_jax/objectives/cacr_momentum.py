@@ -9,7 +9,6 @@ import jax
 import jax.numpy as jnp
 from annotated_types import Ge, Gt
 from jax import Array
-from ml_collections import ConfigDict
 
 from snclr_jax.queue.every_row import log_sum_over_rows, softmax_over_rows
 from snclr_jax.queue.settings import BLOCK
@@ -59,14 +58,6 @@ class CACRMomentum(Objective):
             cost = costs[self.cost](z, target, similarity, now)
             targets.append(jnp.mean(jnp.sum(jax.nn.softmax(far, axis=0) * cost, 0)))
         return self.scale * jnp.mean(jnp.stack(targets)), ()
-
-    def check(self, config: ConfigDict, devices: int) -> None:
-        """Refuses a batch without another image to repel."""
-        if config.batch_size < 2:
-            raise ValueError(
-                f"batch_size {config.batch_size} leaves objective.name "
-                "'cacr_momentum' no other image to repel; use at least 2"
-            )
 
     def _rbf(self, z: Array, target: Array, similarity: Array, now: Now) -> Array:
         """Returns (v, b) log sum_j exp(z . t_j / tau) - z . t_i / tau."""

@@ -23,7 +23,7 @@ from snclr_jax.objectives.soft_neighbors import Weighed
 from snclr_jax.queue.memory_bank import BankSettings, moving_mean, remember
 from snclr_jax.queue.ring import NeighborQueue
 from snclr_jax.queue.settings import QueueSettings
-from snclr_jax.queue.sharded import elect, search_own_rows
+from snclr_jax.queue.sharded import Candidates, elect, search_own_rows
 from snclr_jax.queue.sums import products_with_rows
 from snclr_jax.step.objective import Now, Seen, mean_row, unit
 
@@ -80,7 +80,8 @@ class MemoryDCL(PulledDCL):
         del anchor
         k, rank, block = self.queue.k, self.queue.rank, self.queue.block
         asked = QueueSettings(k=rank if k else 0, block=block)
-        local = search_own_rows(queue, target, image_id, asked)
+        ranked = search_own_rows(queue, target, image_id, asked)
+        local = Candidates(ranked.similarity[:, :k], ranked.row[:, :k], None)
         elected = elect(local.similarity, k)
         chosen = jnp.arange(local.row.shape[1]) < elected.count[:, None]
         products = jnp.stack(
@@ -88,7 +89,7 @@ class MemoryDCL(PulledDCL):
         )
         weights = jnp.zeros_like(local.similarity)
         if k:
-            last = elect(local.similarity, rank).similarity[:, -1]
+            last = elect(ranked.similarity, rank).similarity[:, -1]
             last = jax.lax.all_gather(last, AXIS, tiled=True)[:, None]
             nearer = jnp.where(
                 chosen & jnp.isfinite(last), local.similarity - last, 0.0
@@ -109,9 +110,16 @@ class MemoryDCL(PulledDCL):
     def choose(
         cls, section: ConfigDict, *, images: int, devices: int
     ) -> dict[str, Any]:
-        """Returns a row for each image as the size of the bank."""
-        unit = cls.from_section(section).queue.unit(devices)
-        return {"queue.size": -(-images // unit) * unit}
+        """Returns a row for each image as the size of the bank, with K = 0 none."""
+        queue = cls.from_section(section).queue
+        unit = queue.unit(devices)
+        return {"queue.size": -(-images // unit) * unit if queue.k else 0}
+
+    def savings(self) -> dict[str, Any]:
+        """All but a shorter bank, in which images lose their rows to others."""
+        savings = super().savings()
+        del savings["queue.size"]
+        return savings
 
     def check(self, config: ConfigDict, devices: int) -> None:
         """Refuses a rank that is a neighbor's, or that no row has."""
@@ -120,7 +128,7 @@ class MemoryDCL(PulledDCL):
         if k and not k < rank <= size:
             raise ValueError(
                 f"objective.queue.rank {rank} must be more than objective.queue.k={k} "
-                f"and at most objective.queue.size={size}; use {k + 1} to {size}, or a "
+                f"and at most objective.queue.size={size}; use a rank in between, or a "
                 "longer bank"
             )
 

@@ -69,16 +69,11 @@ class NNCLR(Searching):
         return Found(*found[1:], found.valid / jnp.maximum(count, 1))
 
     def check(self, config: ConfigDict, devices: int) -> None:
-        """Refuses what leaves no anchor, or an anchor nothing to tell apart."""
+        """Refuses what leaves no anchor."""
         super().check(config, devices)
         if self.queue.k == 0:
             raise ValueError(
                 "objective.queue.k 0 leaves no neighbor as an anchor; use 1 or more"
-            )
-        if self.decoupled and config.batch_size < 2:
-            raise ValueError(
-                "objective.decoupled=True leaves nothing in the denominator of a "
-                "batch_size of 1; use at least 2"
             )
 
     def _direction(

@@ -126,10 +126,11 @@ class Searching(Remembering):
         queue = self.queue
         per_bank(config.batch_size, queue.banks, "batch_size")
         if queue.k > queue.size // queue.banks:
+            banks = f" in {queue.banks} objective.queue.banks" * (queue.banks > 1)
             raise ValueError(
-                f"objective.queue.size {queue.size} in {queue.banks} "
-                f"objective.queue.banks never holds objective.queue.k={queue.k} "
-                "neighbors for an image; use a larger queue or a smaller k"
+                f"objective.queue.size {queue.size}{banks} never holds "
+                f"objective.queue.k={queue.k} neighbors for an image; use a larger "
+                "queue or a smaller k"
             )
 
     def notes(self, config: ConfigDict, images: int) -> list[str]:
@@ -153,4 +154,4 @@ class Searching(Remembering):
 
         The images of a batch are divided among the banks.
         """
-        return self.queue.banks, self.queue.size // 10
+        return self.queue.banks, self.queue.size // 10 or super().batch_limits()[1]

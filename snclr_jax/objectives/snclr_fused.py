@@ -27,6 +27,7 @@ from jax.sharding import PartitionSpec as P
 
 from snclr_jax.devices.mesh import AXIS, gather
 from snclr_jax.objectives import snclr_plain as losses
+from snclr_jax.queue.every_row import list_rows
 from snclr_jax.queue.ring import NeighborQueue, Neighbors
 from snclr_jax.queue.sharded import (
     QUEUE_SPEC,
@@ -153,24 +154,18 @@ def _log_denominator(
       chosen: (b, l) bool, which candidates were elected.
       settings: of the objective.
     """
-    (views, batch, dim), own = z.shape, target.shape[0]
-    block = settings.queue.block
-    index = jnp.arange(batch) - jax.lax.axis_index(AXIS) * own
-    targets = RowList(
-        row=jnp.arange(own),
-        multiplicity=jnp.ones((own,), z.dtype),
-        count=jnp.int32(own),
-        excluded=index[:, None] if settings.decoupled else None,
-    )
+    views, batch, dim = z.shape
+    everything = jnp.ones(target.shape[0], bool)
+    targets = list_rows(z, everything, settings.decoupled)
     rows = _chosen_rows(row, chosen, keys.shape[0], settings.decoupled, z.dtype)
+    if settings.decoupled:
+        # The views of an image are so many queries with the same candidates.
+        excluded = jnp.tile(cast(Array, rows.excluded), (views, 1))
+        rows = rows._replace(excluded=excluded)
 
     def log_sum(keys: Array, listed: RowList) -> Array:
-        # The views of an image are so many queries with the same candidates.
-        if settings.decoupled:
-            excluded = jnp.tile(cast(Array, listed.excluded), (views, 1))
-            listed = listed._replace(excluded=excluded)
-        queries = z.reshape(views * batch, dim)
-        out: Any = log_sum_exp(queries, keys, listed, settings.temperature, block)
+        queries, tau = z.reshape(views * batch, dim), settings.temperature
+        out: Any = log_sum_exp(queries, keys, listed, tau, settings.queue.block)
         return out.reshape(views, batch)
 
     parts = jnp.stack([log_sum(target, targets), log_sum(keys, rows)])

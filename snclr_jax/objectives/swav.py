@@ -16,7 +16,7 @@ from snclr_jax.objectives.remembering import Remembering
 from snclr_jax.queue.ring import UNFILLED, NeighborQueue
 from snclr_jax.queue.settings import RingSettings
 from snclr_jax.queue.sharded import push_targets
-from snclr_jax.step.objective import ANOTHER_LOSS, Now, Seen, Shown
+from snclr_jax.step.objective import ANOTHER_LOSS, Now, Seen, Shown, unit
 
 # The views whose rows are remembered, each in a queue of its own.
 REMEMBERED = 2
@@ -78,7 +78,7 @@ class SwAV(Remembering):
         """Returns random unit prototypes (k, d), and two empty queues."""
         params, queue = super().init(key, dim)
         rows = jax.random.normal(key, (self.prototypes, dim))
-        return params | {"prototypes": _unit(rows)}, (queue,) * REMEMBERED
+        return params | {"prototypes": unit(rows)}, (queue,) * REMEMBERED
 
     def loss(
         self,
@@ -91,7 +91,7 @@ class SwAV(Remembering):
 
         Prototypes are normalized here, where the authors normalize them between steps.
         """
-        prototypes = _unit(params["prototypes"])
+        prototypes = unit(params["prototypes"])
         frozen = now.step < self.freeze_epochs * now.steps_per_epoch
         prototypes = jnp.where(frozen, jax.lax.stop_gradient(prototypes), prototypes)
         codes = self._codes(jax.lax.stop_gradient(prototypes), state, seen.target, now)
@@ -208,7 +208,3 @@ def _scores(rows: Array, prototypes: Array) -> Array:
     return jnp.einsum(
         "...d,kd->...k", rows, prototypes, precision=jax.lax.Precision.HIGHEST
     )
-
-
-def _unit(rows: Array) -> Array:
-    return rows / jnp.linalg.norm(rows, axis=-1, keepdims=True)

@@ -48,7 +48,7 @@ def log_sum_over_rows(
 
     def of_device(query: Array, keys: Array, counted: Array) -> Array:
         z = gather(query)
-        listed = _listed(z, counted, but_own)
+        listed = list_rows(z, counted, but_own)
         part: Any = log_sum_exp(_flat(z), keys, listed, temperature, block)
         return _own(_log_sum(part), z, query)
 
@@ -82,7 +82,7 @@ def softmax_over_rows(
 
     def of_device(query: Array, keys: Array, counted: Array) -> tuple[Array, Array]:
         z = gather(query)
-        listed = _listed(z, counted, but_own)
+        listed = list_rows(z, counted, but_own)
         part, mean = log_sum_exp_and_mean(_flat(z), keys, listed, temperature, block)
         whole = _log_sum(part)
         # A device without rows that count has no share, not 0 x inf.
@@ -130,8 +130,14 @@ def _on_each_device(function, mesh: Mesh, out_specs):
     return jax.shard_map(function, mesh=mesh, in_specs=in_specs, out_specs=out_specs)
 
 
-def _listed(z: Array, counted: Array, but_own: bool) -> RowList:
-    """Lists all rows of this device, in their order."""
+def list_rows(z: Array, counted: Array, but_own: bool) -> RowList:
+    """Lists all rows of this device, in their order, for the queries of all views.
+
+    Args:
+      z: (v, b, d) of all images.
+      counted: (n / P,) bool.
+      but_own: image i leaves row i of all devices out.
+    """
     own = counted.shape[0]
     excluded = None
     if but_own:

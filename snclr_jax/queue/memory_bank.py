@@ -45,7 +45,6 @@ class BankSettings(RingSettings):
     # What a search of a ring may be asked, and one of a bank is not.
     search: ClassVar[str] = "exact"
     banks: ClassVar[int] = 1
-    exclude_same_image: ClassVar[bool] = True
 
 
 @jax.named_scope("moving_mean")

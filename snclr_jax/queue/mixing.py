@@ -84,7 +84,7 @@ def hardest_rows(
       block: most numbers that exist at once on a device.
       mesh: its size divides b and q.
     """
-    settings = QueueSettings(size=queue.image_id.shape[0], k=count, block=block)
+    settings = QueueSettings(k=count, block=block)
     number = query.shape[0]
 
     def of_device(queue: NeighborQueue, query: Array, image_id: Array) -> Hardest:

@@ -25,6 +25,8 @@ def check_config(config, *, devices: int) -> None:
     _check_data(config.data)
     _check_augment(config)
     _check_network(config)
+    if config.batch_size < 2:
+        raise ValueError("batch_size 1 has no negatives; use at least 2")
     objective = build_objective(config)
     objective.check(config, devices)
     if config.evaluate.network == "target" and not objective.target:
@@ -48,8 +50,6 @@ def check_config(config, *, devices: int) -> None:
             f"{config.log.every_steps}, and metrics are written between two calls; use "
             f"at most {config.log.every_steps}"
         )
-    if config.batch_size < 2:
-        raise ValueError("batch_size 1 has no negatives; use at least 2")
     _check_division(config, devices)
 
 

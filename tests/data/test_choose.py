@@ -78,6 +78,12 @@ def test_what_was_set_stays():
     assert (config.data.image_size, config.model.stem) == (73, "imagenet")
 
 
+def test_without_a_queue_the_batch_is_that_of_the_images():
+    config = folder.get_config()
+    config.objective.queue.k = config.objective.queue.size = 0
+    assert choose(config, images=100_000, side=96, devices=8).batch_size == 256
+
+
 def test_a_folder_is_looked_at(tmp_path):
     for number in range(LEAST_IMAGES - 1):
         side = (40, 50, 50, 60, 300)[number % 5]

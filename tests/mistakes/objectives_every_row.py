@@ -43,6 +43,11 @@ MISTAKES = [
             "tau = self.temperature",
         ),
         (
+            "ReSSL reports the entropy at another temperature",
+            "of_target, mean, temperature=tau",
+            "of_target, mean, temperature=self.temperature",
+        ),
+        (
             "ReSSL has a loss without rows",
             "jnp.where(jnp.any(counted), loss, 0.0)",
             "loss",
@@ -51,6 +56,16 @@ MISTAKES = [
     *of(
         "snclr_jax/objectives/sce.py",
         EVERY_OBJECTIVE,
+        (
+            "SCE reports the entropy at another temperature",
+            "t[None], log_sum, mean, temperature=self.target_temperature",
+            "t[None], log_sum, mean, temperature=self.temperature",
+        ),
+        (
+            "SCE reports a log-sum as entropy",
+            "/ self.temperature, entropy[0]",
+            "/ self.temperature, log_sum[0]",
+        ),
         (
             "SCE without rows repels its positive",
             "else (log_sum > -jnp.inf).astype(t.dtype)",

@@ -10,6 +10,16 @@ MISTAKES = [
         "snclr_jax/objectives/soft_dcl.py",
         EVERY,
         (
+            "neighbors are shown with equal weights",
+            "Found(*pull.neighbors[1:], pull.weights[0])",
+            "Found(*pull.neighbors[1:], jnp.ones_like(pull.weights[0]))",
+        ),
+        (
+            "neighbors are shown with the last view's weights",
+            "Found(*pull.neighbors[1:], pull.weights[0])",
+            "Found(*pull.neighbors[1:], pull.weights[-1])",
+        ),
+        (
             "the first view searches",
             "mean_row(seen.target)",
             "seen.target[0]",
@@ -39,13 +49,18 @@ MISTAKES = [
         "snclr_jax/objectives/memory_dcl.py",
         EVERY,
         (
+            "neighbors without a row behind them weigh without end",
+            "chosen & jnp.isfinite(last)",
+            "chosen",
+        ),
+        (
             "single views search the memory",
             "rows = mean_row(seen.target)",
             "rows = seen.target[0]",
         ),
         (
             "neighbors are compared with the last of themselves",
-            "elect(local.similarity, rank)",
+            "elect(ranked.similarity, rank)",
             "elect(local.similarity, k)",
         ),
         (

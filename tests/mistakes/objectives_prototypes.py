@@ -9,6 +9,11 @@ MISTAKES = [
         "snclr_jax/objectives/swav.py",
         "tests/objectives/test_every_objective.py",
         (
+            "the entropy of codes is below 0",
+            "entropy = -jnp.sum(jax",
+            "entropy = jnp.sum(jax",
+        ),
+        (
             "a queue that is not full takes part in codes",
             "takes_part = due & jnp.all(queue.pushed_at != UNFILLED)",
             "takes_part = due",

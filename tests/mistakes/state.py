@@ -43,8 +43,8 @@ MISTAKES = [
             '    restored = state.replace(**arrays["state"])\n',
             '    restored = state.replace(**arrays["state"])\n'
             "    restored = "
-            "restored.replace(objective=restored.queue.replace(cursor=restored.queue.c"
-            "ursor * 0))\n",
+            "restored.replace(objective=restored.objective.replace("
+            "cursor=restored.objective.cursor * 0))\n",
         ),
     ),
     *of(

@@ -9,6 +9,11 @@ from snclr_jax.objectives.cacr import CACR
 
 
 def loss(objective, params, state, rows, stopped, step):
+    parts = metrics(objective, params, state, rows, step)
+    return objective.scale * (parts["attraction"] + parts["repulsion"])
+
+
+def metrics(objective, params, state, rows, step):
     y, pulled, pushed = rows.projection, [], []
     views = range(len(y))
     for v, i in itertools.product(views, range(y.shape[1])):
@@ -17,7 +22,7 @@ def loss(objective, params, state, rows, stopped, step):
         for w in views[v + 1 :]:
             near = [distance(y[v, i], row) for row in np.delete(y[w], i, axis=0)]
             pushed.append(expected(near, -objective.t_negative))
-    return objective.scale * (np.mean(pulled) - np.mean(pushed))
+    return {"attraction": np.mean(pulled), "repulsion": -np.mean(pushed)}
 
 
 def distance(a, b):
@@ -41,6 +46,7 @@ CASES = [
     Case(
         CACR(t_positive=1.3, t_negative=0.8, scale=1.7),
         loss,
+        metrics=metrics,
         local_views=1,
         recorded=(authors,),
         stretched=(dict.fromkeys(("t_positive", "t_negative"), 1e6),),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -67,6 +67,10 @@ class Case:
         same params: whatever sends no gradient is computed from them.
       state_after: (objective, state, rows, step) -> arrays of the state by attribute,
         of an objective that has a state.
+      metrics: (objective, params, state, rows, step) -> metrics by name, those of the
+        objective that are worth an oracle.
+      neighbors: (objective, params, state, rows) -> for each image the rows of the
+        queue that are shown as its neighbors, and their weights to the first view.
       global_views, local_views: how many it is tried with.
       recorded: functions that read what the code of others gave.
       stretched: fields at whose ends it has to stay finite, beside temperatures.
@@ -75,6 +79,8 @@ class Case:
     objective: Objective
     loss: Callable[..., float]
     state_after: Callable[..., Mapping[str, np.ndarray]] | None = None
+    metrics: Callable[..., Mapping[str, Any]] | None = None
+    neighbors: Callable[..., Sequence[tuple[Any, Any]]] | None = None
     global_views: int = 2
     local_views: int = 0
     recorded: tuple[Callable[[], Recorded], ...] = ()

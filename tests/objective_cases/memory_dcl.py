@@ -20,13 +20,11 @@ def searching(objective, state, rows):
     return np.array(asked)
 
 
-def loss(objective, params, state, rows, stopped, step):
-    y, tau, queue = rows.projection, objective.temperature, objective.queue
-    # A warm-up of two epochs of four steps.
-    weight = objective.neighbor_weight * min(step / 8, 1)
-    found, nearer = [], []
+def neighbors(objective, params, state, rows):
+    """Returns the nearest rows of each image, and their weights."""
+    queue, found, nearer = objective.queue, [], []
     for image, asked in zip(
-        rows.image_id, searching(objective, state, stopped), strict=True
+        rows.image_id, searching(objective, state, rows), strict=True
     ):
         others = [
             r
@@ -34,18 +32,32 @@ def loss(objective, params, state, rows, stopped, step):
             if state.pushed_at[r] >= 0 and state.image_id[r] != image
         ]
         others.sort(key=lambda r: (-(state.keys[r] @ asked), r))
-        near = others[: queue.k] if len(others) >= queue.rank else []
-        found.append(state.keys[near])
-        last = state.keys[others[queue.rank - 1]] @ asked if len(near) else 0
-        nearer.append(state.keys[near] @ asked - last)
+        found.append(others[: queue.k])
+        near = state.keys[found[-1]] @ asked
+        if len(others) >= queue.rank:
+            nearer.append(near - state.keys[others[queue.rank - 1]] @ asked)
+        else:
+            nearer.append(0 * near)
     mean = np.mean([each.sum() for each in nearer])
+    return [
+        (near, each / mean if mean else each)
+        for near, each in zip(found, nearer, strict=True)
+    ]
+
+
+def loss(objective, params, state, rows, stopped, step):
+    y, tau = rows.projection, objective.temperature
+    # A warm-up of two epochs of four steps.
+    weight = objective.neighbor_weight * min(step / 8, 1)
+    found = neighbors(objective, params, state, stopped)
     losses = []
     for v, w in pairs(rows):
         for i, anchor in enumerate(y[v]):
-            weights = weight * nearer[i] / mean if mean else 0 * nearer[i]
+            near, weights = found[i]
+            weights = weight * weights
             others = [*np.delete(y[v], i, axis=0), *np.delete(y[w], i, axis=0)]
             away = (1 + weights.sum()) * log_sum(anchor @ r / tau for r in others)
-            pulls = [anchor @ y[w, i], *(weights * (found[i] @ anchor))]
+            pulls = [anchor @ y[w, i], *(weights * (state.keys[near] @ anchor))]
             losses.append(away - sum(pulls) / tau)
     return objective.scale * np.mean(losses)
 
@@ -79,6 +91,7 @@ def case(size, *, k, rank, momentum, **fields):
         ),
         loss,
         state_after,
+        neighbors=neighbors,
         **fields,
     )
 
@@ -87,4 +100,6 @@ CASES = [
     case(24, k=3, rank=5, momentum=0.6, local_views=1),
     # Images share rows.
     case(12, k=2, rank=3, momentum=0.3, global_views=3),
+    # A batch is fewer rows than the rank.
+    case(24, k=2, rank=10, momentum=0.5),
 ]

@@ -11,7 +11,7 @@ from snclr_jax.queue.settings import RingSettings
 
 
 def softmax(logits):
-    return np.exp(np.array(logits) - log_sum(logits))
+    return np.exp(np.array(logits) - log_sum(logits)) if len(logits) else []
 
 
 def loss(objective, params, state, rows, stopped, step):
@@ -24,6 +24,19 @@ def loss(objective, params, state, rows, stopped, step):
             shown = softmax([y @ c / tau for c in rows_of_queue])
             losses.append(-sum(p * np.log(q) for p, q in zip(aim, shown, strict=True)))
     return objective.scale * np.mean(losses)
+
+
+def metrics(objective, params, state, rows, step):
+    return {"target_entropy": np.mean(entropies(objective, filled(state), rows, 1))}
+
+
+def entropies(objective, candidates, rows, view):
+    """Returns those of the softmax of each target over the candidates."""
+    aims = [
+        softmax([t @ c / objective.target_temperature for c in candidates])
+        for t in rows.target[view]
+    ]
+    return [-sum(p * np.log(p) for p in aim) if len(aim) else 0.0 for aim in aims]
 
 
 def recorded(name):
@@ -47,6 +60,7 @@ CASES = [
         ),
         loss,
         moco_v2.state_after,
+        metrics=metrics,
         local_views=1,
         recorded=tuple(
             functools.partial(recorded, name) for name in ("ressl_w1", "ressl_w2")

@@ -7,7 +7,7 @@ import numpy as np
 from objective_cases.case import Case, Recorded, filled, load, log_sum, ring, rows_of
 from objective_cases.case import views as views_of
 from objective_cases.moco_v2 import state_after
-from objective_cases.ressl import softmax
+from objective_cases.ressl import entropies, softmax
 from snclr_jax.objectives.sce import SCE
 from snclr_jax.queue.settings import RingSettings
 
@@ -34,6 +34,17 @@ def loss(objective, params, state, rows, stopped, step):
                 logits = [x @ z / objective.temperature for x in (t, *others)]
                 losses.append(log_sum(logits) - weights @ logits)
     return objective.scale * np.mean(losses)
+
+
+def metrics(objective, params, state, rows, step):
+    every = []
+    for u in range(len(rows.target)) if objective.symmetric else (1,):
+        for i in range(len(rows.image_id)):
+            others = filled(state)
+            if objective.in_batch:
+                others += [x for j, x in enumerate(rows.target[u]) if j != i]
+            every.append(entropies(objective, others, rows, u)[i])
+    return {"target_entropy": np.mean(every)}
 
 
 def recorded(variant):
@@ -73,7 +84,14 @@ def case(recorded=(), **settings):
         queue=RingSettings(24, "float64", block=96),
         **settings,
     )
-    return Case(objective, loss, state_after, local_views=1, recorded=recorded)
+    return Case(
+        objective,
+        loss,
+        state_after,
+        metrics=metrics,
+        local_views=1,
+        recorded=recorded,
+    )
 
 
 CASES = [

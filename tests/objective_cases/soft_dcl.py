@@ -11,22 +11,40 @@ from snclr_jax.objectives.soft_neighbors import Attention
 from snclr_jax.queue.settings import QueueSettings
 
 
-def loss(objective, params, state, rows, stopped, step):
-    y, tau, attention = rows.projection, objective.temperature, objective.attention
-    fold = np.eye(y.shape[-1])
-    if attention.kind == "linear":
-        fold = params["w2"].T @ params["w1"]
-    asked = stopped.projection if attention.stop_gradient else y
-    # A warm-up of two epochs of four steps.
-    weight = objective.neighbor_weight * min(step / 8, 1)
+def fold_of(objective, params, dim):
+    if objective.attention.kind == "linear":
+        return params["w2"].T @ params["w1"]
+    return np.eye(dim)
+
+
+def nearest(objective, state, rows):
+    """Returns the rows of the queue that are the neighbors of each image."""
 
     def allowed(i, r):
         filled = state.pushed_at[r] >= 0
         return filled and state.image_id[r] != rows.image_id[i]
 
-    found = oracle.find_rows(
-        state.keys, mean_of(stopped.target), objective.queue.k, eligible=allowed
-    )
+    k = objective.queue.k
+    return oracle.find_rows(state.keys, mean_of(rows.target), k, eligible=allowed)
+
+
+def neighbors(objective, params, state, rows):
+    fold = fold_of(objective, params, rows.projection.shape[-1])
+    return [
+        (near, positiveness(fold @ y, state.keys[near], objective.attention))
+        for near, y in zip(
+            nearest(objective, state, rows), rows.projection[0], strict=True
+        )
+    ]
+
+
+def loss(objective, params, state, rows, stopped, step):
+    y, tau, attention = rows.projection, objective.temperature, objective.attention
+    fold = fold_of(objective, params, y.shape[-1])
+    asked = stopped.projection if attention.stop_gradient else y
+    # A warm-up of two epochs of four steps.
+    weight = objective.neighbor_weight * min(step / 8, 1)
+    found = nearest(objective, state, stopped)
     losses = []
     for v, w in pairs(rows):
         for i, anchor in enumerate(y[v]):
@@ -61,6 +79,7 @@ def case(attention, **fields):
         ),
         loss,
         state_after,
+        neighbors=neighbors,
         **fields,
     )
 

@@ -28,19 +28,35 @@ def codes_of(scores, batch, iterations):
     return (q * samples)[:batch]
 
 
+def codes_of_views(objective, prototypes, state, targets, step):
+    codes = []
+    for v, target in enumerate(targets):
+        others = np.zeros((0, target.shape[1]))
+        if objective.queue.size and step >= 4 * objective.queue_from_epoch:
+            if (state[v].pushed_at >= 0).all():
+                others = state[v].keys
+        scores = np.concatenate([target, others]) @ prototypes.T / objective.epsilon
+        codes.append(codes_of(scores, len(target), objective.iterations))
+    return codes
+
+
+def metrics(objective, params, state, rows, step):
+    prototypes = unit(params["prototypes"])
+    codes = codes_of_views(objective, prototypes, state, rows.target, step)
+    each = [
+        -sum(p * np.log(p) for p in code if p > 0) for view in codes for code in view
+    ]
+    return {"code_entropy": np.mean(each)}
+
+
 def loss(objective, params, state, rows, stopped, step):
     fixed = unit(stopped.params["prototypes"])
     # Four steps are an epoch.
     frozen = step < 4 * objective.freeze_epochs
     prototypes = fixed if frozen else unit(params["prototypes"])
     losses = []
-    for v, target in enumerate(stopped.target):
-        others = np.zeros((0, target.shape[1]))
-        if objective.queue.size and step >= 4 * objective.queue_from_epoch:
-            if (state[v].pushed_at >= 0).all():
-                others = state[v].keys
-        scores = np.concatenate([target, others]) @ fixed.T / objective.epsilon
-        codes = codes_of(scores, len(target), objective.iterations)
+    every = codes_of_views(objective, fixed, state, stopped.target, step)
+    for v, codes in enumerate(every):
         for w, projection in enumerate(rows.projection):
             if w != v:
                 for code, y in zip(codes, projection, strict=True):
@@ -122,6 +138,7 @@ CASES = [
         SwAV(iterations=3, freeze_epochs=1.75, queue_from_epoch=1.75, **COMMON),
         loss,
         state_after,
+        metrics=metrics,
         local_views=1,
         stretched=({"epsilon": 1e-3},),
         recorded=tuple(
@@ -134,5 +151,6 @@ CASES = [
         SwAV(iterations=1, freeze_epochs=2.0, queue_from_epoch=2.0, **COMMON),
         loss,
         state_after,
+        metrics=metrics,
     ),
 ]

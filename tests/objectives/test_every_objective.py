@@ -117,7 +117,7 @@ def start(case: Case, mesh, *, pushes: int, dtype=np.float64):
 
 @functools.cache
 def compiled(objective, mesh):
-    """Returns the loss with its gradients, and the update of the state, compiled.
+    """Returns the loss and metrics with its gradients, and the update, compiled.
 
     Gradients are by parameters, projection and prediction.
     """
@@ -127,20 +127,23 @@ def compiled(objective, mesh):
             projection=projection,
             prediction=prediction if objective.predictor else projection,
         )
-        return objective.loss(params, state, moved, now(mesh, step))[0]
+        at = now(mesh, step)
+        value, aux = objective.loss(params, state, moved, at)
+        return value, objective.metrics(aux, moved, None, at)
 
     def update(state, seen, step):
         return objective.update(state, seen, now(mesh, step))
 
-    return jax.jit(jax.value_and_grad(loss_of, argnums=(0, 1, 2))), jax.jit(update)
+    gradients_of = jax.value_and_grad(loss_of, argnums=(0, 1, 2), has_aux=True)
+    return jax.jit(gradients_of), jax.jit(update)
 
 
 def value_and_gradients(objective, mesh, params, state, seen):
-    """Returns the loss, and its gradients by what they are of."""
+    """Returns the loss, metrics, and its gradients by what they are of."""
     function, _ = compiled(objective, mesh)
     rows = seen.projection, seen.prediction
-    value, gradients = function(params, *rows, state, seen, np.int32(STEP))
-    return value, dict(zip(("params", *ROWS), gradients, strict=True))
+    (value, metrics), gradients = function(params, *rows, state, seen, np.int32(STEP))
+    return value, metrics, dict(zip(("params", *ROWS), gradients, strict=True))
 
 
 def update(objective, mesh, state, seen, step):
@@ -200,7 +203,9 @@ def test_loss_gradients_and_state_are_those_of_the_equations(case, pushes, mesh_
         pytest.skip("has no state")
     rows = random_rows(case, seed=1)
     seen = placed(rows, mesh)
-    value, gradients = value_and_gradients(objective, mesh, params, state, seen)
+    value, metrics, gradients = value_and_gradients(
+        objective, mesh, params, state, seen
+    )
     params, before = numpy_of(params), numpy_of(state)
     stopped = rows._replace(params=params)
 
@@ -211,6 +216,9 @@ def test_loss_gradients_and_state_are_those_of_the_equations(case, pushes, mesh_
         return case.loss(objective, params, before, own, stopped, STEP)
 
     np.testing.assert_allclose(value, oracle(), rtol=1e-9, atol=1e-12)
+    if case.metrics:
+        expected = case.metrics(objective, params, before, rows, STEP)
+        close_arrays({name: metrics[name] for name in expected}, expected)
     moves = {"params": params, "projection": rows.projection}
     if objective.predictor:
         moves["prediction"] = rows.prediction
@@ -230,12 +238,16 @@ def test_loss_gradients_and_state_are_those_of_the_equations(case, pushes, mesh_
 
 
 def everything(case: Case, mesh) -> dict[str, jax.Array]:
-    """Returns the loss, its gradients and the state after an update, by name."""
+    """Returns the loss, metrics, gradients and the state after an update, by name."""
     params, state = start(case, mesh, pushes=2)
     seen = placed(random_rows(case, seed=1), mesh)
-    value, gradients = value_and_gradients(case.objective, mesh, params, state, seen)
+    value, metrics, gradients = value_and_gradients(
+        case.objective, mesh, params, state, seen
+    )
     after = update(case.objective, mesh, state, seen, STEP)
-    return by_name({"loss": value, "gradients": gradients, "state": after})
+    return by_name(
+        {"loss": value, "metrics": metrics, "gradients": gradients, "state": after}
+    )
 
 
 def close_arrays(arrays, expected) -> None:
@@ -244,6 +256,28 @@ def close_arrays(arrays, expected) -> None:
         np.testing.assert_allclose(
             arrays[name], array, rtol=1e-9, atol=1e-12, err_msg=name
         )
+
+
+@pytest.mark.parametrize("name", [name for name in CASES if CASES[name].neighbors])
+def test_neighbors_that_are_shown_are_those_of_the_equations(name, mesh_of):
+    case, mesh = CASES[name], mesh_of(4)
+    params, state = start(case, mesh, pushes=2)
+    rows = random_rows(case, seed=1)
+    shown = jax.jit(
+        lambda params, state, seen: case.objective.neighbors(
+            params, state, seen, now(mesh, STEP)
+        )
+    )(params, state, placed(rows, mesh))
+    before = numpy_of(state)
+    expected = case.neighbors(case.objective, numpy_of(params), before, rows)
+    for image, (nearest, weights) in enumerate(expected):
+        count = len(nearest)
+        assert shown.valid[image].tolist() == [
+            number < count for number in range(shown.valid.shape[1])
+        ]
+        assert shown.row[image, :count].tolist() == list(nearest)
+        assert (shown.image_id[image, :count] == before.image_id[nearest]).all()
+        np.testing.assert_allclose(shown.weight[image, :count], weights, atol=1e-12)
 
 
 @every_case

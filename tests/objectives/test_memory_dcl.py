@@ -33,10 +33,21 @@ def test_each_image_gets_a_row(images, devices, size):
 def test_a_rank_that_is_a_neighbors_or_no_rows_is_refused(k, rank, size):
     config = recipe(size)
     config.objective.queue.k, config.objective.queue.rank = k, rank
-    with pytest.raises(ValueError, match=f"queue.rank {rank} .*use {k + 1} to {size}"):
+    with pytest.raises(ValueError, match=f"queue.rank {rank} .*size={size}; use"):
         check_config(config, devices=1)
     config.objective.queue.k = 0  # asks for no row
     check_config(config, devices=1)
+
+
+def test_without_neighbors_there_is_no_bank():
+    section = digits.get_config("memory_dcl").objective
+    section.queue.k = 0
+    assert MemoryDCL.choose(section, images=3872, devices=8) == {"queue.size": 0}
+
+
+def test_images_keep_a_row_each_where_memory_is_short():
+    savings = build_objective(recipe()).savings()
+    assert set(savings) == {"queue.dtype", "queue.block"}
 
 
 def test_a_bank_that_is_shorter_than_the_images_is_noted():

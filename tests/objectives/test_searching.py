@@ -79,12 +79,7 @@ def test_metrics_are_those_of_a_search(found):
     [
         ("nnclr", {"objective__queue__k": 0}, "objective.queue.k 0 .*; use 1 or more"),
         ("nnclr", {"objective__queue__k": 65}, "never holds objective.queue.k=65"),
-        (
-            "nnclr",
-            {"objective__decoupled": True, "batch_size": 1},
-            "objective.decoupled=True .* batch_size of 1; use at least 2",
-        ),
-        ("cacr_momentum", {"batch_size": 1}, "batch_size 1 leaves .*; use at least 2"),
+        ("groco", {"batch_size": 1}, "batch_size 1 has no negatives; use at least 2"),
     ],
 )
 def test_what_leaves_nothing_to_tell_apart_is_refused(name, fields, message):

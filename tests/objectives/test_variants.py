@@ -7,6 +7,7 @@ from recipes import RECIPES, recipe
 from snclr_jax.configs import digits
 from snclr_jax.configs.published import PUBLISHED
 
+from snclr_jax.data.choose import choose_of_objective
 from snclr_jax.objectives import OBJECTIVES
 from snclr_jax.settings.check import check_config
 from snclr_jax.settings.ranges import get_field
@@ -26,8 +27,9 @@ def test_a_recipe_takes_every_objective_and_keeps_its_queue(name):
         for variant, rows in ((objective, size), (f"{objective},debug", 64)):
             config = recipe(name, variant)
             # The sizes of a folder are chosen from its images.
-            if rows == 64 or (name != "folder" and objective != "memory_dcl"):
-                check_config(config, devices=8)
+            if rows == 64 or name != "folder":
+                sized = choose_of_objective(config, images=10_000, devices=8)
+                check_config(sized, devices=8)
             assert config.objective.name == objective
             if "queue" in config.objective:
                 assert config.objective.queue.size == rows
