@@ -374,7 +374,7 @@ DOES_NOT_FIT = 3
 # Commands that name runs, or images, without a flag.
 OF_PATHS = ("compare", "similar", "watch")
 # Commands that do no more than print.
-PRINTS = {"recipes", "compare"}
+PRINTS = {"recipes", "compare", "preflight"}
 # Commands that Ctrl-C reaches as an exception: they end their workers, or give the
 # terminal its cursor back.
 CLEANS_UP = {"prepare", "watch"}

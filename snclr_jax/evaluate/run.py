@@ -33,10 +33,13 @@ from snclr_jax.run.common import common_facts
 from snclr_jax.run.files import OWN
 from snclr_jax.run.metrics import say
 from snclr_jax.run.workdir import as_json, has_images
+from snclr_jax.settings.embedded import EMBEDDED
 from snclr_jax.settings.paths import absolute_paths
 
 DEFAULT = ("knn", "linear")
 WITHOUT_LABELS = "quality"
+
+_OF_FILES = ("path", "tfds_name", "train_split", "test_split")
 
 
 def evaluate(
@@ -194,6 +197,9 @@ def target_config(config: ConfigDict, changed: ConfigDict) -> tuple[ConfigDict, 
       config: the run's.
       changed: `data` of `configs/evaluate.py`; None keeps what the run has. Another
         `name` starts from its defaults, not from the run's path and splits.
+
+    Raises:
+      ValueError: for what says where files are, of images that are in none.
     """
     config = config.copy_and_resolve_references()
     new = {name: value for name, value in changed.items() if value is not None}
@@ -205,6 +211,13 @@ def target_config(config: ConfigDict, changed: ConfigDict) -> tuple[ConfigDict, 
         )
         config.data.update(image_column=None, label_column=None, pages=None)
     config.data.update(new)
+    unread = [name for name in _OF_FILES if name in new]
+    if unread and config.data.name in EMBEDDED:
+        raise ValueError(
+            f"data.{unread[0]} {new[unread[0]]!r} is not read where data.name is "
+            f"{config.data.name!r}; add --config.data.name=folder, or what the images "
+            "are"
+        )
     data = absolute_paths(config).data
     return config, ",".join(f"{name}={data[name]}" for name in sorted(new))
 

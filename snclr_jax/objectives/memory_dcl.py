@@ -122,19 +122,25 @@ class MemoryDCL(PulledDCL):
         return savings
 
     def check(self, config: ConfigDict, devices: int) -> None:
-        """Refuses a rank that is a neighbor's, or that no row has."""
+        """Refuses a rank that is a neighbor's, or that no other image's row has."""
         super().check(config, devices)
         k, rank, size = self.queue.k, self.queue.rank, self.queue.size or 0
-        if k and not k < rank <= size:
+        if k and not k < rank < size:
             raise ValueError(
                 f"objective.queue.rank {rank} must be more than objective.queue.k={k} "
-                f"and at most objective.queue.size={size}; use a rank in between, or a "
-                "longer bank"
+                f"and less than objective.queue.size={size}; use a rank in "
+                "between, or a longer bank"
             )
 
     def notes(self, config: ConfigDict, images: int) -> list[str]:
-        """Says where the bank does not have a row for each image."""
-        size = self.queue.size or 0
+        """Says where images share rows, and where none has a row at the rank."""
+        size, rank = self.queue.size or 0, self.queue.rank
+        if self.searches and images <= rank:
+            return [
+                f"objective.queue.rank {rank}: none of {images} training images has so "
+                "many others, and without a row at that rank neighbors have no weight; "
+                "lower it"
+            ]
         if not self.searches or size >= images:
             return []
         return [

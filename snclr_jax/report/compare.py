@@ -16,6 +16,9 @@ from snclr_jax.run.watch import duration
 WIDTH = 100  # columns of text that up to four groups fit into
 POINTS = 10  # of a curve
 MOST = 5  # settings that are shown where not all are asked for
+# What fields begin with, those that say most of a run first.
+FIRST = ("data.name", "data.path", "model.name", "batch_size", "epochs")
+FIRST += ("objective.", "optim.", "ema.", "model.", "data.", "augment.view", "")
 MISSING = "-"
 
 
@@ -67,7 +70,7 @@ def _legend(groups: Sequence[Group]) -> str:
 def _settings(groups: Sequence[Group], everything: bool) -> str:
     settings = [group.runs[0].settings for group in groups]
     rows, fields = [], 0
-    for field in sorted(set().union(*settings)):
+    for field in sorted(set().union(*settings), key=_importance):
         values = [
             _shown(of_group[field]) if field in of_group else MISSING
             for of_group in settings
@@ -86,6 +89,11 @@ def _settings(groups: Sequence[Group], everything: bool) -> str:
         return more
     title = "settings that differ"
     return _table(title, groups, rows) + (f"\n{more}" if len(rows) < fields else "")
+
+
+def _importance(field: str) -> tuple[int, str]:
+    """Orders fields: what says most of a run is first."""
+    return next(n for n, of in enumerate(FIRST) if field.startswith(of)), field
 
 
 def _shown(value: Any) -> str:

@@ -36,11 +36,12 @@ KNN_IMAGES = 10_000
 
 
 class EmbeddingMap(NamedTuple):
-    """Maps of the same images; `split` says which they are, "test" or "training"."""
+    """Maps of some images of a split, "test" or "training", that has `images`."""
 
     maps: dict[str, Map]
     labels: np.ndarray | None
     split: str
+    images: int
 
 
 class Confusion(NamedTuple):
@@ -109,6 +110,7 @@ def map_embedding(subject: Subject, data: Data, *, seed: int) -> EmbeddingMap | 
         {method: project(features, method, seed=seed) for method in methods},
         part.labels if with_labels(part) else None,
         name,
+        split.size,
     )
 
 

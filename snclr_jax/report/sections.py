@@ -83,13 +83,14 @@ def embedding(mapped: EmbeddingMap, names: Names) -> Section:
     count = len(next(iter(mapped.maps.values()))[0])
     others = [method for method in mapped.maps if method != "PCA"]
     keep = "keeps" if len(others) == 1 else "keep"
+    some = f" of {mapped.images:,}" * (count < mapped.images)
     colored = ""
     if mapped.labels is not None:
         colored = " A class is named where its points are, where there is room."
     return Section(
         "Map of the embedding",
-        f"Features of {count:,} {mapped.split} images, brought to length 1, so that "
-        f"directions are compared.{colored} PCA keeps distances as far as two "
+        f"Features of {count:,}{some} {mapped.split} images, brought to length 1, so "
+        f"that directions are compared.{colored} PCA keeps distances as far as two "
         f"directions can; {' and '.join(others)} {keep} neighbors, and distances "
         "between groups mean little there.",
         [

@@ -189,6 +189,11 @@ def check_workdir(
                 "(an encoder can be its start, see model.init_from)"
             )
     ours, changes = as_json(config), []
+    for name in allow:
+        if not (under(name, (FOUND,)) or _is_in(ours, name)):
+            raise ValueError(
+                f"--allow_changes={name} names no field and no section of the config"
+            )
     steps = saved_steps(workdir)
     if steps or (epath.Path(workdir) / CONFIG_FILE).exists():
         theirs = read_config(workdir)
@@ -218,6 +223,12 @@ def check_workdir(
         f"objective.{name}": text for name, text in objective.changes.items()
     }
     return [change_sentence(meaning, step, *change) for change in changes]
+
+
+def _is_in(tree: Any, name: str) -> bool:
+    first, _, rest = name.partition(".")
+    inside = isinstance(tree, dict) and first in tree
+    return inside and (not rest or _is_in(tree[first], rest))
 
 
 def as_json(config: ml_collections.ConfigDict) -> dict[str, Any]:

@@ -55,6 +55,10 @@ def check_config(config, *, devices: int) -> None:
 
 def check_against_data(config, images: int) -> None:
     """Raises ValueError where the config does not fit a training set of `images`."""
+    if images < 2:
+        raise ValueError(
+            f"{images} training images are too few to learn from; add some"
+        )
     if config.batch_size > images:
         raise ValueError(
             f"batch_size {config.batch_size} is larger than the training set of "

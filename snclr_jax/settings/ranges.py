@@ -11,6 +11,7 @@ from annotated_types import Ge, Gt, Le, Lt
 from ml_collections import ConfigDict
 
 from snclr_jax.configs import base
+from snclr_jax.objectives import OBJECTIVES
 from snclr_jax.settings.embedded import EMBEDDED
 from snclr_jax.settings.levels import AUTO, parse_levels
 from snclr_jax.settings.objective import objective_class
@@ -107,6 +108,13 @@ def check_fields(config: ConfigDict, *, unset: tuple[str, ...] = ()) -> None:
     expected = base.get_config()
     objective = class_of_section(config)
     expected.objective = objective.section(config.objective.name)
+    name = config.objective.name
+    if name in OBJECTIVES and set(config.objective) != set(expected.objective):
+        raise ValueError(
+            f"config.objective has not the fields of objective.name {name!r}, "
+            f"{sorted(expected.objective)}; name the objective behind the recipe, as "
+            f"--config=digits:{name} does"
+        )
     _check_section("config", config, expected, unset)
     for field, choices in _CHOICES.items():
         if get_field(config, field) not in choices:

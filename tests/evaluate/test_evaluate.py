@@ -223,6 +223,13 @@ def test_other_images_are_told_apart_by_where_they_lie(tmp_path, monkeypatch):
     assert len(origins) == 2
 
 
+def test_files_are_refused_for_images_that_are_in_none():
+    for name, value in (("path", "photos"), ("test_split", "val")):
+        new = debug(**{f"data__{name}": value}).data
+        with pytest.raises(ValueError, match=f"data.{name} '{value}' is not read"):
+            target_config(tiny.config(), new)
+
+
 def test_what_is_evaluated_by_default_is_what_the_labels_suffice_for():
     one, two = (
         Split(lambda rows: rows, size=3, labels=np.array(labels, np.int32))

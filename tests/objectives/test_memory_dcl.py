@@ -29,7 +29,7 @@ def test_each_image_gets_a_row(images, devices, size):
     assert chosen == {"queue.size": size}
 
 
-@pytest.mark.parametrize(("k", "rank", "size"), [(5, 5, 64), (3, 65, 64)])
+@pytest.mark.parametrize(("k", "rank", "size"), [(5, 5, 64), (3, 64, 64)])
 def test_a_rank_that_is_a_neighbors_or_no_rows_is_refused(k, rank, size):
     config = recipe(size)
     config.objective.queue.k, config.objective.queue.rank = k, rank
@@ -37,6 +37,14 @@ def test_a_rank_that_is_a_neighbors_or_no_rows_is_refused(k, rank, size):
         check_config(config, devices=1)
     config.objective.queue.k = 0  # asks for no row
     check_config(config, devices=1)
+
+
+def test_images_that_have_too_few_others_are_noted():
+    config = recipe(24)
+    objective = build_objective(config)
+    (note,) = objective.notes(config, 20)
+    assert "rank 20: none of 20 training images has so many others" in note
+    assert objective.notes(config, 21) == []
 
 
 def test_without_neighbors_there_is_no_bank():

@@ -312,6 +312,20 @@ def test_runs_of_two_objectives_are_compared_on_one_screen(tmp_path):
     assert table(compare(workdirs[:1]), "training")["loss"] == ["0.5000"]
 
 
+def test_settings_that_say_most_come_first(tmp_path):
+    workdirs = [
+        make_run(
+            tmp_path / name,
+            augment={"local": {f"field{n}": name for n in range(9)}},
+            data={"name": name, "image_size": len(name)},
+            lines=[],
+        )
+        for name in ("digits", "digit_pairs")
+    ]
+    shown = list(table(compare(workdirs), "settings that differ"))
+    assert shown[1:4] == ["data.name", "data.image_size", "augment.local.field0"]
+
+
 def test_everything_has_all_settings_curves_and_numbers(tmp_path):
     workdirs = [
         of_objective(tmp_path / "a", "snclr", 640.0, attention={"kind": "cosine"}),

@@ -299,9 +299,11 @@ def test_nothing_is_said_of_what_is_not_there(rng):
     training, *others = sections.curves(lines, SNCLR())
     assert "kNN" not in training.text and not others
     maps = {name: (rng.normal(size=(5, 2)), ("", "")) for name in ("PCA", "t-SNE")}
-    mapped = measure.EmbeddingMap(maps, None, "training")
+    mapped = measure.EmbeddingMap(maps, None, "training", 5)
     text = sections.embedding(mapped, None).text
-    assert "; t-SNE keeps neighbors" in text
+    assert "; t-SNE keeps neighbors" in text and "of 5 training images" in text
+    some = sections.embedding(mapped._replace(images=9), None).text
+    assert "Features of 5 of 9 training images" in some
     assert not any(word in text for word in ("UMAP", "kNN", "class"))
     both = mapped._replace(maps=maps | {"UMAP": maps["PCA"]})
     assert "; t-SNE and UMAP keep neighbors" in sections.embedding(both, None).text

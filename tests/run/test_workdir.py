@@ -244,6 +244,8 @@ def test_images_that_are_others_are_refused_or_taken_by_name(tmp_path):
     ],
 )
 def test_what_says_which_arrays_there_are_cannot_change(tmp_path, name):
+    with pytest.raises(ValueError, match="=objective.queue.rnk names no field"):
+        check_workdir(tiny.config(), tmp_path, allow=("seed", "objective.queue.rnk"))
     with pytest.raises(ValueError, match=f"allow_changes={name}: .*cannot change"):
         check_workdir(tiny.config(), tmp_path, allow=(name,))
     record_run(tiny.config(), tmp_path)

@@ -125,7 +125,16 @@ def test_a_queue_that_is_not_searched_must_still_fit_the_devices():
         check_config(config, devices=8)
 
 
+def test_an_objective_that_is_named_alone_is_told_how_to_be():
+    config = digits.get_config("debug")
+    config.objective.name = "dcl"
+    with pytest.raises(ValueError, match="behind the recipe, as --config=digits:dcl"):
+        check_config(config, devices=1)
+
+
 def test_a_batch_larger_than_the_data_is_refused():
+    with pytest.raises(ValueError, match="1 training images are too few"):
+        check_against_data(base.get_config(), 1)
     with pytest.raises(ValueError, match="batch_size 256.*100 images"):
         check_against_data(base.get_config(), 100)
 
