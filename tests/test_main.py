@@ -24,6 +24,14 @@ from snclr_jax.preflight import DoesNotFit
 from snclr_jax.report import compare
 
 
+@pytest.fixture(autouse=True)
+def closed_pipes_stay_errors():
+    """Undoes what a command that does no more than print does to its process."""
+    before = signal.getsignal(signal.SIGPIPE)
+    yield
+    signal.signal(signal.SIGPIPE, before)
+
+
 def assert_one_line(errors, expected):
     assert errors.startswith("snclr: ") and expected in errors, errors
 
