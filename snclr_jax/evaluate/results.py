@@ -18,7 +18,14 @@ from snclr_jax.encoder.stored import SUFFIX, Encoder
 from snclr_jax.evaluate import quality
 from snclr_jax.evaluate.frozen.accuracy import BALANCED
 from snclr_jax.evaluate.memory import choices, queue_use
-from snclr_jax.run.files import CHECKPOINTS, EVALUATION_FILE, OWN, write_whole, written
+from snclr_jax.run.files import (
+    CHECKPOINTS,
+    EVALUATION_FILE,
+    OWN,
+    check_writable,
+    write_whole,
+    written,
+)
 from snclr_jax.settings.paths import located
 
 VERSION = 1
@@ -61,6 +68,17 @@ def read_records(path: epath.Path) -> list[Record]:
             f"{path} is damaged, or of another version ({error}); move it away and "
             "evaluate again"
         ) from error
+
+
+def check_records(path: epath.Path) -> None:
+    """Refuses, before any work, a file that `add_record` could not add to.
+
+    Raises:
+      ValueError: as `read_records`, and where process 0 cannot write there.
+    """
+    read_records(path)
+    if jax.process_index() == 0 and path.parent.is_dir():
+        check_writable(path.parent)
 
 
 def make_record(

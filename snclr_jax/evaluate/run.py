@@ -22,9 +22,9 @@ from snclr_jax.evaluate.memory.networks import Search, open_networks
 from snclr_jax.evaluate.online import with_labels
 from snclr_jax.evaluate.results import (
     Record,
+    check_records,
     keep_record,
     make_record,
-    read_records,
     records_path,
     table,
 )
@@ -82,7 +82,7 @@ def evaluate(
         )
     mesh = make_mesh()
     destination = records_path(path)
-    read_records(destination)  # what cannot be added to is refused before any work
+    in_agreement(lambda: check_records(destination), lambda _: {})
     given = data is not None
     encoder, config, data = open_both(
         path,

@@ -29,9 +29,9 @@ from snclr_jax.evaluate.frozen.segmentation import (
 )
 from snclr_jax.evaluate.results import (
     Record,
+    check_records,
     keep_record,
     make_record,
-    read_records,
     records_path,
     table,
 )
@@ -131,7 +131,7 @@ def segment(
     check_positive("segment.places", [settings.segment.places])
     mesh = make_mesh()
     destination = records_path(path)
-    read_records(destination)  # what cannot be added to is refused before any work
+    check_records(destination)
     encoder = open_encoder(path, network=network, mesh=mesh)
     say(encoder.describe())
     dense = _Dense(

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -11,7 +10,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from snclr_jax.run.files import replaced
+from snclr_jax.run.files import check_writable, replaced
 
 SUFFIX = ".npz"
 
@@ -39,14 +38,7 @@ def check_features_path(path: str | Path) -> None:
             f"the features' path {path} lies in {path.parent}, which is not a folder; "
             f"create it: mkdir -p {path.parent}"
         )
-    try:
-        # Permissions alone do not tell: the file system may be read-only or full.
-        tempfile.TemporaryFile(dir=path.parent).close()
-    except OSError as error:
-        raise ValueError(
-            f"the features' path {path} lies in a folder that cannot be written to "
-            f"({error.strerror}); use another"
-        ) from error
+    check_writable(path.parent)
 
 
 def write_features(

@@ -26,6 +26,7 @@ from snclr_jax.report.page import Section, numbers, page
 from snclr_jax.run.files import (
     METRICS_FILE,
     SUMMARY_FILE,
+    check_writable,
     read_object,
     replaced,
     write_whole,
@@ -64,6 +65,7 @@ def report(
     """
     workdir = Path(workdir)
     read_config(workdir)  # says so where there is no run at all
+    check_writable(workdir)
     lines = read_metrics(workdir)
     if not any("loss" in line for line in lines):
         raise ValueError(

@@ -7,6 +7,7 @@ import errno
 import fcntl
 import json
 import os
+import tempfile
 from collections.abc import Generator
 from pathlib import Path
 from typing import IO, Any
@@ -35,6 +36,24 @@ _NO_LOCKS = (errno.ENOSYS, errno.ENOLCK, errno.EOPNOTSUPP, errno.ENOTSUP)
 STOPPED_FILE = "stopped.json"
 STOPPED, FAILED = "stopped", "failed"  # its states
 OWN = "own"  # the images of the run itself, as evaluations name them
+
+
+def check_writable(folder: epath.PathLike) -> None:
+    """Refuses, before any work, a folder on this machine that takes no files.
+
+    Raises:
+      ValueError: naming it.
+    """
+    if "://" in os.fspath(folder):
+        return
+    try:
+        # Permissions alone do not tell: the file system may be read-only or full.
+        tempfile.TemporaryFile(dir=folder).close()
+    except OSError as error:
+        raise ValueError(
+            f"{folder} cannot be written to ({error.strerror}); use another folder, or "
+            "make room or leave for it"
+        ) from error
 
 
 @contextlib.contextmanager

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+import tempfile
 
 import jax
 import numpy as np
@@ -69,7 +70,10 @@ def test_processes_compare_encoder_images_and_settings(run, monkeypatch, call):
         pass
 
     def compare(compute, facts):
-        raise Compared(facts(compute()))
+        computed = compute()
+        if stated := facts(computed):
+            raise Compared(stated)
+        return computed
 
     monkeypatch.setattr(evaluation, "in_agreement", compare)
     with pytest.raises(Compared) as compared:
@@ -221,6 +225,18 @@ def test_other_images_are_told_apart_by_where_they_lie(tmp_path, monkeypatch):
         assert origin == f"name=folder,path={tmp_path}/{folder}/photos"
         origins.add(origin)
     assert len(origins) == 2
+
+
+def test_a_folder_that_takes_no_scores_is_refused_before_any_work(
+    tmp_path, monkeypatch
+):
+    def refuse(dir):
+        raise OSError(13, "Permission denied", str(dir))
+
+    monkeypatch.setattr(tempfile, "TemporaryFile", refuse)
+    # Nor is it said that there is no run: that would be work.
+    with pytest.raises(ValueError, match=r"cannot be written to \(Permission denied"):
+        evaluate(str(tmp_path), ["knn"], debug())
 
 
 def test_files_are_refused_for_images_that_are_in_none():
