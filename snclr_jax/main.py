@@ -93,7 +93,7 @@ def run() -> None:
         # As stderr does: no name of a file, and no locale, can end a command.
         sys.stdout.reconfigure(errors="backslashreplace")
     # An objective or an evaluator of one's own is found, as by `python -m`.
-    sys.path.append(os.getcwd())
+    sys.path.append("")
     if not CLEANS_UP & set(arguments):
         end_at_once()
     keep_compiled(os.environ)

@@ -135,13 +135,15 @@ class MemoryDCL(PulledDCL):
     def notes(self, config: ConfigDict, images: int) -> list[str]:
         """Says where images share rows, and where none has a row at the rank."""
         size, rank = self.queue.size or 0, self.queue.rank
-        if self.searches and images <= rank:
+        if not self.searches:
+            return []
+        if images <= rank:
             return [
                 f"objective.queue.rank {rank}: none of {images} training images has so "
                 "many others, and without a row at that rank neighbors have no weight; "
                 "lower it"
             ]
-        if not self.searches or size >= images:
+        if size >= images:
             return []
         return [
             f"objective.queue.size {size} is less than {images} training images, which "

@@ -17,7 +17,7 @@ and counts what is sent; `queue/sums.py` holds the arithmetic of one device.
 from __future__ import annotations
 
 import functools
-from typing import TYPE_CHECKING, Any, NamedTuple, cast
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -157,11 +157,7 @@ def _log_denominator(
     views, batch, dim = z.shape
     everything = jnp.ones(target.shape[0], bool)
     targets = list_rows(z, everything, settings.decoupled)
-    rows = _chosen_rows(row, chosen, keys.shape[0], settings.decoupled, z.dtype)
-    if settings.decoupled:
-        # The views of an image are so many queries with the same candidates.
-        excluded = jnp.tile(cast(Array, rows.excluded), (views, 1))
-        rows = rows._replace(excluded=excluded)
+    rows = _chosen_rows(z, row, chosen, keys.shape[0], settings.decoupled)
 
     def log_sum(keys: Array, listed: RowList) -> Array:
         queries, tau = z.reshape(views * batch, dim), settings.temperature
@@ -174,7 +170,7 @@ def _log_denominator(
 
 
 def _chosen_rows(
-    row: Array, chosen: Array, rows: int, decoupled: bool, dtype: jnp.dtype
+    z: Array, row: Array, chosen: Array, rows: int, decoupled: bool
 ) -> RowList:
     """Lists this device's chosen rows, each once, with their multiplicities m_r.
 
@@ -182,7 +178,7 @@ def _chosen_rows(
     few devices, a long queue), and one entry for each row otherwise ("stationary": many
     devices). Only the part of it that is filled costs anything.
     """
-    multiplicity = jnp.zeros((rows,), dtype).at[row].add(chosen.astype(dtype))
+    multiplicity = jnp.zeros((rows,), z.dtype).at[row].add(chosen.astype(z.dtype))
     listed = multiplicity > 0
     size = min(row.size, rows)
     (entries,) = jnp.nonzero(listed, size=size, fill_value=0)
@@ -191,6 +187,8 @@ def _chosen_rows(
     excluded = None
     if decoupled:
         excluded = jnp.where(chosen, (jnp.cumsum(listed) - 1)[row], -1)
+        # The views of an image are so many queries with the same candidates.
+        excluded = jnp.tile(excluded, (z.shape[0], 1))
     return RowList(
         row=entries,
         multiplicity=jnp.where(filled, multiplicity[entries], 0),

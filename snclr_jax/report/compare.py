@@ -17,8 +17,10 @@ WIDTH = 100  # columns of text that up to four groups fit into
 POINTS = 10  # of a curve
 MOST = 5  # settings that are shown where not all are asked for
 # What fields begin with, those that say most of a run first.
-FIRST = ("data.name", "data.path", "model.name", "batch_size", "epochs")
-FIRST += ("objective.", "optim.", "ema.", "model.", "data.", "augment.view", "")
+FIRST = (
+    *("data.name", "data.path", "model.name", "batch_size", "epochs"),
+    *("objective.", "optim.", "ema.", "model.", "data.", "augment.view", ""),
+)
 MISSING = "-"
 
 

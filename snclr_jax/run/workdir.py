@@ -41,6 +41,7 @@ from snclr_jax.run.packages import changed_packages, installed
 from snclr_jax.run.workdir_lock import WorkdirLock
 from snclr_jax.settings.objective import objective_class
 from snclr_jax.settings.paths import absolute_paths, located, storable
+from snclr_jax.settings.ranges import get_field
 from snclr_jax.step.channels import COLOR
 
 
@@ -188,12 +189,15 @@ def check_workdir(
                 "has, and cannot change; start a run of its own in another --workdir "
                 "(an encoder can be its start, see model.init_from)"
             )
-    ours, changes = as_json(config), []
-    for name in allow:
-        if not (under(name, (FOUND,)) or _is_in(ours, name)):
+        if under(name, (FOUND,)):
+            continue
+        try:
+            get_field(config, name)
+        except (KeyError, TypeError) as error:
             raise ValueError(
                 f"--allow_changes={name} names no field and no section of the config"
-            )
+            ) from error
+    ours, changes = as_json(config), []
     steps = saved_steps(workdir)
     if steps or (epath.Path(workdir) / CONFIG_FILE).exists():
         theirs = read_config(workdir)
@@ -223,12 +227,6 @@ def check_workdir(
         f"objective.{name}": text for name, text in objective.changes.items()
     }
     return [change_sentence(meaning, step, *change) for change in changes]
-
-
-def _is_in(tree: Any, name: str) -> bool:
-    first, _, rest = name.partition(".")
-    inside = isinstance(tree, dict) and first in tree
-    return inside and (not rest or _is_in(tree[first], rest))
 
 
 def as_json(config: ml_collections.ConfigDict) -> dict[str, Any]:

@@ -5,7 +5,7 @@ Like `main`, it imports no JAX.
 
 from __future__ import annotations
 
-COMMANDS = """\
+HELP = """\
 snclr: contrastive pretraining of visual encoders with soft neighbors, in JAX
 
   snclr train --config=RECIPE[:VARIANT] [--workdir=DIR] [--config.FIELD=VALUE ...]
@@ -126,7 +126,7 @@ TPU and under srun they find each other. launch/ has scripts for both.
 def page(command: str) -> str:
     """Returns the help of one command; of all, where none is named."""
     if not command:
-        return COMMANDS + ON_CONFIGS
-    paragraphs = COMMANDS.split("\n\n")
+        return HELP + ON_CONFIGS
+    paragraphs = HELP.split("\n\n")
     (text,) = (each for each in paragraphs if each.startswith(f"  snclr {command}"))
     return f"{text}\n{ON_CONFIGS}" if "--config=RECIPE" in text else text

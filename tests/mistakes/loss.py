@@ -96,8 +96,8 @@ MISTAKES = [
         ),
         (
             "every chosen row counts once",
-            "jnp.zeros((rows,), dtype).at[row].add(chosen.astype(dtype))",
-            "jnp.zeros((rows,), dtype).at[row].max(chosen.astype(dtype))",
+            "jnp.zeros((rows,), z.dtype).at[row].add(chosen.astype(z.dtype))",
+            "jnp.zeros((rows,), z.dtype).at[row].max(chosen.astype(z.dtype))",
         ),
         (
             "denominators are not shared by devices",

@@ -27,16 +27,14 @@ def loss(objective, params, state, rows, stopped, step):
 
 
 def metrics(objective, params, state, rows, step):
-    return {"target_entropy": np.mean(entropies(objective, filled(state), rows, 1))}
+    every = [entropy(objective, t, filled(state)) for t in rows.target[1]]
+    return {"target_entropy": np.mean(every)}
 
 
-def entropies(objective, candidates, rows, view):
-    """Returns those of the softmax of each target over the candidates."""
-    aims = [
-        softmax([t @ c / objective.target_temperature for c in candidates])
-        for t in rows.target[view]
-    ]
-    return [-sum(p * np.log(p) for p in aim) if len(aim) else 0.0 for aim in aims]
+def entropy(objective, target, candidates):
+    """Returns that of the softmax of a target over the candidates."""
+    aim = softmax([target @ c / objective.target_temperature for c in candidates])
+    return -sum(p * np.log(p) for p in aim) if len(aim) else 0.0
 
 
 def recorded(name):

@@ -7,9 +7,16 @@ import numpy as np
 from objective_cases.case import Case, Recorded, filled, load, log_sum, ring, rows_of
 from objective_cases.case import views as views_of
 from objective_cases.moco_v2 import state_after
-from objective_cases.ressl import entropies, softmax
+from objective_cases.ressl import entropy, softmax
 from snclr_jax.objectives.sce import SCE
 from snclr_jax.queue.settings import RingSettings
+
+
+def candidates(objective, state, rows, u, i):
+    others = filled(state)
+    if objective.in_batch:
+        others += [x for j, x in enumerate(rows.target[u]) if j != i]
+    return others
 
 
 def loss(objective, params, state, rows, stopped, step):
@@ -19,9 +26,7 @@ def loss(objective, params, state, rows, stopped, step):
             for i, (z, t) in enumerate(
                 zip(rows.prediction[v], rows.target[u], strict=True)
             ):
-                others = filled(state)
-                if objective.in_batch:
-                    others += [x for j, x in enumerate(rows.target[u]) if j != i]
+                others = candidates(objective, state, rows, u, i)
                 relations = [t @ c / objective.target_temperature for c in others]
                 if objective.positive_in_softmax:
                     share = softmax([0, *relations])
@@ -40,10 +45,8 @@ def metrics(objective, params, state, rows, step):
     every = []
     for u in range(len(rows.target)) if objective.symmetric else (1,):
         for i in range(len(rows.image_id)):
-            others = filled(state)
-            if objective.in_batch:
-                others += [x for j, x in enumerate(rows.target[u]) if j != i]
-            every.append(entropies(objective, others, rows, u)[i])
+            others = candidates(objective, state, rows, u, i)
+            every.append(entropy(objective, rows.target[u][i], others))
     return {"target_entropy": np.mean(every)}
 
 
