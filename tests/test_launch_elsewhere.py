@@ -191,7 +191,7 @@ class SlurmJob:
         record = '#!/bin/bash\necho "$(basename "$0") $*" >>"$FAKE/slurm.calls"\n'
         self.cloud.add("srun", SRUN)
         self.cloud.add("scancel", record + 'kill -TERM "$(cat "$FAKE/srun.pid")"\n')
-        self.cloud.add("scontrol", record)
+        self.cloud.add("scontrol", record + "[[ -z ${REFUSED:-} ]]\n")
         self.snclr = str(folder / "bin" / "snclr")
         here = {"SLURM_JOB_ID": "42", "SLURM_CPUS_PER_TASK": "8", "SNCLR": self.snclr}
         here |= {"ENDED": str(ended), "AT_ONCE": "yes" if at_once else ""}
@@ -273,6 +273,12 @@ def test_the_exit_status_says_whether_a_slurm_job_is_started_again(
     assert called == (REQUEUED if requeued else [])
     assert ("goes back into the queue" in said) == requeued
     assert ("after 3 restarts" in said) == (ended == 137 and not requeued)
+
+
+def test_a_slurm_job_that_cannot_be_queued_again_keeps_its_status(tmp_path):
+    called, said = SlurmJob(tmp_path, 75, at_once=True, REFUSED="yes").end(75)
+    assert called == REQUEUED
+    assert "could not be queued again; the same sbatch continues the run" in said
 
 
 def test_the_job_file_has_a_pod_for_every_host_and_names_a_recipe():

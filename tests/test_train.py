@@ -76,7 +76,7 @@ def finished(tmp_path_factory, few_digits):
 
 
 def test_a_run_leaves_its_summary(finished):
-    _, workdir, state = finished
+    config, workdir, state = finished
     summary = json.loads((Path(workdir) / "summary.json").read_text())
     for name in ("majority", "knn_raw_pixels", "knn_untrained", "knn_trained"):
         assert 2 < summary[name] < 60, name
@@ -84,6 +84,9 @@ def test_a_run_leaves_its_summary(finished):
     assert summary["majority_balanced"] == pytest.approx(10)
     assert summary["train_seconds"] > 0
     assert summary["images_per_second"] > 0
+    saved = Path(workdir, "checkpoints", str(state.step), "clock", "metadata")
+    images = int(state.step) * config.batch_size
+    assert json.loads(saved.read_text())["images"] == images
     lines = read_metrics(workdir)
     assert lines[0]["step"] == 0 and "knn_untrained" in lines[0]
     assert [line["step"] for line in lines if "knn" in line] == [int(state.step)]

@@ -10,7 +10,7 @@ import jax
 import numpy as np
 import pytest
 import tiny
-from saved import save_run
+from saved import save_random_encoder, save_run
 from snclr_jax.configs import evaluate as settings_file
 from tensorboard_events import scalars
 
@@ -207,11 +207,33 @@ def test_quality_needs_no_labels_and_is_the_default_without(
 
 
 def test_quality_looks_at_the_queue_of_its_own_run(run):
-    (record,) = evaluate(run, ["quality"], debug())
-    metrics = record["metrics"]
+    trained, untrained = evaluate(run, ["quality"], debug(), baselines=True)
+    metrics = trained["metrics"]
+    assert metrics.keys() - untrained["metrics"].keys() == {"queue_fill"}
     assert 0 < metrics["neighbor_purity"] < 1
     assert metrics["queue_fill"] == 0  # nothing was pushed before step 0
     assert 0 < metrics["alignment"] < 2 and metrics["effective_rank"] > 1
+
+
+def test_the_untrained_encoder_has_fresh_weights(run, tmp_path):
+    """Those of the run at step 0, and not what is called trained beside it."""
+    path = tmp_path / "encoder.safetensors"
+    random = save_random_encoder(path, "patchnet", make_mesh())
+    records = evaluate(path, ["knn"], debug(), baselines=True)
+    fresh = open_encoder(run, network="online", mesh=make_mesh()).fingerprint
+    prints = [record["fingerprint"] for record in records[:2]]
+    assert prints == [random.fingerprint, fresh]
+    assert records[0]["metrics"] != records[1]["metrics"]
+
+
+def test_another_set_starts_from_its_own_splits():
+    config = tiny.config(data__holdback=100, data__test_split="val", data__pages="all")
+    config.data.update(train_split="half", image_column="png", label_column="cls")
+    data = target_config(config, debug(data__name="folder").data)[0].data
+    assert (data.train_split, data.test_split, data.holdback) == ("train", "test", 0)
+    assert data.image_column is data.label_column is data.pages is None
+    kept, _ = target_config(config, debug().data)
+    assert (kept.data.holdback, kept.data.test_split) == (100, "val")
 
 
 def test_other_images_are_told_apart_by_where_they_lie(tmp_path, monkeypatch):

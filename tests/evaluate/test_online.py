@@ -8,7 +8,8 @@ import pytest
 import tiny
 
 from snclr_jax.data import Data, Split
-from snclr_jax.evaluate.online import OnlineProbe, Run, with_labels
+from snclr_jax.evaluate.frozen.accuracy import Accuracy
+from snclr_jax.evaluate.online import OnlineKnn, OnlineProbe, Run, with_labels
 
 
 def test_images_without_a_label_do_not_vote():
@@ -60,3 +61,40 @@ def test_the_probe_is_scored_on_whole_test_images(rng, mesh_of):
     }
     config.evaluate.online_probe = False
     assert not OnlineProbe(run).possible
+
+
+def test_knn_takes_the_network_that_is_named(monkeypatch, mesh_of):
+    config, mesh = tiny.config(), mesh_of(1)
+    model, _, state = tiny.build(config, mesh)
+    state = state.replace(target_params={"of": "the target"})
+    images = np.zeros((4, 32, 32, 3), np.uint8)
+    split = Split(images.__getitem__, size=4, labels=np.arange(4, dtype=np.int32) % 2)
+    seen = []
+
+    def accuracy(knn, encode, params, batch_stats):
+        seen.append(params)
+        return Accuracy(50.0, 40.0)
+
+    monkeypatch.setattr(OnlineKnn, "_accuracy", accuracy)
+    for network in ("online", "target"):
+        config.evaluate.network = network
+        run = Run(config, model, None, mesh, Data(split, split, None))
+        assert OnlineKnn(run)(state, run) == {"knn": 50.0, "knn_balanced": 40.0}
+    assert seen[0] is state.params and seen[1] is state.target_params
+
+
+def test_a_run_that_starts_from_an_encoder_says_both_accuracies(monkeypatch, mesh_of):
+    config, mesh = tiny.config(), mesh_of(1)
+    model, *_ = tiny.build(config, mesh)
+    images = np.zeros((4, 32, 32, 3), np.uint8)
+    split = Split(images.__getitem__, size=4, labels=np.array([0, 1, 1, 1], np.int32))
+    knn = OnlineKnn(Run(config, model, None, mesh, Data(split, split, None)))
+    untrained, start = object(), object()
+    of = {untrained: Accuracy(20.0, 10.0), start: Accuracy(60.0, 30.0)}
+    monkeypatch.setattr(knn, "of_state", of.get)
+    monkeypatch.setattr(knn, "of_raw_pixels", lambda: Accuracy(5.0, 4.0))
+    found = knn.baseline(untrained, start)
+    assert found["knn_untrained"] == 20 and found["knn_untrained_balanced"] == 10
+    assert found["knn_initial"] == 60 and found["knn_raw_pixels"] == 5
+    assert found["majority"] == 75 and found["majority_balanced"] == 50
+    assert "knn_initial" not in knn.baseline(untrained, untrained)

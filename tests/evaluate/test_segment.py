@@ -12,6 +12,7 @@ from snclr_jax.configs import evaluate as settings_file
 
 import snclr_jax.evaluate.segment as module
 from snclr_jax.devices.mesh import make_mesh
+from snclr_jax.encoder.stored import open_encoder
 from snclr_jax.evaluate.segment import segment
 
 SIDE, PLACE = 16, 4
@@ -64,6 +65,8 @@ def test_colors_tell_shapes_exactly(drawn, encoder, monkeypatch, capsys):
     monkeypatch.setattr(module, "_HELD_BYTES", 4 * 16 * 48)  # of one image
     records = segment(encoder, drawn, debug(), baselines=True)
     assert [each["encoder"] for each in records] == ["trained", "untrained", "pixels"]
+    trained, untrained = (each["fingerprint"] for each in records[:2])
+    assert trained == open_encoder(encoder, mesh=make_mesh()).fingerprint != untrained
     colors = records[-1]
     iou = {"3": 100 * 112 / 120, "5": 100 * 384 / 392}
     for way in ("k1", "k1_T0.1", "linear"):

@@ -20,10 +20,13 @@ from networks import (
 )
 
 from snclr_jax.devices.mesh import over_batch
+from snclr_jax.models import Variables
+from snclr_jax.models.heads import MLPHead
 from snclr_jax.models.layers import (
     BatchNorm,
     batch_normalize,
     branch_scales,
+    he_conv,
     scale_branch,
 )
 
@@ -251,3 +254,34 @@ def test_scaled_branch_keeps_its_type(dtype: str) -> None:
     assert scaled.dtype == y.dtype
     expected = jnp.asarray([[0.0], [1 / 0.9]], dtype) * jnp.ones((2, 12), dtype)
     np.testing.assert_array_equal(scaled.reshape(2, 12), expected)
+
+
+def test_layers_start_as_they_were_published() -> None:
+    """MoCo v3's heads are uniform, torchvision's convolutions normal by their outputs.
+
+    A ViT's patches are uniform by both sides (Xavier), its class token nearly nothing.
+    """
+    x = jnp.zeros((1, 4, 4, 32))
+    head = MLPHead((64,), 64, False, None, jnp.float32)
+    conv = he_conv(64, 3, 1, jnp.float32, "conv")
+    vit = small_model("vit_ti", width=48)
+
+    @jax.jit
+    def drawn(key: jax.Array) -> tuple[Variables, Variables, Variables]:
+        of_head = head.init(key, jnp.zeros((4, 100)), train=True)["params"]
+        of_conv = conv.init(key, x)["params"]
+        return of_head, of_conv, vit.init(key, (32, 32, 3))[0]["encoder"]
+
+    of_head, of_conv, encoder = drawn(jax.random.key(0))
+    uniform = {
+        (1 / 100) ** 0.5: of_head["dense_0"]["kernel"],
+        (1 / 64) ** 0.5: of_head["dense_1"]["kernel"],
+        (6 / (3 * 8 * 8 + 48)) ** 0.5: encoder["patch_embed"]["kernel"],
+    }
+    for limit, kernel in uniform.items():
+        assert 0.99 * limit < np.abs(kernel).max() <= limit
+        assert np.std(kernel) == pytest.approx(limit / 3**0.5, rel=0.03)
+    kernel, deviation = of_conv["kernel"], (2 / (3 * 3 * 64)) ** 0.5
+    assert np.std(kernel) == pytest.approx(deviation, rel=0.03)
+    assert np.abs(kernel).max() > 3 * deviation  # not truncated
+    assert np.std(encoder["cls_token"]) == pytest.approx(1e-6, rel=0.4)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 from recipes import RECIPES, recipe
-from snclr_jax.configs import digits
+from snclr_jax.configs import cifar10, digits
 from snclr_jax.configs.published import PUBLISHED
 
 from snclr_jax.data.choose import choose_of_objective
@@ -43,6 +43,13 @@ def test_a_recipe_keeps_what_it_says_of_soft_neighbors():
     assert found.neighbor_warmup_epochs == 3.0
     config.epochs = 2 * config.epochs
     assert found.neighbor_warmup_epochs == 6.0
+
+
+def test_memory_dcl_warms_up_where_a_recipe_says_nothing_of_it():
+    config = cifar10.get_config("memory_dcl")
+    config.epochs = 60
+    assert config.objective.neighbor_warmup_epochs == pytest.approx(12.0)
+    assert cifar10.get_config("soft_dcl").objective.neighbor_warmup_epochs == 0
 
 
 # Of the sources, by hand: images, epochs, the peak rate that these have, widths of the

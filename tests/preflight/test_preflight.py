@@ -14,7 +14,7 @@ from snclr_jax.configs.objectives import choose_objective
 
 import snclr_jax.preflight as preflight_package
 from snclr_jax.preflight import DoesNotFit, preflight
-from snclr_jax.preflight.chips import TPUS, chip_of, slice_devices
+from snclr_jax.preflight.chips import GPUS, TPUS, chip_of, slice_devices
 from snclr_jax.preflight.hlo.work import Collective, Work
 from snclr_jax.preflight.lower import compile_step, held_bytes, number_of_images
 from snclr_jax.preflight.report import Memory, advice, estimate, time_lines
@@ -40,6 +40,8 @@ def test_the_estimate_takes_the_longer_of_arithmetic_and_memory_and_adds_the_net
     ]
     time = estimate(work, chip, dtype="bfloat16")
     assert time == pytest.approx((2.0, 3.5, 5.25, 1.0, 5 + 5.25 + 1.0))
+    of_gpu = estimate(work[:1], GPUS["H200"], dtype="float32")
+    assert of_gpu.arithmetic == pytest.approx(2 * 197 / 494)
     (line,) = [
         line
         for line in time_lines(time, chip, steps=1, between_slices=True)

@@ -84,3 +84,29 @@ def test_it_is_the_last_line_of_a_run(tmp_path, capsys):
         *_, last = capsys.readouterr().out.splitlines()
         assert last == (recorded(config) or "trained for 0 s at 0 images/s")
     assert last.startswith("trained")
+
+
+def test_a_summary_has_the_last_evaluation(tmp_path):
+    lines = [
+        {"step": 10, "knn": 50.0, "knn_balanced": 40.0},
+        {"step": 20, "knn": 60.0, "knn_balanced": 41.0},
+        {"step": 30, "knn": 55.0, "knn_balanced": 42.0},
+        {"step": 30, "evaluation_seconds": 1.0},
+    ]
+    text = "".join(json.dumps(line) + "\n" for line in lines)
+    (tmp_path / "metrics.jsonl").write_text(text)
+    summarize(
+        config_of(RECORDED[1]),
+        str(tmp_path),
+        baseline={"knn_untrained": 20.0},
+        clock=Clock(train_seconds=4.0, images=1000, waited=1.0),
+        feed=SimpleNamespace(resident=False),
+    )
+    assert json.loads((tmp_path / "summary.json").read_text()) == {
+        "knn_untrained": 20.0,
+        "knn_trained": 55.0,
+        "knn_trained_balanced": 42.0,
+        "train_seconds": 4.0,
+        "images_per_second": 250,
+        "data_wait": 0.25,
+    }

@@ -11,6 +11,7 @@ import shutil
 from html import escape
 from html.parser import HTMLParser
 from pathlib import Path
+from types import SimpleNamespace
 
 import jax
 import numpy as np
@@ -41,6 +42,7 @@ from snclr_jax.visualize import style
 LINES = [
     {"step": 0, "knn_untrained": 31.25, "knn_raw_pixels": 12.5, "majority": 10.5},
     {"step": 50, "loss": 2.5, "images_per_second": 1234.0, "positiveness_mean": 0.25},
+    {"step": 50, "knn": 40.75, "knn_balanced": 39.5},
     {"step": 60, "loss": 2.25, "images_per_second": 1236.0, "positiveness_mean": 0.25},
     {"step": 60, "knn": 43.75, "knn_balanced": 41.5},
 ]
@@ -313,6 +315,29 @@ def test_nothing_is_said_of_what_is_not_there(rng):
     assert (
         "ccurac" not in sections.evaluations([quality], Path("run"), online=False).text
     )
+
+
+def test_without_a_test_split_no_image_votes_for_itself(rng, mesh_of):
+    """Of random features and labels, one image in four would be right by chance."""
+    features, labels = rng.normal(size=(200, 16)), rng.integers(0, 4, 200)
+    train = Split(lambda rows: rows, size=200, labels=labels.astype(np.int32))
+    subject = SimpleNamespace(features=lambda split: features[: split.size])
+    config = tiny.config(evaluate__k=1)
+    found = measure.classify(subject, Data(train, None, None), config, mesh_of(1))
+    assert found.left_out and len(found.true) > 100
+    assert 0.05 < np.mean(found.true == found.predicted) < 0.5
+
+
+def test_a_report_is_of_the_network_that_is_asked_for(run, monkeypatch):
+    class Asked(Exception):
+        pass
+
+    def open_encoder(path, *, network, mesh):
+        raise Asked(network)
+
+    monkeypatch.setattr(run_module, "open_encoder", open_encoder)
+    with pytest.raises(Asked, match="^target$"):
+        report(run[0], network="target")
 
 
 @pytest.mark.parametrize("labels", [None, [-1, -1, -1], [1, 1, -1]])

@@ -447,3 +447,47 @@ def test_colors_of_other_images_than_rgb_are_refused(operation):
     for chosen in (settings(jitter=0.5, **{operation: 0.1}), settings(grayscale=0.1)):
         with pytest.raises(ValueError, match=r"got \(8, 8, 5\); set saturation, hue"):
             augment.augment_batch(keys(2), images, size=8, settings=chosen)
+
+
+def test_what_is_gray_is_as_often_solarized_as_what_is_not():
+    batch = np.random.default_rng(0).integers(0, 256, (512, 4, 4, 3), np.uint8)
+    out = views(batch, settings(grayscale=0.5, solarize=0.5), size=4)
+    gray = np.ptp(out, axis=-1).max(axis=(1, 2)) < 1e-6
+    x = levels(batch)
+    x = np.where(gray[:, None, None, None], (x @ LUMA)[..., None], x)
+    solarized = np.abs(out - x).max(axis=(1, 2, 3)) > 1e-6
+    # Four standard errors of 512 draws.
+    assert abs(np.mean(gray & solarized) - 0.25) < 0.077
+    assert abs(np.mean(gray | solarized) - 0.75) < 0.077
+
+
+def test_views_that_are_blurred_at_times_have_every_width():
+    dot = np.zeros((512, 17, 17, 3), np.uint8)
+    dot[:, 8, 8] = 255
+    out = views(dot, settings(blur=0.3, blur_sigma=(0.5, 1.5)), size=17)
+    out = out[out[:, 8, 8, 0] < 0.99]
+    sigma = np.sqrt(-0.5 / np.log(out[:, 8, 9, 0] / out[:, 8, 8, 0]))
+    assert sigma.min() < 0.55 and sigma.max() > 1.45
+
+
+def test_views_that_are_jittered_at_times_take_every_order_as_often():
+    batch = np.random.default_rng(0).integers(0, 256, (600, 2, 2, 3), np.uint8)
+    chosen = settings(jitter=0.5, brightness=0.9, contrast=0.9)
+    out = views(batch, chosen, size=2)
+    orders = [("brightness", "contrast"), ("contrast", "brightness")]
+    seen = dict.fromkeys(orders, 0)
+    for draw, image, view in zip(draws(600)[2], batch, out, strict=True):
+        factor = 0.1 + 1.8 * draw[4:7]
+        found = [
+            order
+            for order in orders
+            if np.abs(jitter_oracle(levels(image), order, factor, 0) - view).max()
+            < 1e-5
+        ]
+        # Where nothing is clipped the order does not matter.
+        if len(found) == 1:
+            seen[found[0]] += 1
+    total = sum(seen.values())
+    assert total > 100
+    # Four standard errors.
+    assert abs(seen[orders[0]] / total - 0.5) < 2 / total**0.5

@@ -88,3 +88,14 @@ def test_every_answer_is_of_its_row(rng):
         "majority": most,
     }
     assert {answer.dtype for answer in answers.values()} == {np.dtype(np.uint8)}
+
+
+def test_the_linear_answer_takes_features_as_they_were_fitted(rng):
+    """Far from zero, and the one that tells labels apart is the smaller one."""
+    labels = np.tile(np.uint8([4, 9]), 30)
+    told = np.where(labels == 9, 1.0, -1.0) + rng.normal(scale=0.1, size=60)
+    noise = 50 * rng.normal(size=60)
+    features = np.float32(100 + np.stack([told, noise], axis=1))
+    sizes = dict(k=(1,), temperature=(0.1,), l2=1e-4, max_steps=50)
+    classify = fit_places(features[:40], labels[:40], **sizes, mesh=make_mesh())
+    np.testing.assert_array_equal(classify(features[40:])["linear"], labels[40:])

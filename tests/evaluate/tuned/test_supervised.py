@@ -28,6 +28,7 @@ from snclr_jax.evaluate.tuned.supervised import (
 )
 from snclr_jax.models import build_model
 from snclr_jax.run.metrics import NonFiniteError
+from snclr_jax.step.views import Batch
 
 SIZE = 16
 CLASSES = 6
@@ -101,10 +102,12 @@ def softmax_regression(protocol, head, features, labels):
             RANDOM, len(labels), batch_size, protocol.config.seed, epoch
         )
         rows = order[batch * batch_size : (batch + 1) * batch_size]
-        x, y = features[rows], np.eye(CLASSES)[labels[rows]]
+        smoothing = protocol.label_smoothing
+        y = (1 - smoothing) * np.eye(CLASSES)[labels[rows]] + smoothing / CLASSES
+        x = features[rows]
         p = np.exp(x @ kernel.T + bias)
         p /= p.sum(axis=1, keepdims=True)
-        losses.append(-np.mean(np.log((p * y).sum(axis=1))))
+        losses.append(-np.mean((y * np.log(p)).sum(axis=1)))
         error = (p - y) / batch_size
         gradient = error.T @ x + settings.weight_decay * kernel, error.sum(axis=0)
         momentum = [0.9 * m + g for m, g in zip(momentum, gradient, strict=True)]
@@ -129,7 +132,7 @@ def test_the_linear_protocol_is_softmax_regression_by_sgd(mesh_of, resident):
         weight_decay=0.1,
         crop_scale=(1.0, 1.0),
         flip=0.0,
-    )
+    )._replace(label_smoothing=0.2)
     params, stats = encoder_of("patchnet")
     state = init_classifier(protocol, params, stats, CLASSES, mesh)
     head = [np.asarray(leaf, np.float64) for leaf in state.params["head"]]
@@ -279,6 +282,67 @@ def test_stacked_layers_learn_as_layers_of_their_own():
     jax.tree.map(
         lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-6), stacked, expected
     )
+
+
+def test_finetuning_takes_the_recipe_of_each_network():
+    """Rates by layer and dropped paths are for ViTs; smoothing is for all."""
+    settings = dict(images=9, devices=1, drop_path=0.25, label_smoothing=0.125)
+    vit, other = (finetune(run_config(n), **settings) for n in ("vit_ti", "patchnet"))
+    assert (vit.model.drop_path, other.model.drop_path) == (0.25, 0.0)
+    assert vit.label_smoothing == other.label_smoothing == 0.125
+    assert linear_augmented(run_config(), images=9, devices=1).label_smoothing == 0
+
+
+def test_rates_of_a_vit_rise_and_then_differ_by_layer():
+    """Adam moves by the rate, where every gradient is one."""
+    config = run_config("vit_ti")
+    config.model.scan = False
+    protocol = finetune(
+        config,
+        images=32,
+        devices=1,
+        batch_size=8,
+        epochs=3,
+        warmup_epochs=1.0,  # 4 steps
+        learning_rate=0.32,
+        weight_decay=0.0,
+        layer_decay=0.5,
+    )
+    params = {"encoder": encoder_of("vit_ti")[0]["encoder"], "head": np.ones(2)}
+    state = protocol.optimizer.init(params)
+    ones, updates = jax.tree.map(np.ones_like, params), []
+    move = jax.jit(protocol.optimizer.update)
+    for _ in range(5):
+        update, state = move(ones, state, params)
+        updates.append(update)
+    peak = 0.32 * 8 / 256
+    heads = [-float(update["head"][0]) for update in updates]
+    np.testing.assert_allclose(heads, peak * np.arange(5) / 4, rtol=1e-4, atol=1e-9)
+    kernel = updates[4]["encoder"]["patch_embed"]["kernel"]
+    np.testing.assert_allclose(kernel, -peak / 8, rtol=1e-4)  # of two blocks
+
+
+def test_every_step_draws_crops_and_dropped_paths_of_its_own(mesh_of, rng):
+    """The same images twice, and nothing learns: what differs was drawn."""
+    mesh, split = mesh_of(1), stripes(16)
+    config = run_config("vit_ti")
+    still = dict(flip=0.0, crop_scale=(1.0, 1.0))
+    for changed in (dict(drop_path=0.0), dict(still, drop_path=0.5)):
+        protocol = finetune(config, images=16, devices=1, batch_size=16, **changed)
+        protocol = protocol._replace(optimizer=optax.set_to_zero())
+        state = init_classifier(protocol, *encoder_of("vit_ti"), CLASSES, mesh)
+        head = jax.tree.map(lambda leaf: rng.normal(size=leaf.shape), state.params)
+        state = state.replace(params=state.params | {"head": head["head"]})
+        batch = Batch(
+            image_id=jnp.arange(16),
+            resident=jnp.asarray(split.images()),
+            labels=jnp.asarray(split.labels),
+        )
+        step, losses = supervised.make_step(protocol, mesh), []
+        for _ in range(2):
+            state, loss = step(state, batch)
+            losses.append(float(loss))
+        assert abs(losses[0] - losses[1]) > 1e-3
 
 
 def test_label_smoothing(rng):
