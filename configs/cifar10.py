@@ -6,7 +6,8 @@ published settings); queue and neighbors follow Mini-SSL's SNCLR run. The varian
 (github.com/pc-cp/Benchmark-Methods-For-MNN at 4a82212; its `snclr(cifar10_7)`).
 
     snclr train --config=cifar10 --config.data.path=FOLDER
-    snclr train --config=cifar10:mini_ssl --config.data.path=FOLDER
+    snclr train --config=cifar10:mini_ssl --config.data.path=FOLDER \
+        --workdir=runs/cifar10_mini_ssl
 
 FOLDER holds train/<class>/* and test/<class>/*. From TFDS instead:
 --config.data.name=tfds --config.data.tfds_name=cifar10 --config.data.path=DATA_DIR.

@@ -4,7 +4,8 @@ Same paper, views, optimizer, heads, queue and variants; Mini-SSL's SNCLR run, w
 `mini_ssl` follows, reports 58.57% 200-NN and 65.45% linear after 200 epochs.
 
     snclr train --config=cifar100 --config.data.path=FOLDER
-    snclr train --config=cifar100:mini_ssl --config.data.path=FOLDER
+    snclr train --config=cifar100:mini_ssl --config.data.path=FOLDER \
+        --workdir=runs/cifar100_mini_ssl
 
 FOLDER holds train/<class>/* and test/<class>/*. From TFDS instead:
 --config.data.name=tfds --config.data.tfds_name=cifar100 --config.data.path=DATA_DIR.

@@ -6,7 +6,8 @@ settings for 100, 300 and 1000; 200 and 400 take those of 300, and 800 those of 
 Data, K and queue: `configs/imagenet_base.py`.
 
     snclr train --config=imagenet_resnet50 --config.data.path=DATA_DIR
-    snclr train --config=imagenet_resnet50:400 --config.data.path=DATA_DIR
+    snclr train --config=imagenet_resnet50:400 --config.data.path=DATA_DIR \
+        --workdir=runs/resnet50_400
 
 DATA_DIR holds the TFDS set imagenet2012, prepared as array_record. Without it,
 

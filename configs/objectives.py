@@ -51,6 +51,11 @@ def choose_objective(
     if "neighbor_weight" in before and "neighbor_weight" in after:
         after.neighbor_warmup_epochs = before.neighbor_warmup_epochs
         after.queue.k = before.queue.k
+        if name == "memory_dcl" and not before.neighbor_warmup_epochs:
+            # Without one nothing was measured, and the first neighbors are wrong ones.
+            fifth = config.get_ref("epochs").to_float() * 0.2
+            with config.unlocked():
+                after["neighbor_warmup_epochs"] = fifth
         if "rank" in after.queue:  # of a row that is well behind all neighbors
             after.queue.rank = max(after.queue.rank, 4 * after.queue.k)
     if "attention" in before and "attention" in after:

@@ -2,9 +2,11 @@
 # Trains on GPU nodes under SLURM, and continues by itself after a preemption or a fault:
 #
 #   sbatch --nodes=2 launch/slurm.sh --config=imagenet_vit_s16 \
-#       --config.data.path=/shared/sets --workdir=/shared/runs/vit
+#       --config.data.path=/shared/sets --config.data.num_workers=8 \
+#       --workdir=/shared/runs/vit
 #
-# The arguments are those of snclr train; the workdir lies where every node sees it.
+# The arguments are those of snclr train. The checkout with its .venv, the data and the
+# workdir lie where every node sees them.
 # Options before the script's name (--nodes, --time, --partition) override those below.
 #
 # One task a GPU: JAX, started by SLURM, gives task i of a node the i-th of the node's
@@ -68,5 +70,6 @@ with SNCLR_MAX_REQUEUES=N for more of them" >&2
     ;;
 esac
 echo "slurm.sh: $why; job $SLURM_JOB_ID goes back into the queue"
-scontrol requeue "$SLURM_JOB_ID"
+scontrol requeue "$SLURM_JOB_ID" ||
+  echo "slurm.sh: it could not be queued again; the same sbatch continues the run" >&2
 exit "$ended"
