@@ -22,7 +22,7 @@ from snclr_jax.configs.objectives import choose_objective
 
 from snclr_jax.objectives import OBJECTIVES
 
-VARIANTS = ("", "debug", "paper", "authors")
+VARIANTS = ("debug", "paper", "authors")
 # How fields of `optim` and `objective` end that count epochs from the start of a run.
 EPOCHS = ("_epochs", "_epoch")
 
@@ -309,7 +309,7 @@ def variant(
                 others = [name for name in own if name not in OBJECTIVES]
                 raise ValueError(
                     f"config variant {each!r} is unknown; use one of "
-                    f"{(*others, *VARIANTS[1:], *OBJECTIVES)}"
+                    f"{(*others, *VARIANTS, *OBJECTIVES)}"
                 )
     return config
 

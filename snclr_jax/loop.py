@@ -84,7 +84,8 @@ class Loop:
             if self.first_step == self.total_steps:
                 return state
             step = self.first_step
-            batch = self.feed.next(steps=self._steps_of_call(step))
+            steps = self._steps_of_call(step)
+            batch = self.feed.next(steps=steps)
             calls = self._compile(step_function, state, batch)
             self.progress = Progress(
                 self.total_steps, self.first_step, self.context.objective.shown
@@ -96,7 +97,6 @@ class Loop:
             ):
                 self.clock.start()
                 while step < self.total_steps:
-                    steps = self._steps_of_call(step)
                     state, metrics = calls[steps](state, batch)
                     # Fetched only now that the next step is under way: no waiting.
                     if step % self.config.log.every_steps == 0:

@@ -41,7 +41,7 @@ class BadFiles:
         if data.test is not None and data.test.bad is not data.train.bad:
             self._sets["test"] = data.test.bad
         self._told = 0
-        read = from_first(lambda: list(_read(self._path).values()))
+        read = from_first(lambda: read_bad_files(workdir))
         self._lines = {(line["split"], line["index"]): line for line in read}
         in_agreement(self._try_again, lambda _: {})
         tell_bad([*self._sets.values()])
@@ -93,7 +93,14 @@ def read_bad_files(workdir: epath.PathLike) -> list[dict[str, Any]]:
     Raises:
       ValueError: where the file is damaged.
     """
-    return list(_read(epath.Path(workdir) / FILE).values())
+    path = epath.Path(workdir) / FILE
+    if not path.exists():
+        return []
+    try:
+        lines = map(json.loads, path.read_text(encoding="utf-8").splitlines())
+        return list({(line["split"], line["index"]): line for line in lines}.values())
+    except (ValueError, KeyError, TypeError) as error:
+        raise ValueError(f"{path} is damaged ({error}); remove it") from error
 
 
 def describe_bad(data: Data, become: str = "replaced by others") -> str:
@@ -109,13 +116,3 @@ def describe_bad(data: Data, become: str = "replaced by others") -> str:
         return ""
     named = "; ".join(sorted(error.describe() for error in errors)[:_SHOWN])
     return f"{len(errors)} images were {become}: {named}"
-
-
-def _read(path: epath.Path) -> dict[tuple[str, int], dict[str, Any]]:
-    if not path.exists():
-        return {}
-    try:
-        lines = map(json.loads, path.read_text(encoding="utf-8").splitlines())
-        return {(line["split"], line["index"]): line for line in lines}
-    except (ValueError, KeyError, TypeError) as error:
-        raise ValueError(f"{path} is damaged ({error}); remove it") from error

@@ -162,7 +162,6 @@ def choose(config: ConfigDict, *, images: int, side: int, devices: int) -> Confi
       ValueError: where batch or queue are to be chosen for fewer than `LEAST_IMAGES`
         images, or fewer than two batches of the least size.
     """
-    config = config.copy_and_resolve_references()
     counts = [
         field
         for field in ("batch_size", *_of_objective(config))

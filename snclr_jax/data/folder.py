@@ -95,10 +95,9 @@ def open_folder(
             f"data.path: no images under {root / layout.train}; looked for files that "
             f"end in {', '.join(SUFFIXES)}, and found {others or 'none at all'}"
         )
-    stored = _every_page if pages else _first_pages
 
     def split(folder: str, files: list[str]) -> Split:
-        images = stored(root / folder, files)
+        images = _every_page(root / folder, files) if pages else [*map(Stored, files)]
         of_images = (class_of(image.file) for image in images)
         labels = None if classes is None else number_classes(of_images, classes)
         return split_of_files(
@@ -122,10 +121,6 @@ def open_folder(
         classes and tuple(printable(as_text(name)) for name in classes),
         tuple(f"data.path: {note}" for note in notes),
     )
-
-
-def _first_pages(folder: Path, files: Sequence[str]) -> list[Stored]:
-    return list(map(Stored, files))
 
 
 def _every_page(folder: Path, files: Sequence[str]) -> list[Stored]:

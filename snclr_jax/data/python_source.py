@@ -13,10 +13,9 @@ from ml_collections import ConfigDict
 
 from snclr_jax.data.form import RGB, Form
 from snclr_jax.data.pixels import pixels_of, to_square
-from snclr_jax.data.split import Split
+from snclr_jax.data.split import SAMPLE, Split, evenly
 
 NAME = "python"  # what data.name is
-_SAMPLE = 64  # images that tell a set from others
 _IMAGE_KEYS = ("image", "img")
 
 
@@ -143,9 +142,8 @@ class _Items:
           ValueError: where one of them is no image, or another one when it is read
             again.
         """
-        count = min(_SAMPLE, len(self))
         crc = 0
-        for number in np.linspace(0, len(self) - 1, count).round().astype(int).tolist():
+        for number in evenly(len(self), SAMPLE).tolist():
             image = self.image(number)
             if number == 0 and not np.array_equal(image, self.image(number)):
                 raise ValueError(

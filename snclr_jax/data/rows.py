@@ -11,9 +11,7 @@ import numpy as np
 
 from snclr_jax.data.decode import Encoded, decode_squares, printable
 from snclr_jax.data.layout import notes_on_test, number_classes
-from snclr_jax.data.split import Split
-
-_SAMPLE = 64  # images that tell a set from others
+from snclr_jax.data.split import SAMPLE, Split, evenly
 
 
 class Rows(Protocol):
@@ -108,9 +106,8 @@ def _numbers(
 
 def _digest(rows: Rows) -> int:
     """Returns a number that follows from images all over the set."""
-    count = min(_SAMPLE, rows.size)
     crc = 0
-    for image in rows.encoded(np.linspace(0, rows.size - 1, count).round().astype(int)):
+    for image in rows.encoded(evenly(rows.size, SAMPLE)):
         content = image.content
         if isinstance(content, np.ndarray):
             content = repr(content.shape).encode() + content.tobytes()

@@ -16,7 +16,7 @@ from snclr_jax.data.bad_images import BadImages
 from snclr_jax.data.decode import Encoded, UnreadableImage
 
 _CHUNK = 32  # images per task of the thread pool: a small one costs less than a task
-_SAMPLE = 64  # images whose size tells a set from another one under the same names
+SAMPLE = 64  # images that tell a set from another one under the same names
 
 Load = Callable[[np.ndarray], np.ndarray]
 Read = Callable[[np.ndarray], Sequence[Encoded | np.ndarray]]
@@ -250,7 +250,7 @@ class Split:
 
     def sampled_bytes(self) -> int:
         """Returns how many bytes some images have as they are stored."""
-        return sum(map(_stored_bytes, self.originals(self.thinned(_SAMPLE))))
+        return sum(map(_stored_bytes, self.originals(self.thinned(SAMPLE))))
 
     def images(self) -> np.ndarray:
         """All images, uint8 (n, s, s, c), decoded once; for sets that fit in memory."""
@@ -264,8 +264,12 @@ class Split:
 
     def thinned(self, count: int) -> np.ndarray:
         """Returns `count` rows at equal distances, or all where there are no more."""
-        count = min(count, self.size)
-        return np.linspace(0, self.size - 1, count).round().astype(np.int32)
+        return evenly(self.size, count)
+
+
+def evenly(size: int, count: int) -> np.ndarray:
+    """Returns `count` of `size` rows at equal distances, or all: int32, rising."""
+    return np.linspace(0, size - 1, min(count, size)).round().astype(np.int32)
 
 
 def hold_back(split: Split, count: int) -> tuple[Split, Split]:

@@ -10,6 +10,7 @@ import jax.numpy as jnp
 from jax.sharding import Mesh
 
 from snclr_jax.encoder.stored import open_encoder
+from snclr_jax.models import encoder_subset
 from snclr_jax.run.checkpoint_reader import check_same_arrays, saved_steps
 from snclr_jax.step.channels import channels_of
 from snclr_jax.step.state import TrainState
@@ -58,12 +59,8 @@ def init_from(
         source,
         {"params": encoder.params, "batch_stats": encoder.batch_stats},
         {
-            "params": {"encoder": state.params["encoder"]},
-            "batch_stats": {
-                name: stats
-                for name, stats in state.batch_stats.items()
-                if name == "encoder"
-            },
+            "params": encoder_subset(state.params),
+            "batch_stats": encoder_subset(state.batch_stats),
         },
     )
     # The step gives the memory of its state away, so no two parts may share any.

@@ -23,7 +23,7 @@ from snclr_jax import __version__
 from snclr_jax.devices.mesh import placed_shapes, replicated
 from snclr_jax.encoder.tensor_file import write_tensors
 from snclr_jax.encoder.torch_names import from_torch, learned
-from snclr_jax.models import Model, Variables, build_model
+from snclr_jax.models import Model, Variables, build_model, encoder_subset
 from snclr_jax.run.checkpoint_reader import (
     check_same_arrays,
     checkpoint_config,
@@ -288,9 +288,6 @@ def _init(
 
     def init(key: Array) -> tuple[Variables, Variables]:
         params, batch_stats = model.init(key, (size, size, channels))
-        kept = ({"encoder": params["encoder"]}, {})
-        if "encoder" in batch_stats:
-            kept[1]["encoder"] = batch_stats["encoder"]
-        return kept
+        return encoder_subset(params), encoder_subset(batch_stats)
 
     return init

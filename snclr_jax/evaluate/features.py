@@ -12,9 +12,9 @@ from jax.sharding import Mesh
 
 from snclr_jax.data import Split
 from snclr_jax.data.shared import own_batches
-from snclr_jax.devices.mesh import place_batch, replicated
+from snclr_jax.devices.mesh import place_batch
 from snclr_jax.devices.shares import shares
-from snclr_jax.encoder.encode import Encode, prepare
+from snclr_jax.encoder.encode import Encode, make_encode
 from snclr_jax.models.layers import split_patches
 from snclr_jax.run.metrics import progress_bar
 
@@ -30,14 +30,12 @@ def make_raw_pixels(config, mesh: Mesh) -> Encode:
     """
     size = min(config.augment.size, RAW_PIXELS_SIZE)
 
-    def encode(params, batch_stats, images: Array) -> Array:
+    def shrink(params, batch_stats, view: Array) -> Array:
         del params, batch_stats
-        count = images.shape[0]
-        shape = (count, size, size, images.shape[-1])
-        small = jax.image.resize(prepare(images, config), shape, "linear")
-        return small.reshape(count, -1)
+        shape = (len(view), size, size, view.shape[-1])
+        return jax.image.resize(view, shape, "linear").reshape(len(view), -1)
 
-    return jax.jit(encode, out_shardings=replicated(mesh))
+    return make_encode(shrink, config, mesh)
 
 
 def make_raw_places(config, grid: tuple[int, int], mesh: Mesh) -> Encode:
@@ -51,13 +49,12 @@ def make_raw_places(config, grid: tuple[int, int], mesh: Mesh) -> Encode:
     rows, columns = grid
     side = max(1, min(config.augment.size // max(grid), RAW_PLACE_SIZE))
 
-    def encode(params, batch_stats, images: Array) -> Array:
+    def shrink(params, batch_stats, view: Array) -> Array:
         del params, batch_stats
-        shape = (len(images), rows * side, columns * side, 3)
-        small = jax.image.resize(prepare(images, config), shape, "linear")
-        return split_patches(small, side)
+        shape = (len(view), rows * side, columns * side, 3)
+        return split_patches(jax.image.resize(view, shape, "linear"), side)
 
-    return jax.jit(encode, out_shardings=replicated(mesh))
+    return make_encode(shrink, config, mesh)
 
 
 def extract_features(

@@ -102,8 +102,8 @@ def evaluate(
     what, left_out = choose_what(what, train, test)
     if left_out:
         say(left_out)
-    networks = None
-    if "quality" in what and origin == OWN and epath.Path(encoder.source).is_dir():
+    networks, of_run = None, origin == OWN and epath.Path(encoder.source).is_dir()
+    if "quality" in what and of_run:
         search = Search.of(config, mesh)
         if search.objective.searches:
             networks = open_networks(encoder, search)
@@ -137,7 +137,7 @@ def evaluate(
             records.append(_record(name, subject, outcome, origin, task))
             # One by one: what took hours is kept, whatever comes after it.
             keep_record(destination, records[-1])
-    if origin == OWN and epath.Path(encoder.source).is_dir():
+    if of_run:
         BadFiles(str(destination.parent), data).close()
     say("\n".join(filter(None, [table(records), str(destination), describe_bad(data)])))
     return records

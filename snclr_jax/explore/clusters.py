@@ -45,13 +45,20 @@ def find_clusters(unit: np.ndarray, count: int | None, *, seed: int) -> Clusters
     with warnings.catch_warnings():
         # Fewer different features than clusters: what is empty is left out below.
         warnings.filterwarnings("ignore", message="Number of distinct clusters")
-        label = KMeans(count, random_state=seed).fit_predict(unit)
+        label, sizes = by_size(KMeans(count, random_state=seed).fit_predict(unit))
+    means = np.stack([unit[label == each].mean(axis=0) for each in range(len(sizes))])
+    length = np.linalg.norm(means, axis=1, keepdims=True)
+    means /= np.where(length > 0, length, 1)
+    return Clusters(label, np.einsum("nf,nf->n", unit, means[label]))
+
+
+def by_size(label: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Returns labels from 0 on, the largest group's first, and the sizes of groups.
+
+    Of equally large ones that of the lowest row comes first.
+    """
     _, first, label, sizes = np.unique(
         label, return_index=True, return_inverse=True, return_counts=True
     )
     order = np.lexsort((first, -sizes))
-    label = np.argsort(order)[label]
-    means = np.stack([unit[label == each].mean(axis=0) for each in range(len(order))])
-    length = np.linalg.norm(means, axis=1, keepdims=True)
-    means /= np.where(length > 0, length, 1)
-    return Clusters(label, np.einsum("nf,nf->n", unit, means[label]))
+    return np.argsort(order)[label], sizes[order]

@@ -12,6 +12,7 @@ from PIL import Image
 from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 
+from snclr_jax.explore.clusters import by_size
 from snclr_jax.step.channels import COLOR
 
 QUALITY, SHRUNK = 75, 0.75  # of a copy: of its JPEG, and of its sides in between
@@ -116,16 +117,6 @@ def find_duplicates(
             joined = np.unique(label[each])
             if len(joined) > 1:
                 label[np.isin(label, joined)] = joined[0]
-    return Duplicates(threshold, pairs[order], values[order], _numbered(label))
-
-
-def _numbered(label: np.ndarray) -> np.ndarray:
-    """Returns groups, the largest first, of equals that of the lowest row; -1 alone."""
-    _, first, number, sizes = np.unique(
-        label, return_index=True, return_inverse=True, return_counts=True
-    )
-    order = np.lexsort((first, -sizes))
-    group = np.empty(len(sizes), int)
-    group[order] = np.arange(len(sizes))
-    group[sizes == 1] = -1
-    return group[number]
+    group, sizes = by_size(label)
+    group[sizes[group] == 1] = -1
+    return Duplicates(threshold, pairs[order], values[order], group)

@@ -7,7 +7,7 @@ from typing import NamedTuple
 import numpy as np
 from ml_collections import ConfigDict
 
-from snclr_jax.data.split import Split
+from snclr_jax.data.split import Split, evenly
 from snclr_jax.explore.clusters import Clusters, find_clusters
 from snclr_jax.explore.duplicates import (
     Duplicates,
@@ -92,8 +92,7 @@ def find_out(images: Images, settings: ConfigDict) -> Findings:
 
 
 def _similarity_to_copies(images: Images) -> np.ndarray:
-    count = len(images.unit)
-    rows = np.linspace(0, count - 1, min(COPIES, count)).round().astype(int)
+    rows = evenly(len(images.unit), COPIES)
     copies = saved_again(images.read(rows))
     of_copies = images.subject.features(Split(copies.__getitem__, size=len(copies)))
     return np.einsum("mf,mf->m", images.unit[rows], unit(of_copies))

@@ -10,6 +10,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from snclr_jax.data.split import evenly
 from snclr_jax.explore.duplicates import ALIKE, OF_OTHERS, QUALITY
 from snclr_jax.explore.findings import NEAREST, Findings
 from snclr_jax.explore.images import Images
@@ -51,8 +52,7 @@ def explore_page(images: Images, findings: Findings, title: str, subtitle: str) 
         findings.subset[:FIRST],
     )
     count = len(images.unit)
-    drawn = np.linspace(0, count - 1, min(MAP_IMAGES, count)).round().astype(int)
-    drawn = np.union1d(drawn, lists.rows)
+    drawn = np.union1d(evenly(count, MAP_IMAGES), lists.rows)
     near = np.setdiff1d(findings.row[drawn, :SHOWN_NEAREST], drawn)
     pictures = np.append(drawn, near)
     named = np.setdiff1d(findings.row[pictures, :SHOWN_NEAREST], pictures)

@@ -13,8 +13,8 @@ from snclr_jax import __version__
 from snclr_jax.encoder.stored import Encoder
 from snclr_jax.export.hub import front_matter
 from snclr_jax.export.load_lines import image_lines, load_lines, stored_as
-from snclr_jax.settings.check import get_field
 from snclr_jax.settings.objective import objective_class
+from snclr_jax.settings.ranges import get_field
 from snclr_jax.step.channels import COLOR, channels_of
 
 # What tells one run from another at a glance; the rest is in the file or the run.

@@ -117,7 +117,7 @@ def _torchvision(encoder: Encoder, file: str) -> str:
         f"model.load_state_dict(safetensors.torch.load_file({file!r}))",
         "model.eval()",
     )
-    if model.stem == "cifar":
+    if cifar:
         text += (
             "\n\nThe stem is that for small images: one 3 x 3 convolution of stride 1, "
             "without a pool, under torchvision's names."

@@ -261,6 +261,11 @@ class Model:
         return outputs, cast(Variables, updates).get("batch_stats", {})
 
 
+def encoder_subset(tree: Variables) -> Variables:
+    """Returns the encoder's part of parameters or batch statistics."""
+    return {name: tree[name] for name in ("encoder",) if name in tree}
+
+
 def target_subset(tree: Variables) -> Variables:
     """Returns the parts that the target network has: encoder and projector.
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import operator
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, NamedTuple
 
@@ -14,6 +13,7 @@ from snclr_jax.preflight.chips import Chip
 from snclr_jax.preflight.hlo.work import Collective, Cost, Work
 from snclr_jax.settings.check import check_config
 from snclr_jax.settings.objective import build_objective
+from snclr_jax.settings.ranges import get_field
 from snclr_jax.settings.resident import is_resident
 
 # The named scope of step/train_step.py around the objective.
@@ -218,9 +218,9 @@ def advice(config, *, devices: int, images: int) -> str:
         "data.resident": False if leaves else config.data.resident,
     }
     fields = [
-        f"--config.{name}={value} (it is {operator.attrgetter(name)(config)})"
+        f"--config.{name}={value} (it is {get_field(config, name)})"
         for name, value in smaller.items()
-        if value != operator.attrgetter(name)(config)
+        if value != get_field(config, name)
         and _is_accepted(config, name, value, devices)
     ]
     return "use " + ", or ".join([*fields, f"more devices than {devices}"])

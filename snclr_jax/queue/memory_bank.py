@@ -19,7 +19,7 @@ from jax.sharding import Mesh
 from jax.sharding import PartitionSpec as P
 
 from snclr_jax.devices.mesh import AXIS, gather
-from snclr_jax.queue.ring import NeighborQueue
+from snclr_jax.queue.ring import NeighborQueue, write
 from snclr_jax.queue.settings import RingSettings
 from snclr_jax.queue.sharded import QUEUE_SPEC, ROWS, first_row
 
@@ -98,10 +98,6 @@ def remember(
         row = jnp.where(jnp.any(later, axis=1), size, row)
         place = row - first_row(bank)
         place = jnp.where((place >= 0) & (place < owned), place, owned)
-
-        def write(old: Array, index: Array, new: Array) -> Array:
-            return old.at[index].set(new.astype(old.dtype), mode="drop")
-
         return bank.replace(
             keys=write(bank.keys, place, gather(rows)),
             image_id=write(bank.image_id, row, image_id),

@@ -85,18 +85,18 @@ def hardest_rows(
       mesh: its size divides b and q.
     """
     settings = QueueSettings(k=count, block=block)
-    number = query.shape[0]
+    views = query.shape[0]
 
     def of_device(queue: NeighborQueue, query: Array, image_id: Array) -> Hardest:
         # By image, then by view: the queries of one device's images lie together.
         z = jnp.swapaxes(gather(query), 0, 1).reshape(-1, query.shape[-1])
-        image_id = jnp.repeat(image_id, number)
+        image_id = jnp.repeat(image_id, views)
         candidates = search_own_rows(queue, z, image_id, settings)
         elected = elect(candidates.similarity, count)
         neighbors = neighbors_of_own_images(queue, candidates.row, elected)
         found = jnp.sum(neighbors.valid, axis=1, dtype=jnp.int32)
         row, found = (
-            jnp.swapaxes(x.reshape(-1, number, *x.shape[1:]), 0, 1)
+            jnp.swapaxes(x.reshape(-1, views, *x.shape[1:]), 0, 1)
             for x in (neighbors.row, found)
         )
         return Hardest(row, found)

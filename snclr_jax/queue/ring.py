@@ -258,12 +258,14 @@ def push(
     own = jnp.where(stays & (own >= 0), own, owned)
     row = jnp.where(stays, row, size)
 
-    def write(old: Array, index: Array, new: Array) -> Array:
-        return old.at[index].set(new.astype(old.dtype), mode="drop")
-
     return NeighborQueue(
         keys=write(queue.keys, own, keys),
         image_id=write(queue.image_id, row, image_id),
         pushed_at=write(queue.pushed_at, row, jnp.broadcast_to(step, (batch,))),
         cursor=(queue.cursor + pushed_per_bank) % rows_per_bank,
     )
+
+
+def write(old: Array, index: Array, new: Array) -> Array:
+    """Returns `old` with `new` rows at `index`; those beyond its end are dropped."""
+    return old.at[index].set(new.astype(old.dtype), mode="drop")

@@ -8,7 +8,7 @@ import numpy as np
 from jax.sharding import Mesh
 
 from snclr_jax.data import Data, Split
-from snclr_jax.encoder.encode import make_encode
+from snclr_jax.data.split import evenly
 from snclr_jax.encoder.loaded import LoadedEncoder
 from snclr_jax.encoder.stored import Encoder
 from snclr_jax.evaluate.frozen.accuracy import Accuracy, majority
@@ -78,18 +78,6 @@ def look(encoder: Encoder, train: Split, mesh: Mesh) -> Looks:
     return Looks(loaded.views(images), make(loaded, images), make.__name__)
 
 
-def open_subject(encoder: Encoder, mesh: Mesh) -> Subject:
-    """Returns what has the features of an encoder."""
-    config = encoder.config
-    return Subject(
-        "trained",
-        encoder,
-        make_encode(encoder.model.encode, config, mesh),
-        batch_size=config.evaluate.batch_size,
-        mesh=mesh,
-    )
-
-
 def map_embedding(subject: Subject, data: Data, *, seed: int) -> EmbeddingMap | None:
     """Returns every map that can be made, of at most `MAP_IMAGES` images.
 
@@ -119,8 +107,8 @@ def _map_rows(split: Split) -> np.ndarray:
     if split.labelled:
         classes = np.unique(split.labels[split.labels >= 0])
         if len(classes) > MOST_CLASSES:
-            kept = np.linspace(0, len(classes) - 1, MOST_CLASSES).round().astype(int)
-            rows = np.flatnonzero(np.isin(split.labels, classes[kept]))
+            kept = classes[evenly(len(classes), MOST_CLASSES)]
+            rows = np.flatnonzero(np.isin(split.labels, kept))
     return rows
 
 

@@ -20,6 +20,7 @@ from snclr_jax.evaluate.frozen.accuracy import in_words
 from snclr_jax.evaluate.memory.choices import choices_of_run
 from snclr_jax.evaluate.memory.networks import Search, open_networks
 from snclr_jax.evaluate.results import read_records, records_path
+from snclr_jax.evaluate.subject import make_subjects
 from snclr_jax.report import measure, sections
 from snclr_jax.report.neighbor_sections import neighbors
 from snclr_jax.report.page import Section, numbers, page
@@ -27,7 +28,7 @@ from snclr_jax.run.files import (
     METRICS_FILE,
     SUMMARY_FILE,
     check_writable,
-    read_object,
+    read_if_there,
     replaced,
     write_whole,
 )
@@ -142,7 +143,9 @@ def _of_images(
             "no gallery, and no use of a memory.",
         )
     yield sections.looks(measure.look(encoder, data.train, mesh))
-    subject = measure.open_subject(encoder, mesh)
+    (subject,) = make_subjects(
+        encoder, layers=False, baselines=False, settings=config.evaluate, mesh=mesh
+    )
     mapped = measure.map_embedding(subject, data, seed=config.seed)
     if mapped is not None:
         yield sections.embedding(mapped, names)
@@ -156,13 +159,8 @@ def _summary(
 ) -> str:
     """Returns the numbers at the top of the page."""
     path = workdir / SUMMARY_FILE
-    try:
-        summary = read_object(path) if path.exists() else {}
-    except ValueError as error:
-        raise ValueError(
-            f"{path} is damaged ({error}); remove it, and the page says no time of "
-            "training"
-        ) from error
+    fix = "remove it, and the page says no time of training"
+    summary = read_if_there(path, fix) or {}
     config, values = encoder.config, {}
     scored = [line for line in lines if "knn" in line]
     if scored:

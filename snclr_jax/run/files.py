@@ -109,6 +109,20 @@ def read_object(path: epath.Path | Path) -> dict[str, Any]:
     return content
 
 
+def read_if_there(path: epath.Path | Path, fix: str) -> dict[str, Any] | None:
+    """Returns the object of a file that a run wrote, None where there is none.
+
+    Raises:
+      ValueError: where it is damaged, with what to do.
+    """
+    if not path.exists():
+        return None
+    try:
+        return read_object(path)
+    except ValueError as error:
+        raise ValueError(f"{path} is damaged ({error}); {fix}") from error
+
+
 def read_lines(path: Path) -> list[str]:
     """Returns the lines of a text file that a user wrote, up to the last that says any.
 

@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 
 from etils import epath
 
-from snclr_jax.run.files import LOGGERS_FILE, read_object, write_whole
+from snclr_jax.run.files import LOGGERS_FILE, read_if_there, write_whole
 from snclr_jax.run.loggers import LOGGERS, LoggedRun, Logger
 
 
@@ -37,7 +37,8 @@ class Loggers:
     ) -> None:
         self._loggers, self._say = {}, say
         path = epath.Path(workdir) / LOGGERS_FILE
-        before = _read_ids(path)
+        fix = "remove it, and new runs are begun at the loggers"
+        before = read_if_there(path, fix) or {}
         for name in names:
             known = before.get(name, "")
             try:
@@ -78,15 +79,3 @@ class Loggers:
 def _line(error: Exception) -> str:
     said = " ".join(str(error).split()) or type(error).__name__
     return said if len(said) <= 300 else f"{said[:300]}..."
-
-
-def _read_ids(path: epath.Path) -> dict[str, str]:
-    if not path.exists():
-        return {}
-    try:
-        return read_object(path)
-    except ValueError as error:
-        raise ValueError(
-            f"{path} is damaged ({error}); remove it, and new runs are begun at the "
-            "loggers"
-        ) from error

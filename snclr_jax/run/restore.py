@@ -72,8 +72,9 @@ def read_state(
 def _read_arrays(folder: epath.Path, item: str, like: Any) -> Any:
     """Reads arrays without waiting for other processes, which may fail."""
     with damage(folder):
+        shapes = jax.tree.map(ocp.utils.to_shape_dtype_struct, like)
         return ocp.StandardCheckpointHandler().restore(
-            folder / item, args=ocp.args.StandardRestore(_abstract(like))
+            folder / item, args=ocp.args.StandardRestore(shapes)
         )
 
 
@@ -122,7 +123,3 @@ def _as_stored(stored: Any, objective: Any) -> Any:
 def without_probe(state: TrainState) -> dict[str, Any]:
     """The probe is an item of its own, so that every run's state looks alike."""
     return {name: value for name, value in vars(state).items() if name != "probe"}
-
-
-def _abstract(tree: Any) -> Any:
-    return jax.tree.map(ocp.utils.to_shape_dtype_struct, tree)

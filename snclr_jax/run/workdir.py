@@ -34,6 +34,7 @@ from snclr_jax.run.files import (
     NAMED_WRONGLY,
     PACKAGES_FILE,
     SHOWN_FILE,
+    read_if_there,
     read_object,
     write_whole,
 )
@@ -272,13 +273,7 @@ def has_images(workdir: epath.PathLike, identity: Mapping[str, str]) -> bool:
 
 def _images_before(workdir: epath.PathLike) -> dict[str, str] | None:
     """Returns which images the run in a workdir was started with, where it says so."""
-    path = epath.Path(workdir) / DATA_FILE
-    if not path.exists():  # by a version that did not note it
-        return None
-    try:
-        return read_object(path)
-    except ValueError as error:
-        raise ValueError(
-            f"{path} is damaged ({error}); remove it, where the images are those that "
-            "the run had"
-        ) from error
+    return read_if_there(
+        epath.Path(workdir) / DATA_FILE,  # an earlier version wrote none
+        "remove it, where the images are those that the run had",
+    )

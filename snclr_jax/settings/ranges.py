@@ -309,17 +309,15 @@ def check_annotations(path: str, cls: type, section: ConfigDict) -> None:
         if typing.get_origin(kind) is Literal and value not in typing.get_args(kind):
             choices = typing.get_args(kind)
             raise ValueError(f"{field} {value!r} is unknown; use one of {choices}")
-        if typing.get_origin(kind) is Annotated:
+        if typing.get_origin(kind) is Annotated and value is not None:
             for bound in typing.get_args(kind)[1:]:
                 holds, rule = _rule(bound, value)
-                if value is not None and not holds:
+                if not holds:
                     raise ValueError(f"{field} {value} must be {rule}")
 
 
 def _rule(bound: Any, value: Any) -> tuple[bool, str]:
     """Returns whether a value keeps a bound, and the bound in words."""
-    if value is None:  # chosen later
-        return True, ""
     match bound:
         case Ge(least):
             return value >= least, f"at least {least:g}"

@@ -174,4 +174,4 @@ def _frozen_or_trained(params: Any) -> Any:
         frozen = any(getattr(key, "key", None) == "patch_embed" for key in path)
         return "frozen" if frozen else "trained"
 
-    return jax.tree_util.tree_map_with_path(label, params)
+    return jax.tree.map_with_path(label, params)

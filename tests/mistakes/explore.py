@@ -25,10 +25,19 @@ MISTAKES = [
             "max(np.quantile(to_copy, ALIKE), of_others)",
             "np.quantile(to_copy, ALIKE)",
         ),
+    ),
+    *of(
+        "snclr_jax/explore/clusters.py",
+        ARRAYS,
         (
             "the smallest group comes first",
             "np.lexsort((first, -sizes))",
             "np.lexsort((first, sizes))",
+        ),
+        (
+            "groups keep the numbers that they were given",
+            "return np.argsort(order)[label], sizes",
+            "return order[label], sizes",
         ),
     ),
     *of(
@@ -43,15 +52,6 @@ MISTAKES = [
             "only the last choice counts",
             "np.maximum(similarity, unit @ unit[chosen[-1]], out=similarity)",
             "similarity = unit @ unit[chosen[-1]]",
-        ),
-    ),
-    *of(
-        "snclr_jax/explore/clusters.py",
-        ARRAYS,
-        (
-            "clusters keep the numbers that k-means gave them",
-            "label = np.argsort(order)[label]",
-            "label = order[label]",
         ),
     ),
     *of(

@@ -26,7 +26,7 @@ OTHERS = {
     *("decode_image(form)", "pixels_of(form)", "open_folder(form)", "open_numpy(form)"),
     *("open_parquet(form)", "open_python(form)", "open_tfds(form)"),
     "open_webdataset(form)",
-    "check_features(width)",  # of features
+    *("check_features(width)", "check_split(width)"),  # of features
     # Of a figure.
     *("confusion(width)", "curves(width)", "embedding(width)", "gallery(width)"),
     *("overlays(width)", "strips(width)"),

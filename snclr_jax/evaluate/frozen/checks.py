@@ -27,20 +27,19 @@ def check_both_splits(
         )
     if test_features is None or test_labels is None:
         return train_features, train_labels, train_features, train_labels
-    check_features("test", test_features, train_features.shape[1])
-    test = check_split("test", test_features, test_labels)
+    test = check_split("test", test_features, test_labels, train_features.shape[1])
     return train_features, train_labels, *test
 
 
 def check_split(
-    split: str, features: ArrayLike, labels: ArrayLike
+    split: str, features: ArrayLike, labels: ArrayLike, width: int | None = None
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Returns (features "n f", labels "n") as float32 and int32, or says what is wrong.
+    """Returns (features "n f", labels "n") as float32 and int32, f = `width` if given.
 
     Raises:
       ValueError: naming `split`.
     """
-    features, labels = check_features(split, features), np.asarray(labels)
+    features, labels = check_features(split, features, width), np.asarray(labels)
     if labels.shape != features.shape[:1]:
         raise ValueError(
             f"{split} labels have shape {labels.shape} for {len(features)} features; "

@@ -15,7 +15,7 @@ from jax.typing import ArrayLike
 
 from snclr_jax.devices.mesh import over_batch, replicated
 from snclr_jax.evaluate.frozen.accuracy import Accuracy
-from snclr_jax.evaluate.frozen.checks import check_features, check_split
+from snclr_jax.evaluate.frozen.checks import check_positive, check_split
 from snclr_jax.evaluate.frozen.classifier import (
     Scaling,
     Weights,
@@ -91,8 +91,9 @@ def few_shot(
     You Need?", section 3, also fit a logistic regression to the features of few images.
     """
     train_features, train_labels = check_split("train", train_features, train_labels)
-    check_features("test", test_features, train_features.shape[1])
-    test_features, test_labels = check_split("test", test_features, test_labels)
+    test_features, test_labels = check_split(
+        "test", test_features, test_labels, train_features.shape[1]
+    )
     _check_settings(shots, draws, l2, train_labels, test_labels)
     num_classes = 1 + int(train_labels.max())
     scaling = measure_scaling(train_features)
@@ -180,8 +181,7 @@ def _check_settings(
         raise ValueError(f"shots is {shots}; use one or more values of at least 1")
     if draws < 2:
         raise ValueError(f"draws is {draws}; an interval takes 2 or more")
-    if l2 <= 0:
-        raise ValueError(f"l2 is {l2}; use a value above 0")
+    check_positive("l2", [l2])
     classes = np.union1d(train_labels, test_labels)
     counts = np.bincount(train_labels, minlength=classes[-1] + 1)[classes]
     rarest = counts.argmin()

@@ -12,7 +12,7 @@ from jax.sharding import Mesh
 from jax.typing import ArrayLike
 
 from snclr_jax.evaluate.frozen.accuracy import Accuracy
-from snclr_jax.evaluate.frozen.checks import check_features, check_split
+from snclr_jax.evaluate.frozen.checks import check_split
 from snclr_jax.evaluate.frozen.classifier import (
     TrainSet,
     Weights,
@@ -217,8 +217,9 @@ def _check_layers(
     for layer in layers:
         name = f"{split} {layer}"
         width = None if train is None else train[layer].shape[1]
-        checked[layer] = check_features(name, features[layer], width)
-        _, checked_labels = check_split(name, features[layer], labels)
+        checked[layer], checked_labels = check_split(
+            name, features[layer], labels, width
+        )
     return checked, checked_labels
 
 

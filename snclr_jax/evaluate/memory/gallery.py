@@ -11,6 +11,7 @@ from jax import Array
 
 from snclr_jax.data import Split
 from snclr_jax.data.shared import own_batches
+from snclr_jax.data.split import evenly
 from snclr_jax.devices.mesh import own_rows, place_batch, place_everywhere, replicated
 from snclr_jax.encoder.encode import prepare
 from snclr_jax.evaluate.memory.networks import Networks, Search
@@ -73,7 +74,7 @@ def choose_queries(split: Split, count: int, *, seed: int) -> np.ndarray:
     shuffled = np.random.RandomState(seed).permutation(known)
     classes, class_index = np.unique(labels[shuffled], return_inverse=True)
     if len(classes) > count:
-        kept = np.linspace(0, len(classes) - 1, count).round()
+        kept = evenly(len(classes), count)
         shuffled, class_index = (
             array[np.isin(class_index, kept)] for array in (shuffled, class_index)
         )
@@ -98,8 +99,28 @@ def find_gallery(
     Returns:
       Everything in the order of `image_id`.
     """
-    neighbors = search_memory(search, state, split, image_id)
-    return _gallery(np.asarray(image_id, np.int32), neighbors, int(state.step), split)
+    neighbors: Any = search_memory(search, state, split, image_id)  # of numpy arrays
+    image_id = np.asarray(image_id, np.int32)
+    query_label = neighbor_label = None
+    labels, known = split.labels, neighbors.image_id >= 0
+    if labels is not None:
+        query_label = labels[image_id]
+        neighbor_label = np.where(known, labels[neighbors.image_id], -1)
+    neighbor_name = np.full(known.shape, "", object)
+    neighbor_name[known] = split.names(neighbors.image_id[known])
+    return Gallery(
+        query_id=image_id,
+        neighbor_id=neighbors.image_id,
+        row=neighbors.row,
+        similarity=neighbors.similarity,
+        weight=neighbors.weight,
+        age=np.where(neighbors.valid, int(state.step) - neighbors.pushed_at, 0),
+        valid=neighbors.valid,
+        query_label=query_label,
+        neighbor_label=neighbor_label,
+        query_name=np.array(split.names(image_id), object),
+        neighbor_name=neighbor_name,
+    )
 
 
 def search_memory(
@@ -182,31 +203,3 @@ def _search(
     view = prepare(images, search.forward.config)
     neighbors = search.neighbors(networks, view, image_id)
     return jax.lax.with_sharding_constraint(neighbors, replicated(search.forward.mesh))
-
-
-def _gallery(
-    image_id: np.ndarray,
-    neighbors: Any,  # `Found`, of numpy arrays
-    step: int,
-    split: Split,
-) -> Gallery:
-    query_label = neighbor_label = None
-    labels, known = split.labels, neighbors.image_id >= 0
-    if labels is not None:
-        query_label = labels[image_id]
-        neighbor_label = np.where(known, labels[neighbors.image_id], -1)
-    neighbor_name = np.full(known.shape, "", object)
-    neighbor_name[known] = split.names(neighbors.image_id[known])
-    return Gallery(
-        query_id=image_id,
-        neighbor_id=neighbors.image_id,
-        row=neighbors.row,
-        similarity=neighbors.similarity,
-        weight=neighbors.weight,
-        age=np.where(neighbors.valid, step - neighbors.pushed_at, 0),
-        valid=neighbors.valid,
-        query_label=query_label,
-        neighbor_label=neighbor_label,
-        query_name=np.array(split.names(image_id), object),
-        neighbor_name=neighbor_name,
-    )

@@ -15,6 +15,7 @@ from typing import Any
 import optax
 from ml_collections import ConfigDict
 
+from snclr_jax.evaluate.frozen.checks import check_positive
 from snclr_jax.evaluate.tuned.layer_decay import scale_by_layer
 from snclr_jax.evaluate.tuned.supervised import Protocol
 from snclr_jax.models import Model, build_model, vit
@@ -220,9 +221,8 @@ def _config(
     optim: dict[str, Any],
 ) -> ConfigDict:
     """Returns as much of a run's config as feed, views and optimizer read."""
-    for name, value in (("epochs", epochs), ("learning_rate", optim["learning_rate"])):
-        if not value > 0:
-            raise ValueError(f"{name} is {value}; use a value above 0")
+    check_positive("epochs", [epochs])
+    check_positive("learning_rate", [optim["learning_rate"]])
     view = dict(
         crop_scale=tuple(crop_scale),
         crop_ratio=(3 / 4, 4 / 3),  # torchvision's RandomResizedCrop

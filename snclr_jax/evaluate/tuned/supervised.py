@@ -21,7 +21,7 @@ from snclr_jax.encoder.encode import make_encode
 from snclr_jax.evaluate.features import extract_features
 from snclr_jax.evaluate.frozen.accuracy import Accuracy
 from snclr_jax.evaluate.frozen.classifier import Scaling, Weights, logits, score
-from snclr_jax.models import Model
+from snclr_jax.models import Model, encoder_subset
 from snclr_jax.run.metrics import NonFiniteError, progress_bar
 from snclr_jax.step.forward import DROP_PATH
 from snclr_jax.step.views import Batch, image_keys, random_views
@@ -149,10 +149,7 @@ def init_classifier(
     # A copy, since each step gives the memory of its state to the next one.
     encoder, stats = jax.tree.map(
         lambda leaf: place_everywhere(np.array(leaf), mesh),
-        [
-            {name: tree[name] for name in tree if name == "encoder"}
-            for tree in (params, batch_stats)
-        ],
+        [encoder_subset(params), encoder_subset(batch_stats)],
     )
     return jax.jit(init, out_shardings=replicated(mesh))(encoder, stats)
 
