@@ -184,11 +184,16 @@ def quality(task: Task) -> Outcome:
         labels=split.labels,
     )
     if task.networks is not None and views.neighbors is not None:
-        pushed_at = build_objective(task.config).pushed_at(task.networks.objective)
-        memory = views.neighbors, np.asarray(pushed_at)
-        labels = task.images.labels
-        of_run: Any = dict(image_id=rows, step=encoder.step, labels=labels)
-        metrics |= queue_use(*memory, **of_run) | choices(*memory, **of_run).numbers()
+        objective = build_objective(task.config)
+        pushed_at = np.asarray(objective.pushed_at(task.networks.objective))
+        found = choices(
+            views.neighbors,
+            pushed_at,
+            image_id=rows,
+            step=encoder.step,
+            labels=task.images.labels,
+        )
+        metrics |= queue_use(found, len(pushed_at)) | found.numbers()
     return Outcome(metrics)
 
 

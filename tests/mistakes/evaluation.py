@@ -136,8 +136,8 @@ MISTAKES = [
         ),
         (
             "purity by the class of the neighbor",
-            "np.bincount(own[np.nonzero(each)[0]], minlength=classes)",
-            "np.bincount(labels[neighbors.image_id][each], minlength=classes)",
+            "np.bincount(own[np.nonzero(each)[0], 0], minlength=classes)",
+            "np.bincount(theirs[each], minlength=classes)",
         ),
         (
             "rows that were not written are no hubs",

@@ -198,30 +198,19 @@ def weight_auc(weight: np.ndarray, right: np.ndarray, wrong: np.ndarray) -> floa
     return float(above / pairs) if pairs else float("nan")
 
 
-def known_and_right(
-    neighbors: Found, image_id: np.ndarray, labels: np.ndarray
-) -> tuple[np.ndarray, np.ndarray]:
-    """Returns which choices have two known labels, and which of them the same one.
-
-    Arguments are those of `choices`; both are bool (n, k).
-    """
-    own, theirs = labels[image_id][:, None], labels[neighbors.image_id]
-    known = neighbors.valid & (neighbors.image_id >= 0)
-    known &= (own >= 0) & (theirs >= 0)
-    return known, known & (own == theirs)
-
-
 def _judged(
     neighbors: Found, image_id: np.ndarray, labels: np.ndarray
 ) -> Judged | None:
-    known, right = known_and_right(neighbors, image_id, labels)
+    own, theirs = labels[image_id][:, None], labels[neighbors.image_id]
+    known = neighbors.valid & (neighbors.image_id >= 0)
+    known &= (own >= 0) & (theirs >= 0)
     if not known.any():
         return None
-    wrong = known & ~right
-    own, classes = labels[image_id], np.max(labels) + 1
+    right, wrong = known & (own == theirs), known & (own != theirs)
+    classes = np.max(labels) + 1
     weight = np.asarray(neighbors.weight)
     by_class = (
-        np.bincount(own[np.nonzero(each)[0]], minlength=classes)
+        np.bincount(own[np.nonzero(each)[0], 0], minlength=classes)
         for each in (right, known)
     )
     return Judged(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from snclr_jax.evaluate.memory.choices import choices
 from snclr_jax.evaluate.memory.queue_use import GOOD, queue_use
 from snclr_jax.step.objective import Found
 
@@ -36,6 +37,10 @@ def found(rng, memory):
     )
 
 
+def use_of(found, pushed_at, **images):
+    return queue_use(choices(found, pushed_at, step=STEP, **images), len(pushed_at))
+
+
 def test_the_use_of_the_queue_equals_a_loop(rng, memory, found):
     pushed_at, image_id = memory
     queries = rng.permutation(IMAGES)[:QUERIES].astype(np.int32)
@@ -59,7 +64,7 @@ def test_the_use_of_the_queue_equals_a_loop(rng, memory, found):
         "queue_age": sum(STEP - pushed_at[row] for row in chosen) / len(chosen),
         "queue_purity": same / known,
     }
-    use = queue_use(found, pushed_at, image_id=queries, step=STEP, labels=labels)
+    use = use_of(found, pushed_at, image_id=queries, labels=labels)
     assert use == pytest.approx(expected)
     assert use.keys() == GOOD.keys()  # of each a reader is told which values are good
     assert 0 < expected["queue_purity"] < 1 and expected["queue_used"] < 1
@@ -75,7 +80,7 @@ def test_one_row_that_everyone_chooses_is_seen(memory, found):
         valid=np.ones((QUERIES, K), bool),
     )
     ids, labels = np.arange(QUERIES), np.zeros(IMAGES, int)
-    use = queue_use(found, pushed_at, image_id=ids, step=STEP, labels=labels)
+    use = use_of(found, pushed_at, image_id=ids, labels=labels)
     assert use["queue_most_used"] == 1
     assert use["queue_used"] == pytest.approx(1 / 28)
     assert use["queue_age"] == STEP - pushed_at[7]
@@ -84,6 +89,6 @@ def test_one_row_that_everyone_chooses_is_seen(memory, found):
 
 def test_where_nothing_was_chosen_there_is_a_fill(memory, found):
     nothing = found._replace(valid=np.zeros((QUERIES, K), bool))
-    place = dict(image_id=np.arange(QUERIES), step=STEP, labels=None)
-    assert queue_use(nothing, memory[0], **place) == {"queue_fill": 28 / 32}
-    assert "queue_purity" not in queue_use(found, memory[0], **place)
+    place = dict(image_id=np.arange(QUERIES), labels=None)
+    assert use_of(nothing, memory[0], **place) == {"queue_fill": 28 / 32}
+    assert "queue_purity" not in use_of(found, memory[0], **place)
