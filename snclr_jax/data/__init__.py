@@ -30,19 +30,21 @@ class Data(NamedTuple):
     notes: tuple[str, ...] = ()
 
     @property
+    def splits(self) -> dict[str, Split]:
+        """The training split, and the test split where there is one, by name."""
+        return {"train": self.train} | ({"test": self.test} if self.test else {})
+
+    @property
     def identity(self) -> dict[str, str]:
         """Which images there are, by split; see `Split.identity`."""
-        splits = {"train": self.train, "test": self.test}
-        return {name: split.identity for name, split in splits.items() if split}
+        return {name: split.identity for name, split in self.splits.items()}
 
     @property
     def evidence(self) -> dict[str, str]:
         """The same, and how large some images are; what is not kept may change."""
-        splits = {"train": self.train, "test": self.test}
         return {
             name: f"{split.identity}, {split.sampled_bytes()} bytes in some of them"
-            for name, split in splits.items()
-            if split
+            for name, split in self.splits.items()
         }
 
 

@@ -38,7 +38,7 @@ def extract(
     (subject,) = make_subjects(
         encoder, layers=False, baselines=False, settings=settings, mesh=mesh
     )
-    splits = {"train": data.train} | ({"test": data.test} if data.test else {})
+    splits = data.splits
     features = np.concatenate([subject.features(split) for split in splits.values()])
     # Only now is it known which images stand in place of bad ones.
     labels = [

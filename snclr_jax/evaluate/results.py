@@ -43,11 +43,15 @@ def records_path(path: epath.PathLike) -> epath.Path:
     Args:
       path: a workdir, a checkpoint in it, or an exported file.
     """
+    return beside(path, EVALUATION_FILE)
+
+
+def beside(path: epath.PathLike, name: str) -> epath.Path:
+    """Returns a path in the workdir of an encoder, or beside its exported file."""
     path = located(path)
     if path.suffix == SUFFIX:
-        return path.with_suffix(f".{EVALUATION_FILE}")
-    workdir = path.parents[1] if path.parent.name == CHECKPOINTS else path
-    return workdir / EVALUATION_FILE
+        return path.with_suffix(f".{name}")
+    return (path.parents[1] if path.parent.name == CHECKPOINTS else path) / name
 
 
 def read_records(path: epath.Path) -> list[Record]:

@@ -17,11 +17,11 @@ from ml_collections import ConfigDict
 from snclr_jax.data import Data, Split
 from snclr_jax.data.bad_files import describe_bad
 from snclr_jax.devices.mesh import make_mesh
-from snclr_jax.encoder.stored import SUFFIX, Encoder
+from snclr_jax.encoder.stored import Encoder
+from snclr_jax.evaluate.results import beside
 from snclr_jax.evaluate.run import open_both
 from snclr_jax.evaluate.subject import Subject, make_subjects
 from snclr_jax.evaluate.write_features import write_features
-from snclr_jax.run.files import CHECKPOINTS
 from snclr_jax.run.metrics import say
 from snclr_jax.run.workdir import as_json
 from snclr_jax.settings.paths import absolute_paths, located
@@ -128,12 +128,11 @@ def open_images(
         "images": opened.evidence,
         "data": as_json(absolute_paths(config))["data"],
     }
-    splits = {"train": opened.train} | ({"test": opened.test} if opened.test else {})
     file = folder / FEATURES_FILE
     kept = _read(file, facts)
     if kept is None:
         folder.mkdir(parents=True, exist_ok=True)
-        kept = _extract(file, subject, splits, opened, facts)
+        kept = _extract(file, subject, opened, facts)
     else:
         say(f"{file}: features of {len(kept[0])} images from before")
     features, rows, note = kept
@@ -142,7 +141,7 @@ def open_images(
             f"{len(features)} images can be read; {FEWEST} or more are needed, name "
             "others with --config.data.path"
         )
-    splits = {name: each.subset(rows[name]) for name, each in splits.items()}
+    splits = {name: each.subset(rows[name]) for name, each in opened.splits.items()}
     return Images(splits, features, subject, mesh, folder, note)
 
 
@@ -152,28 +151,19 @@ def _folder(path: epath.PathLike, out: str | Path | None) -> Path:
     place = located(path)
     if "://" in str(place):
         raise ValueError(f"{place} is not on this machine; name a folder with --out")
-    if place.suffix == SUFFIX:
-        return Path(place.with_suffix(".explore"))
-    of_run = place.parent.name == CHECKPOINTS
-    return Path(place.parents[1] if of_run else place) / "explore"
+    return Path(beside(path, "explore"))
 
 
 Kept = tuple[np.ndarray, dict[str, np.ndarray], str]
 
 
-def _extract(
-    file: Path,
-    subject: Subject,
-    splits: dict[str, Split],
-    data: Data,
-    facts: dict[str, Any],
-) -> Kept:
+def _extract(file: Path, subject: Subject, data: Data, facts: dict[str, Any]) -> Kept:
     """Keeps and returns features, the rows of splits that can be read, and a note.
 
     In place of a bad image stands another one, which would be its own duplicate.
     """
     parts, rows, left_out, names = [], {}, {}, []
-    for name, split in splits.items():
+    for name, split in data.splits.items():
         every, features = np.arange(split.size), subject.features(split)
         itself = split.shown(every) == every
         rows[name], left_out[name] = every[itself], every[~itself].tolist()
@@ -185,7 +175,7 @@ def _extract(
         features,
         np.full(len(features), -1),
         names,
-        split=np.repeat(list(splits), [len(each) for each in rows.values()]),
+        split=np.repeat(list(rows), [len(each) for each in rows.values()]),
         metadata=facts | {"left_out": left_out, "note": note},
     )
     return features, rows, note

@@ -227,7 +227,7 @@ def test_an_image_that_cannot_be_read_is_left_out(tmp_path):
     encode = lambda split: split.images()[:, 0, 0].astype(np.float32)  # noqa: E731
     file, facts = tmp_path / "features.npz", {"fingerprint": "a"}
     subject = SimpleNamespace(features=encode)
-    found = _extract(file, subject, splits, Data(*splits.values(), None), facts)
+    found = _extract(file, subject, Data(*splits.values(), None), facts)
     for values, rows, note in (found, _read(file, facts)):
         assert values[:, 0].tolist() == [0, 10, 30, 40, 0, 10]
         assert rows["train"].tolist() == [0, 1, 3, 4] and rows["test"].tolist() == [
