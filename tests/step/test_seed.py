@@ -40,7 +40,8 @@ def test_runs_of_other_seeds_see_other_views(mesh_of):
 
 
 def test_runs_of_other_seeds_drop_other_paths(mesh_of, rng):
-    sizes = dict(model__width=12, model__depth=1, model__patch_size=8)
+    # The first of two blocks drops nothing.
+    sizes = dict(model__width=12, model__depth=2, model__patch_size=8)
     fields = dict(model__name="vit_ti", model__drop_path=0.5, **sizes)
     views = (jnp.asarray(rng.normal(size=(16, 32, 32, 3)), jnp.float32),)
     variables, predicted = None, []
